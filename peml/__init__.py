@@ -1,0 +1,1 @@
+"""PEML: LoRA and a searched continuous prefix, trained jointly for many tasks."""

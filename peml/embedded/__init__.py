@@ -1,0 +1,1 @@
+"""The embedded models and the generated text suite of the default run."""

@@ -1,0 +1,1 @@
+"""PrefixNAS: architecture search for small modules inside a bigger training problem."""

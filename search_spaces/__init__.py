@@ -1,0 +1,1 @@
+"""Shipped search spaces: one space, one YAML file."""
