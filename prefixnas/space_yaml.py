@@ -1,0 +1,193 @@
+"""Search spaces as YAML, both ways, and the search for a space by name or file.
+
+    name: default
+    stack:
+      layers: 6
+      cell:
+        - linear
+        - choice: {key: activation, options: [relu, tanh]}
+        - layer_norm
+
+A list is a sequence; a mapping with one key is a node (`seq`, `sum`, `choice`, `stack`) or an
+operation with parameters (`{dropout: 0.1}`, `{linear: {bias: false}}`).
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prefixnas.errors import UserError, unknown
+from prefixnas.files import load_yaml, read_yaml
+from prefixnas.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum
+
+_NODES = ("seq", "sum", "choice", "stack")
+_GROUP = "prefixnas.spaces"
+
+
+def space_from_yaml(text: str, where: str = "space") -> SearchSpace:
+    """Parse a space.
+
+    Raises:
+        UserError: Anything wrong in it, with the key it is at.
+    """
+    return _space(load_yaml(text, where), where)
+
+
+def space_to_yaml(space: SearchSpace) -> str:
+    """Return the YAML text of a space; `space_from_yaml` of it gives an equal space."""
+    root = _dump(space.root)
+    body = root if isinstance(root, dict) and set(root) <= set(_NODES) else {"seq": [root]}
+    return yaml.safe_dump({"name": space.name, **body}, sort_keys=False)
+
+
+def space_names() -> list[str]:
+    """Return the names of the shipped spaces and of those that installed packages offer."""
+    shipped = [
+        path.name.removesuffix(".yaml") for path in _shipped() if path.name.endswith(".yaml")
+    ]
+    return sorted({*shipped, *(point.name for point in entry_points(group=_GROUP))})
+
+
+def load_space(reference: str) -> SearchSpace:
+    """Return the space called `reference`, or the one in the YAML file of that path.
+
+    Raises:
+        UserError: No such space or file, or a mistake in it.
+    """
+    if reference.endswith((".yaml", ".yml")):
+        return _space(read_yaml(Path(reference)), reference)
+    for path in _shipped():
+        if path.name == f"{reference}.yaml":
+            return space_from_yaml(path.read_text(encoding="utf-8"), path.name)
+    for point in entry_points(group=_GROUP):
+        if point.name == reference:
+            offered = point.load()
+            return offered if isinstance(offered, SearchSpace) else load_space(str(offered))
+    raise unknown("space", reference, space_names())
+
+
+def _shipped() -> list[Any]:
+    return list(resources.files("prefixnas.search_spaces").iterdir())
+
+
+def _space(data: Any, where: str) -> SearchSpace:
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: a space is a mapping with 'name' and one of {', '.join(_NODES)}")
+    for key in data:
+        if key not in ("name", *_NODES):
+            raise unknown("key", key, ["name", *_NODES], where)
+    roots = [key for key in data if key != "name"]
+    if len(roots) != 1:
+        raise UserError(
+            f"{where}: a space needs exactly one of {', '.join(_NODES)}, not {roots or 'none'}"
+        )
+    name = data.get("name")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{where}: key 'name' must be a text, not {name!r}")
+    try:
+        return SearchSpace(name, _node({roots[0]: data[roots[0]]}, roots[0]))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _node(data: Any, at: str) -> Node:
+    if isinstance(data, str):
+        return Op(data)
+    if isinstance(data, list):
+        return _sequence(data, at)
+    if not isinstance(data, dict) or len(data) != 1:
+        raise UserError(
+            f"{at}: expected an operation, a list, or a mapping with one key, not {data!r}"
+        )
+    ((kind, body),) = data.items()
+    if kind == "seq":
+        return _sequence(body, at)
+    if kind == "sum":
+        return Sum(*_items(body, f"{at}.sum"))
+    if kind == "choice":
+        return _choice(body, f"{at}.choice")
+    if kind == "stack":
+        return _stack(body, f"{at}.stack")
+    if isinstance(body, dict):
+        return Op(str(kind), **{str(key): value for key, value in body.items()})
+    if isinstance(body, list):
+        raise UserError(f"{at}: operation {kind!r} takes a value or a mapping, not a list")
+    return Op(str(kind)) if body is None else Op(str(kind), body)
+
+
+def _items(data: Any, at: str) -> list[Node]:
+    if not isinstance(data, list):
+        raise UserError(f"{at}: expected a list of nodes, not {data!r}")
+    return [_node(item, f"{at}[{index}]") for index, item in enumerate(data)]
+
+
+def _sequence(data: Any, at: str) -> Node:
+    return Seq(*_items(data, at))
+
+
+def _fields(
+    data: Any, at: str, required: tuple[str, ...], optional: tuple[str, ...]
+) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise UserError(f"{at}: expected a mapping with the keys {', '.join(required)}")
+    for key in data:
+        if key not in (*required, *optional):
+            raise unknown("key", key, [*required, *optional], at)
+    for key in required:
+        if key not in data:
+            raise UserError(f"{at}: key {key!r} is missing")
+    return data
+
+
+def _choice(data: Any, at: str) -> Choice:
+    fields = _fields(data, at, ("key", "options"), ("decided_by",))
+    if not isinstance(fields["key"], str):
+        raise UserError(f"{at}.key: expected a text, not {fields['key']!r}")
+    options: list[Node | str] = list(_items(fields["options"] or [], f"{at}.options"))
+    return Choice(fields["key"], options, fields.get("decided_by", "alpha"))
+
+
+def _stack(data: Any, at: str) -> Stack:
+    fields = _fields(data, at, ("layers", "cell"), ("shared", "name"))
+    shared = fields.get("shared", False)
+    if not isinstance(shared, bool):
+        raise UserError(f"{at}.shared: expected true or false, not {shared!r}")
+    name = fields.get("name", "layer")
+    return Stack(fields["layers"], _node(fields["cell"], f"{at}.cell"), shared, str(name))
+
+
+def _dump(node: Node) -> Any:
+    if isinstance(node, Op):
+        if node.kwargs and node.args:
+            raise UserError(
+                f"operation {node.label!r}: YAML holds one value or named parameters, not both"
+            )
+        if len(node.args) > 1:
+            raise UserError(f"operation {node.label!r}: name the parameters to write it as YAML")
+        if node.kwargs:
+            return {node.name: dict(node.kwargs)}
+        return {node.name: node.args[0]} if node.args else node.name
+    if isinstance(node, Seq):
+        return {"seq": [_dump(part) for part in node.nodes]}
+    if isinstance(node, Sum):
+        return {"sum": [_dump(branch) for branch in node.branches]}
+    if isinstance(node, Stack):
+        stack: dict[str, Any] = {"layers": node.layers, "cell": _dump(node.cell)}
+        if node.shared:
+            stack["shared"] = True
+        if node.name != "layer":
+            stack["name"] = node.name
+        return {"stack": stack}
+    assert isinstance(node, Choice)
+    choice: dict[str, Any] = {
+        "key": node.key,
+        "options": [_dump(option) for option in node.options],
+    }
+    if node.decided_by != "alpha":
+        choice["decided_by"] = node.decided_by
+    return {"choice": choice}

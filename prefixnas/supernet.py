@@ -1,0 +1,373 @@
+"""From a space to modules: the supernet that holds all candidates, and the children it yields.
+
+A child and a supernet are built by the same walk over the tree, so a child cut out of a supernet
+has the same parameter names as one built from its architecture alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from prefixnas.architecture import Architecture
+from prefixnas.errors import UserError
+from prefixnas.ops import make_op, width_after
+from prefixnas.relaxation import Relaxation, Softmax
+from prefixnas.space import (
+    Choice,
+    Decision,
+    Node,
+    Op,
+    SearchSpace,
+    Seq,
+    Stack,
+    Sum,
+    option_scope,
+)
+
+Weights = Mapping[str, Tensor]
+
+
+class Composite(nn.Module):
+    """A module whose parts may hold mixtures, and so are called with the mixtures' weights."""
+
+    def __init__(self, parts: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def mix(self, hidden: Tensor, weights: Weights) -> Tensor:
+        """Map `hidden [..., width]`, with `weights[decision]` for every open mixture inside."""
+        raise NotImplementedError
+
+
+class Chain(Composite):
+    """The parts one after the other."""
+
+    def mix(self, hidden: Tensor, weights: Weights) -> Tensor:
+        """Apply all parts in order."""
+        for part in self.parts:
+            hidden = run(part, hidden, weights)
+        return hidden
+
+
+class Branches(Composite):
+    """The sum of the parts' outputs."""
+
+    def mix(self, hidden: Tensor, weights: Weights) -> Tensor:
+        """Apply all parts to the same input and add."""
+        return torch.stack([run(part, hidden, weights) for part in self.parts]).sum(0)
+
+
+class Mixture(Composite):
+    """All candidates of one decision, weighted (eq. 7); a dropped candidate is gone for good.
+
+    Args:
+        decision: Name of the decision.
+        options: Their labels.
+        parts: A module per option.
+    """
+
+    def __init__(self, decision: str, options: tuple[str, ...], parts: Sequence[nn.Module]) -> None:
+        super().__init__(parts)
+        self.decision = decision
+        self.options = options
+
+    def mix(self, hidden: Tensor, weights: Weights) -> Tensor:
+        """Return `sum_j w_j o_j(hidden)` over the candidates that are left."""
+        weight = weights[self.decision]
+        alive = [index for index, part in enumerate(self.parts) if not isinstance(part, Dropped)]
+        if len(alive) == 1:
+            return run(self.parts[alive[0]], hidden, weights)
+        outputs = (weight[index] * run(self.parts[index], hidden, weights) for index in alive)
+        total = next(outputs)
+        for output in outputs:
+            total = total + output
+        return total
+
+
+class Dropped(nn.Module):
+    """What is left in the place of a pruned candidate: nothing to compute, no parameters."""
+
+
+def run(module: nn.Module, hidden: Tensor, weights: Weights) -> Tensor:
+    """Call a module of the tree."""
+    if isinstance(module, Composite):
+        return module.mix(hidden, weights)
+    output: Tensor = module(hidden)
+    return output
+
+
+class _Decide(Protocol):
+    def __call__(
+        self, choice: Choice, scope: str, width: int, build: _Build
+    ) -> tuple[nn.Module, int]: ...
+
+
+class _Build(Protocol):
+    def __call__(self, node: Node, scope: str, width: int) -> tuple[nn.Module, int]: ...
+
+
+def _build(node: Node, scope: str, width: int, decide: _Decide) -> tuple[nn.Module, int]:
+    """Build the module of `node`; return it with the width of its output."""
+
+    def deeper(inner: Node, inner_scope: str, inner_width: int) -> tuple[nn.Module, int]:
+        return _build(inner, inner_scope, inner_width, decide)
+
+    if isinstance(node, Op):
+        module = make_op(node.name, node.args, dict(node.kwargs), width)
+        return module, width_after(module, width)
+    if isinstance(node, Choice):
+        return decide(node, scope, width, deeper)
+    if isinstance(node, Sum):
+        built = [deeper(branch, scope, width) for branch in node.branches]
+        return Branches([module for module, _ in built]), _one_width(built, f"the sum {node.label}")
+    layers = (
+        [(node.cell, inner) for inner in node.scopes(scope)]
+        if isinstance(node, Stack)
+        else [(part, scope) for part in node.nodes]
+        if isinstance(node, Seq)
+        else []
+    )
+    parts = []
+    for part, part_scope in layers:
+        module, width = deeper(part, part_scope, width)
+        parts.append(module)
+    return Chain(parts), width
+
+
+def _one_width(built: Sequence[tuple[nn.Module, int]], place: str) -> int:
+    widths = {width for _, width in built}
+    if len(widths) > 1:
+        raise UserError(f"{place}: its parts give different widths {sorted(widths)}")
+    return widths.pop()
+
+
+class Child(nn.Module):
+    """The module of one architecture: `[..., width]` to `[..., width_out]`.
+
+    Args:
+        architecture: What it realises.
+        root: The module tree, without mixtures.
+        width: Width of the input.
+        width_out: Width of the output.
+    """
+
+    def __init__(
+        self, architecture: Architecture, root: nn.Module, width: int, width_out: int
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.root = root
+        self.width = width
+        self.width_out = width_out
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map `hidden [..., width]` to `[..., width_out]`."""
+        return run(self.root, hidden, {})
+
+
+def build_child(space: SearchSpace, architecture: Architecture, width: int) -> Child:
+    """Build the module of an architecture with fresh weights.
+
+    Raises:
+        UserError: The architecture is not of this space, or an operation's parameters are wrong.
+    """
+    space.validate(architecture)
+
+    def decide(choice: Choice, scope: str, width: int, build: _Build) -> tuple[nn.Module, int]:
+        label = architecture[scope + choice.key]
+        option = next(option for option in choice.options if option.label == label)
+        return build(option, option_scope(scope, choice, option), width)
+
+    root, width_out = _build(space.root, "", width, decide)
+    return Child(architecture, root, width, width_out)
+
+
+def count_parameters(space: SearchSpace, architecture: Architecture, width: int) -> int:
+    """Count the trainable parameters of a child; no memory is taken for them."""
+    with torch.device("meta"):
+        child = build_child(space, architecture, width)
+    return sum(parameter.numel() for parameter in child.parameters() if parameter.requires_grad)
+
+
+class Supernet(nn.Module):
+    """A space with all candidates of its alpha choices, weighted by a relaxation of alpha.
+
+    Args:
+        space: The search space.
+        width: Width of the input.
+        relaxation: From alpha to weights; softmax if not given.
+        settings: Options of the choices that are decided by trial (see `SearchSpace.settle`);
+            where none is set, the first one.
+
+    Attributes:
+        progress: Share of the search that is done, in [0, 1], set by the strategy; it drives the
+            relaxation's temperature.
+        decisions: The alpha decisions, in the order of `alphas`.
+        alphas: One parameter `[options]` per decision.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        width: int,
+        relaxation: Relaxation | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.relaxation = relaxation or Softmax()
+        self.progress = 0.0
+        self.settings = space.settle(settings or {})
+        self.decisions: tuple[Decision, ...] = tuple(
+            decision for decision in space.decisions if decision.decided_by == "alpha"
+        )
+        self.root, self.width_out = _build(space.root, "", width, self._mixture)
+        self.width = width
+        self.alphas = nn.ParameterList(
+            nn.Parameter(1e-3 * torch.randn(len(decision.options))) for decision in self.decisions
+        )
+        self._alive = nn.Module()
+        for index, decision in enumerate(self.decisions):
+            mask = torch.ones(len(decision.options), dtype=torch.bool)
+            self._alive.register_buffer(str(index), mask)
+
+    def _mixture(
+        self, choice: Choice, scope: str, width: int, build: _Build
+    ) -> tuple[nn.Module, int]:
+        name = scope + choice.key
+        if choice.decided_by == "trial":
+            label = self.settings.get(name, choice.options[0].label)
+            option = next(option for option in choice.options if option.label == label)
+            self.settings[name] = label
+            return build(option, option_scope(scope, choice, option), width)
+        built = [
+            build(option, option_scope(scope, choice, option), width) for option in choice.options
+        ]
+        labels = tuple(option.label for option in choice.options)
+        return Mixture(name, labels, [module for module, _ in built]), _one_width(
+            built, f"choice {name!r}"
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map `hidden [..., width]` to the mixture's output `[..., width_out]`."""
+        weights = {}
+        for index, decision in enumerate(self.decisions):
+            alpha, alive = self.alphas[index], self.alive(index)
+            left = alpha[alive]
+            mixed = (
+                self.relaxation.weights(left, self.progress)
+                if self.training
+                else self.relaxation.expected(left)
+            )
+            weights[decision.name] = torch.zeros_like(alpha).index_put(
+                (alive.nonzero()[:, 0],), mixed
+            )
+        return run(self.root, hidden, weights)
+
+    def alive(self, index: int) -> Tensor:
+        """Return which options of decision `index` are left: bool `[options]`."""
+        mask = self._alive.get_buffer(str(index))
+        return mask
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """Return all parameters but the alphas."""
+        return list(self.root.parameters())
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """Return `softmax(alpha)` per decision, 0 where pruned, without gradient: `[options]`."""
+        return {
+            decision.name: self._probability(index).detach()
+            for index, decision in enumerate(self.decisions)
+        }
+
+    def _probability(self, index: int) -> Tensor:
+        alpha = self.alphas[index].masked_fill(~self.alive(index), -torch.inf)
+        return torch.softmax(alpha, dim=-1)
+
+    def entropies(self) -> dict[str, Tensor]:
+        """Return the entropy of `softmax(alpha)` per decision, in nats, with gradient."""
+        return {
+            decision.name: torch.special.entr(
+                torch.softmax(self.alphas[index][self.alive(index)], dim=-1)
+            ).sum()
+            for index, decision in enumerate(self.decisions)
+        }
+
+    def entropy(self) -> Tensor:
+        """Return the regulariser R(alpha) of eq. 5: the sum of all decisions' entropies."""
+        values = list(self.entropies().values())
+        return torch.stack(values).sum() if values else torch.zeros(())
+
+    def prune(self, threshold: float) -> list[tuple[str, str]]:
+        """Drop every candidate whose probability is below `threshold`, never the last one.
+
+        A dropped candidate costs no compute any more and its weights are freed.
+
+        Returns:
+            The decisions and options that went.
+        """
+        dropped = []
+        for index, decision in enumerate(self.decisions):
+            probability = self._probability(index).detach()
+            keep = probability >= threshold
+            keep[int(probability.argmax())] = True
+            gone = self.alive(index) & ~keep
+            self.alive(index).copy_(self.alive(index) & keep)
+            dropped += [
+                (decision.name, option)
+                for option, out in zip(decision.options, gone.tolist(), strict=True)
+                if out
+            ]
+        self.drop_pruned()
+        return dropped
+
+    def drop_pruned(self) -> None:
+        """Put `Dropped` in the place of every candidate that is not alive."""
+        position = {decision.name: index for index, decision in enumerate(self.decisions)}
+        for module in list(self.root.modules()):
+            if isinstance(module, Mixture):
+                for option, alive in enumerate(self.alive(position[module.decision]).tolist()):
+                    if not alive and not isinstance(module.parts[option], Dropped):
+                        module.parts[option] = Dropped()
+
+    def architecture(self) -> Architecture:
+        """Return the discretised architecture: argmax of alpha per decision (eq. 8)."""
+        best = {
+            decision.name: decision.options[int(self._probability(index).argmax())]
+            for index, decision in enumerate(self.decisions)
+        }
+        return self.space.choose(lambda d: best.get(d.name) or self.settings[d.name])
+
+    def child(self, architecture: Architecture | None = None) -> Child:
+        """Return a copy of one architecture with the weights it has here.
+
+        Args:
+            architecture: The argmax if not given.
+
+        Raises:
+            UserError: The architecture has an option that was pruned, or is not of this space.
+        """
+        chosen = self.space.validate(architecture or self.architecture())
+        for name, option in self.settings.items():
+            if chosen.get(name, option) != option:
+                raise UserError(f"this supernet holds {name!r} as {option!r}, not {chosen[name]!r}")
+        root = copy.deepcopy(_collapse(self.root, chosen))
+        return Child(chosen, root, self.width, self.width_out)
+
+
+def _collapse(module: nn.Module, architecture: Architecture) -> nn.Module:
+    """Return the tree with each mixture replaced by the option that was chosen."""
+    if isinstance(module, Mixture):
+        option = architecture[module.decision]
+        part = module.parts[module.options.index(option)]
+        if isinstance(part, Dropped):
+            raise UserError(f"option {option!r} of {module.decision!r} was pruned")
+        return _collapse(part, architecture)
+    if isinstance(module, Composite):
+        return type(module)([_collapse(part, architecture) for part in module.parts])
+    return module
