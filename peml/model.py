@@ -101,7 +101,8 @@ def load_language_model(
     tokenizer = _read_tokenizer(str(name), where, options)
     model.requires_grad_(False)
     torch.nn.Module.to(model, device)
-    return LanguageModel(model.eval(), tokenizer, family, str(name))
+    model.train(False)
+    return LanguageModel(model, tokenizer, family, str(name))
 
 
 def resolve_dtype(dtype: str, device: str | torch.device) -> torch.dtype:
@@ -235,7 +236,7 @@ def _read_model(
 
 
 def _has_pooler(config: PreTrainedConfig) -> bool:
-    model_class: type[PreTrainedModel] = AutoModel._model_mapping[type(config)]
+    model_class: Any = AutoModel._model_mapping[type(config)]
     return "add_pooling_layer" in inspect.signature(model_class).parameters
 
 
