@@ -254,9 +254,7 @@ def _infer_kind(spec: TaskSpec, train: Records, has_choices: bool) -> Kind:
     return "generation"
 
 
-def _default_metrics(
-    name: str, kind: Kind, train: Records, spec: TaskSpec
-) -> tuple[str, ...]:
+def _default_metrics(name: str, kind: Kind, train: Records, spec: TaskSpec) -> tuple[str, ...]:
     numeric = (
         kind == "generation"
         and spec.answer is None

@@ -1,0 +1,35 @@
+"""Calling a language model so that its head runs on the last positions alone."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def accepts(model: PreTrainedModel, argument: str) -> bool:
+    """Tell whether a model's forward names an argument."""
+    return argument in inspect.signature(model.forward).parameters
+
+
+def decoder_outputs(model: PreTrainedModel, inputs: dict[str, Tensor], **options: Any) -> Any:
+    """Call a decoder, without explicit positions where it has none (ALiBi models)."""
+    if not accepts(model, "position_ids"):
+        inputs = {name: value for name, value in inputs.items() if name != "position_ids"}
+    return model(**inputs, **options)
+
+
+def last_logits(model: PreTrainedModel, inputs: dict[str, Tensor], keep: int) -> Tensor:
+    """Return the logits of the last ``keep`` positions, `[b, keep, vocabulary]`.
+
+    Models that know ``logits_to_keep`` compute no others.
+    """
+    options: dict[str, Any] = {"use_cache": False}
+    if accepts(model, "logits_to_keep"):
+        options["logits_to_keep"] = keep
+    logits: Tensor = decoder_outputs(model, inputs, **options).logits
+    return logits[:, -keep:]
