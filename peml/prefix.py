@@ -49,6 +49,23 @@ class Site:
     head_dim: int
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call of the attention function, as `watch` saw it.
+
+    Attributes:
+        module: The attention module.
+        q_length: Number of query positions.
+        key: The real tokens' keys, ``[batch, kv_heads, kv, head_dim]``.
+        value: Their values, as `key`.
+    """
+
+    module: nn.Module
+    q_length: int
+    key: Tensor
+    value: Tensor
+
+
 # --- the attention function ---------------------------------------------------------------------
 
 
@@ -80,7 +97,7 @@ def _attend(
         kwargs: What else the model passes to its attention function.
     """
     if (seen := module.__dict__.get(_SEEN)) is not None:
-        seen.append((module, key.shape, query.shape[2]))
+        seen.append(Call(module, query.shape[2], key, value))
     prefix = module.__dict__.get(_PREFIX)
     if prefix is None:
         result: tuple[Tensor, Tensor | None] = stock(
@@ -135,9 +152,9 @@ def find_sites(model: PreTrainedModel, where: Sequence[str] | None = None) -> tu
         raise UserError(refused + "it does not use transformers' AttentionInterface")
     names = {module: name for name, module in model.named_modules()}
     sites: dict[str, Site] = {}
-    for module, shape, q_length in _probe(model, refused):
-        kind = _kind(model, kv_length=shape[2], q_length=q_length)
-        site = Site(names[module], kind, kv_heads=shape[1], head_dim=shape[3])
+    for call in _probe(model, refused):
+        kind = _kind(model, kv_length=call.key.shape[2], q_length=call.q_length)
+        site = Site(names[call.module], kind, call.key.shape[1], call.key.shape[3])
         sites.setdefault(site.path, site)
     if not sites:
         raise UserError(refused + "it has no attention layers that read keys and values")
@@ -180,29 +197,47 @@ def _kind(model: PreTrainedModel, kv_length: int, q_length: int) -> Kind:
     return "decoder" if kv_length == _DECODER_TOKENS else "cross"
 
 
-def _probe(model: PreTrainedModel, refused: str) -> list[tuple[nn.Module, torch.Size, int]]:
+def _probe(model: PreTrainedModel, refused: str) -> list[Call]:
     """Run a few tokens through the model and list the calls of our attention function."""
-    seen: list[tuple[nn.Module, torch.Size, int]] = []
     tokens = torch.ones(1, _ENCODER_TOKENS, dtype=torch.long, device=model.device)
     inputs: dict[str, Any] = {"input_ids": tokens}
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = tokens[:, :_DECODER_TOKENS]
+    try:
+        return watch(model, inputs)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(refused + f"a trial pass failed ({error})") from error
+
+
+def watch(model: PreTrainedModel, inputs: dict[str, Any]) -> list[Call]:
+    """Run a forward pass in eval mode and list the calls of our attention function in order.
+
+    Neither the model, its modes, its attention implementation nor the random stream change.
+    """
+    seen: list[Call] = []
     if family_of(model.config, type(model).__name__) != "encoder":
-        inputs["use_cache"] = False
-    devices = [model.device] if model.device.type == "cuda" else []
+        inputs = {**inputs, "use_cache": False}
     with ExitStack() as stack:
-        # A model in training mode draws dropout masks: the caller's random stream must not move.
-        stack.enter_context(torch.random.fork_rng(devices=devices))
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(evaluating(model))
         stack.enter_context(_our_attention(model))
         for module in model.modules():
             module.__dict__[_SEEN] = seen
             stack.callback(module.__dict__.pop, _SEEN)
-        try:
-            model(**inputs)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(refused + f"a trial pass failed ({error})") from error
+        model(**inputs)
     return seen
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients for a while; every submodule's own mode comes back."""
+    modes = {child: child.training for child in module.modules()}
+    module.train(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for child, training in modes.items():
+            child.training = training
 
 
 def _implementations(model: PreTrainedModel) -> list[tuple[Any, str]]:
@@ -419,11 +454,5 @@ class PrefixEncoder(nn.Module):
 
     def materialise(self) -> Tensor:
         """Compute the prefix once and for all: eval mode, no gradient."""
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            with torch.no_grad():
-                return self.forward().detach().clone()
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        with evaluating(self):
+            return self.forward().detach().clone()

@@ -1,0 +1,303 @@
+"""Low-rank weight updates on the attention projections, through PEFT."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from peml.model import LanguageModel
+from peml.prefix import find_sites
+from prefixnas.errors import UserError, unknown
+
+_ADAPTER = "default"
+
+_Config = peft.LoraConfig | peft.AdaLoraConfig
+_Builder = Callable[[int, int, float, int | None], _Config]
+
+
+def _adalora(rank: int, alpha: int, dropout: float, total_steps: int | None) -> _Config:
+    if not total_steps or total_steps < 1:
+        raise UserError("lora: adalora needs the total number of training steps (total_steps)")
+    # The budget falls from one and a half times the rank to the rank between 10 % and 50 % of
+    # the steps; the second half trains what is left, as in the AdaLoRA paper.
+    return peft.AdaLoraConfig(
+        init_r=rank + max(1, rank // 2),
+        target_r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        tinit=total_steps // 10,
+        tfinal=total_steps // 2,
+        deltaT=max(1, total_steps // 100),
+        total_step=total_steps,
+    )
+
+
+def _plain(*, use_rslora: bool = False, use_dora: bool = False) -> _Builder:
+    def build(rank: int, alpha: int, dropout: float, _: int | None) -> _Config:
+        return peft.LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            use_rslora=use_rslora,
+            use_dora=use_dora,
+        )
+
+    return build
+
+
+KINDS: Mapping[str, _Builder] = {
+    "lora": _plain(),
+    "rslora": _plain(use_rslora=True),
+    "dora": _plain(use_dora=True),
+    "adalora": _adalora,
+}
+"""What `add_lora` can add, by name."""
+
+
+class LoraHandle:
+    """LoRA layers inside a model; made by `add_lora`.
+
+    The model object stays the same: its projections are wrapped in place, so ``lm.model(...)``
+    and ``lm.model.generate`` use the low-rank updates.
+    """
+
+    def __init__(self, wrapped: peft.PeftModel, kind: str) -> None:
+        self.kind = kind
+        self._wrapped = wrapped
+        self._named = {
+            name: parameter
+            for name, parameter in wrapped.get_base_model().named_parameters()
+            if parameter.requires_grad
+        }
+        # DoRA's magnitudes start at the norms of the base weights, whatever the seed.
+        self._magnitudes = {
+            name: parameter.detach().clone()
+            for name, parameter in self._named.items()
+            if "lora_magnitude_vector" in name
+        }
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Everything that trains, in a fixed order."""
+        return list(self._named.values())
+
+    def reset(self, seed: int) -> None:
+        """Go back to a fresh start, the same for the same seed; parameter objects stay."""
+        device = self.parameters()[0].device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for layer in self._layers():
+                if self.kind == "adalora":
+                    layer.reset_lora_parameters(_ADAPTER)
+                else:
+                    layer.reset_lora_parameters(_ADAPTER, True)
+        with torch.no_grad():
+            for name, magnitude in self._magnitudes.items():
+                self._named[name].copy_(magnitude)
+        for parameter in self.parameters():
+            parameter.grad = None
+        if self.kind == "adalora":
+            self._config.rank_pattern = None
+            self._allocator.reset_ipt()
+
+    def orthogonal_loss(self) -> Tensor | None:
+        """AdaLoRA's term that keeps its singular vectors orthogonal, weighted; None otherwise.
+
+        The mean of ``||P P^T - I||_F`` over all left and right factors, times
+        ``orth_reg_weight``. PEFT adds it in its own forward pass only, which we do not use.
+        """
+        if self.kind != "adalora":
+            return None
+        terms = []
+        for name, factor in self._named.items():
+            if "lora_A" in name or "lora_B" in name:
+                gram = factor @ factor.T if "lora_A" in name else factor.T @ factor
+                eye = torch.eye(gram.shape[0], device=gram.device, dtype=gram.dtype)
+                terms.append(torch.linalg.matrix_norm(gram - eye))
+        return torch.stack(terms).mean() * float(self._config.orth_reg_weight)
+
+    def stepped(self, step: int) -> None:
+        """Let AdaLoRA reallocate ranks: after ``optimizer.step()``, before ``zero_grad()``.
+
+        Args:
+            step: How many optimiser steps were done before this one, from 0.
+        """
+        if self.kind == "adalora":
+            tuner: Any = self._wrapped.base_model
+            tuner.update_and_allocate(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and JSON values to go on from: weights, and AdaLoRA's running importances."""
+        state: dict[str, Any] = {"weights": {k: v.detach() for k, v in self._named.items()}}
+        if self.kind == "adalora":
+            state["importance"] = {name: dict(getattr(self._allocator, name)) for name in _IPT}
+            state["rank_pattern"] = self._config.rank_pattern
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`.
+
+        Raises:
+            ValueError: The state is of other layers.
+        """
+        weights = state["weights"]
+        if set(weights) != set(self._named):
+            raise ValueError("the saved LoRA weights belong to other layers of the model")
+        with torch.no_grad():
+            for name, parameter in self._named.items():
+                parameter.copy_(weights[name])
+        if self.kind == "adalora":
+            for name in _IPT:
+                saved = state.get("importance", {}).get(name, {})
+                setattr(self._allocator, name, {k: v.clone() for k, v in saved.items()})
+            self._config.rank_pattern = state["rank_pattern"]
+
+    def save(self, folder: str | Path) -> None:
+        """Write a plain PEFT adapter folder; `peft.PeftModel.from_pretrained` reads it."""
+        pattern = getattr(self._config, "rank_pattern", None)
+        try:
+            if self.kind == "adalora":
+                # Pruned ranks are zeros already. Cutting them out, as PEFT would, loses the
+                # scale that belongs to the full rank.
+                self._config.rank_pattern = None
+            self._wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+        finally:
+            if self.kind == "adalora":
+                self._config.rank_pattern = pattern
+        Path(folder, "README.md").unlink(missing_ok=True)
+        shutil.rmtree(Path(folder, ".cache"), ignore_errors=True)
+
+    def merged_model(self) -> PreTrainedModel:
+        """Add the updates to the base weights and take the LoRA layers out, in place.
+
+        This handle is spent afterwards. (To keep on training, `save` and merge into a fresh
+        base, as `peml.export` does.)
+        """
+        tuner: Any = self._wrapped.base_model
+        merged: PreTrainedModel = tuner.merge_and_unload()
+        return merged
+
+    @property
+    def _config(self) -> Any:
+        return self._wrapped.peft_config[_ADAPTER]
+
+    @property
+    def _allocator(self) -> Any:
+        tuner: Any = self._wrapped.base_model
+        return tuner.rankallocator
+
+    def _layers(self) -> list[Any]:
+        return [m for m in self._wrapped.modules() if isinstance(m, BaseTunerLayer)]
+
+
+_IPT = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+
+
+def add_lora(
+    lm: LanguageModel,
+    kind: str = "lora",
+    *,
+    rank: int = 16,
+    alpha: int = 32,
+    dropout: float = 0.1,
+    targets: Sequence[str] | None = None,
+    total_steps: int | None = None,
+    seed: int = 0,
+) -> LoraHandle:
+    """Put trainable low-rank updates on a model's projections; the base stays frozen.
+
+    Each layer keeps the train or eval mode of the model; switching it is the caller's business.
+
+    Args:
+        lm: The model; changed in place.
+        kind: ``"lora"``, ``"rslora"``, ``"dora"`` or ``"adalora"``.
+        rank: Rank r. AdaLoRA starts at 1.5 r and ends at r on average.
+        alpha: Scale of the update (divided by the rank).
+        dropout: Dropout on the update's input, in training.
+        targets: Names of linear modules, as in PEFT's ``target_modules``; None means all
+            projections of the attention layers.
+        total_steps: Number of optimiser steps to come; AdaLoRA's schedule needs it.
+        seed: Seed of the fresh weights.
+
+    Raises:
+        UserError: Unknown kind, bad numbers, or targets that match nothing.
+    """
+    if kind not in KINDS:
+        raise unknown("kind of LoRA", kind, KINDS)
+    if rank < 1:
+        raise UserError(f"lora: rank is {rank}, must be at least 1")
+    if not 0 <= dropout < 1:
+        raise UserError(f"lora: dropout is {dropout}, must be at least 0 and below 1")
+    linear = _linear_modules(lm.model)
+    config = KINDS[kind](rank, alpha, dropout, total_steps)
+    names = attention_projections(lm.model) if targets is None else list(targets)
+    _check_targets(names, linear)
+    config.target_modules = names
+    config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in linear.values())
+    with warnings.catch_warnings():
+        # One flag for all layers: PEFT corrects it where a model mixes Conv1D and Linear.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")
+        wrapped = peft.get_peft_model(lm.model, config)
+    lm.model.train(lm.model.training)
+    handle = LoraHandle(wrapped, kind)
+    handle.reset(seed)
+    return handle
+
+
+def merge_adapter(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
+    """Merge a PEFT adapter folder into a base model, in place.
+
+    Raises:
+        UserError: The folder is no adapter of this model.
+    """
+    try:
+        wrapped: Any = peft.PeftModel.from_pretrained(model, str(folder))
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder}: can't load the LoRA adapter: {first}") from error
+    merged: PreTrainedModel = wrapped.merge_and_unload()
+    merged.requires_grad_(False)
+    return merged
+
+
+def attention_projections(model: PreTrainedModel) -> list[str]:
+    """Name the linear modules of a model's attention layers, as short as is unambiguous."""
+    linear = _linear_modules(model)
+    paths = [site.path for site in find_sites(model)]
+    # BERT and its kin keep the output projection beside the attention module.
+    beside = [f"{path.removesuffix('.self')}.output.dense" for path in paths]
+    wanted = {
+        name
+        for name in linear
+        if name in beside or any(name.startswith(f"{path}.") for path in paths)
+    }
+    for parts in range(1, 5):
+        short = {".".join(name.split(".")[-parts:]) for name in wanted}
+        if {name for name in linear if _matches(name, short)} == wanted:
+            return sorted(short)
+    return sorted(wanted)
+
+
+def _linear_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
+    return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+
+
+def _matches(name: str, targets: Iterable[str]) -> bool:
+    return any(name == target or name.endswith(f".{target}") for target in targets)
+
+
+def _check_targets(targets: Sequence[str], linear: Mapping[str, nn.Module]) -> None:
+    if not targets:
+        raise UserError("lora: targets is empty")
+    for target in targets:
+        if not any(_matches(name, [target]) for name in linear):
+            raise unknown("linear module", target, {n.split(".")[-1] for n in linear}, "lora")
