@@ -1,0 +1,153 @@
+"""Write a prefix as a stock PEFT ``PREFIX_TUNING`` adapter, exactly.
+
+PEFT's prefix takes the positions 0 .. l-1 and moves the real tokens to l and on; ours moves
+nothing. Rotary attention sees only differences of positions, so turning every prefix key by the
+rotation of position l makes the two equal. No other kind of position can be moved like this.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from peml.model import LanguageModel
+from peml.prefix import Site, attach, evaluating
+from prefixnas.errors import UserError
+
+TOLERANCE = 1e-3
+_INSTEAD = "use the format 'peml' (and peml.load) instead"
+
+
+def write_peft(
+    lm: LanguageModel, sites: Sequence[Site], blocks: Tensor, folder: Path, base: Path
+) -> None:
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    Args:
+        lm: The model with LoRA merged and no prefix attached.
+        sites: Where the prefix goes: all layers of a decoder-only model.
+        blocks: ``[layers, 2, kv_heads, l, head_dim]``.
+        folder: Where to write.
+        base: The merged model's folder, named in the configuration.
+
+    Raises:
+        UserError: PEFT's format can't hold this model's prefix.
+    """
+    refuse(lm, sites)
+    table = peft_table(lm.model, blocks)
+    layers, _, kv_heads, length, head_dim = blocks.shape
+    config = peft.PrefixTuningConfig(
+        task_type=peft.TaskType.CAUSAL_LM,
+        base_model_name_or_path=str(base),
+        num_virtual_tokens=length,
+        num_layers=layers,
+        num_attention_heads=kv_heads,
+        token_dim=kv_heads * head_dim,
+        num_transformer_submodules=1,
+        prefix_projection=False,
+        inference_mode=True,
+    )
+    _check(lm.model, sites, blocks, table, config)
+    config.save_pretrained(str(folder))
+    save_file({"prompt_embeddings": table.cpu()}, folder / "adapter_model.safetensors")
+
+
+def refuse(lm: LanguageModel, sites: Sequence[Site]) -> None:
+    """Raise a UserError, with the reason, where PEFT's prefix format can't be exact."""
+    config = lm.model.config
+    kind = config.model_type
+    start = f"format 'peft' can't hold the prefix of a {kind} model: "
+    if lm.family == "encoder-decoder":
+        raise UserError(start + f"PEFT has no prefix for encoders and cross-attention; {_INSTEAD}")
+    if lm.family == "encoder":
+        raise UserError(start + f"PEFT's prefix takes up positions of the text; {_INSTEAD}")
+    rotary = _rotary(lm.model)
+    if rotary is None:
+        raise UserError(
+            start + f"its positions are not rotary, so they can't be moved behind a prefix; "
+            f"{_INSTEAD}"
+        )
+    layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if layer_types != {"full_attention"} or getattr(config, "sliding_window", None):
+        raise UserError(
+            start + f"PEFT's prefix would slide out of its attention windows; {_INSTEAD}"
+        )
+    if (rope := getattr(rotary, "rope_type", "default")) in ("dynamic", "longrope"):
+        raise UserError(
+            start + f"its rotary frequencies ({rope}) depend on the text's length; {_INSTEAD}"
+        )
+    if len(sites) != config.num_hidden_layers:
+        raise UserError(
+            start + f"it reads a prefix in {len(sites)} of {config.num_hidden_layers} layers; "
+            f"{_INSTEAD}"
+        )
+
+
+def peft_table(model: PreTrainedModel, blocks: Tensor) -> Tensor:
+    """Lay a prefix out as PEFT stores it, keys turned by the rotation of position l.
+
+    Args:
+        model: A decoder-only model with rotary positions.
+        blocks: ``[layers, 2, kv_heads, l, head_dim]``.
+
+    Returns:
+        ``[l, layers * 2 * kv_heads * head_dim]``, in the order (layer, key|value, head, dim).
+    """
+    rotary = _rotary(model)
+    assert rotary is not None
+    length = blocks.shape[3]
+    turn = sys.modules[type(model).__module__].__dict__["apply_rotary_pos_emb"]
+    keys, values = blocks.float().cpu().unbind(1)
+    with torch.no_grad():
+        position = torch.full((1, 1), length, device=model.device)
+        cos, sin = rotary(torch.zeros(1, 1, device=model.device), position)
+        # Long-context variants scale queries and keys here; a rotation alone must not.
+        scale = float(getattr(rotary, "attention_scaling", 1.0))
+        cos, sin = cos.float().cpu() / scale, sin.float().cpu() / scale
+        # Models with partly rotary heads turn the front of each head.
+        front, rest = keys[..., : cos.shape[-1]], keys[..., cos.shape[-1] :]
+        turned = torch.cat([turn(front, front, cos, sin)[1], rest], dim=-1)
+    return torch.stack([turned, values], dim=1).permute(3, 0, 1, 2, 4).reshape(length, -1)
+
+
+def _rotary(model: PreTrainedModel) -> nn.Module | None:
+    for module in model.modules():
+        if "RotaryEmbedding" in type(module).__name__:
+            return module
+    return None
+
+
+def _check(
+    model: PreTrainedModel,
+    sites: Sequence[Site],
+    blocks: Tensor,
+    table: Tensor,
+    config: peft.PrefixTuningConfig,
+) -> None:
+    """Compare both prefixes on a few tokens: an export that is not exact must not be written."""
+    tokens = torch.arange(1, 8, device=model.device)[None] % model.config.vocab_size
+    with evaluating(model):
+        handle = attach(model, sites)
+        try:
+            with handle.using(blocks):
+                ours = model(input_ids=tokens).logits
+        finally:
+            handle.detach()
+        wrapped: Any = peft.PeftModelForCausalLM(model, config)
+        wrapped.prompt_encoder["default"].embedding.weight.data.copy_(table)
+        theirs = wrapped(input_ids=tokens).logits
+    scale = max(1.0, float(ours.abs().max()))
+    difference = float((ours - theirs).abs().max()) / scale
+    if model.dtype is torch.float32 and not difference <= TOLERANCE:
+        raise UserError(
+            f"format 'peft' is not exact for a {model.config.model_type} model "
+            f"(logits differ by {difference:.1e} of their size); {_INSTEAD}"
+        )
