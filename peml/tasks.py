@@ -9,32 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peml.metrics import check_metrics, default_metrics
-from peml.task_sources import Record, Records, embedded_tasks, is_embedded, read_records
+from peml.metrics import check_metrics
+from peml.task_examples import (
+    Example,
+    fixed_choices,
+    infer_kind,
+    infer_metrics,
+    make_example,
+    record_choices,
+)
+from peml.task_sources import embedded_tasks, is_embedded, read_records
 from peml.task_spec import Kind, TaskSpec, make_spec, read_spec
-from peml.templates import MissingField, check_template, lookup, render
+from peml.templates import check_template
 from prefixnas.errors import UserError, nearest
 
 SELECTION_SHARE = 0.1
 
-
-@dataclass(frozen=True)
-class Example:
-    """One example of a task.
-
-    Attributes:
-        prompt: The whole text in front of the answer.
-        answer: What the model is to say: a choice, a number with one decimal, or a text.
-        label: Index of the right choice, a number, or (generation) the answer again.
-        id: Unique within the task: split of the source and position there.
-        choices: What the answer is chosen from; empty unless the task is a choice task.
-    """
-
-    prompt: str
-    answer: str
-    label: int | float | str
-    id: str
-    choices: tuple[str, ...] = ()
+__all__ = ["Example", "Task", "load_task", "load_tasks", "take"]
 
 
 @dataclass(frozen=True)
@@ -143,10 +134,14 @@ def load_task(
         if not found.rows:
             raise UserError(f"{found.origin}: the split is empty")
     name = spec.name or _default_name(spec)
-    choices = _fixed_choices(spec, records["train"])
-    has_choices = bool(choices or _record_choices(spec, records["train"], 0))
-    kind = spec.kind or _infer_kind(spec, records["train"], has_choices)
-    metrics = spec.metrics or _default_metrics(name, kind, records["train"], spec)
+    choices = fixed_choices(spec, records["train"])
+    has_choices = bool(choices or record_choices(spec, records["train"], 0))
+    kind = spec.kind or infer_kind(spec, records["train"], has_choices)
+    if kind == "choice" and not has_choices:
+        raise UserError(
+            f"{spec.where('kind')}: a choice task needs choices: set 'choices' or 'label_map'"
+        )
+    metrics = spec.metrics or infer_metrics(name, kind, records["train"], spec)
     for key in ("template", "answer"):
         text = getattr(spec, key)
         try:
@@ -155,7 +150,7 @@ def load_task(
             raise UserError(f"{spec.where(key)}: malformed format string: {error}") from error
     examples = {
         split: [
-            _make_example(spec, kind, choices, found, index, split)
+            make_example(spec, kind, choices, found, index, split)
             for index in range(len(found.rows))
         ]
         for split, found in records.items()
@@ -194,7 +189,8 @@ def _find_spec(source: str | Path | Mapping[str, Any], folder: Path) -> TaskSpec
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     raise UserError(
         f"no task {str(source)!r}{nearest(path.name, siblings)} "
-        "(allowed: a folder, a YAML file, 'embedded', 'embedded:<task>')"
+        "(allowed: a folder, a YAML file, 'embedded', 'embedded:<task>'; a hub dataset is named "
+        "in a YAML file)"
     )
 
 
@@ -206,143 +202,6 @@ def _default_name(spec: TaskSpec) -> str:
     else:
         name = spec.folder.resolve().name
     return re.sub(r"[^\w-]+", "_", name) or "task"
-
-
-def _fixed_choices(spec: TaskSpec, train: Records) -> tuple[str, ...]:
-    """Return the choices that the specification or the data set declare for all records."""
-    if isinstance(spec.choices, tuple):
-        return spec.choices
-    if spec.choices is None and spec.label_map is not None:
-        texts = tuple(dict.fromkeys(spec.label_map.values()))
-        if not all(isinstance(text, str) for text in texts):
-            raise UserError(
-                f"{spec.where('label_map')}: maps to indices, which need the key 'choices'"
-            )
-        return tuple(str(text) for text in texts)
-    return train.class_names.get(spec.label, ()) if spec.choices is None else ()
-
-
-def _record_choices(spec: TaskSpec, records: Records, index: int) -> tuple[str, ...]:
-    """Return the choices that a record lists for itself; empty if it has none."""
-    path = spec.choices if isinstance(spec.choices, str) else "choices"
-    try:
-        listed = lookup(records.rows[index], path)
-    except MissingField as error:
-        if spec.choices is None:
-            return ()
-        raise UserError(f"{records.where(index)}: the choices: {error}") from None
-    if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
-        raise UserError(f"{records.where(index)}: {path!r} must be a list of texts")
-    if len(listed) == 1 or len(set(listed)) < len(listed) or not all(t.strip() for t in listed):
-        raise UserError(f"{records.where(index)}: {path!r} must be at least two different texts")
-    return tuple(listed)
-
-
-def _infer_kind(spec: TaskSpec, train: Records, has_choices: bool) -> Kind:
-    """Choices make a choice task; an answer text or whole numbers only, generation.
-
-    Numbers that are not all whole are a regression's.
-    """
-    if has_choices:
-        return "choice"
-    if spec.answer is not None or all(_final(row) is not None for row in train.rows):
-        return "generation"
-    labels = [_label(spec, train, index) for index in range(len(train.rows))]
-    if all(_is_number(label) for label in labels):
-        whole = all(float(label) == int(label) for label in labels)
-        return "generation" if whole else "regression"
-    return "generation"
-
-
-def _default_metrics(name: str, kind: Kind, train: Records, spec: TaskSpec) -> tuple[str, ...]:
-    numeric = (
-        kind == "generation"
-        and spec.answer is None
-        and all(_is_number(row.get(spec.label)) for row in train.rows)
-    )
-    return ("number_match",) if numeric else default_metrics(name, kind)
-
-
-def _final(row: Record) -> str | None:
-    fields = row.get("fields")
-    final = fields.get("final") if isinstance(fields, Mapping) else None
-    return final if isinstance(final, str) else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
-
-
-def _label(spec: TaskSpec, records: Records, index: int) -> Any:
-    try:
-        return lookup(records.rows[index], spec.label)
-    except MissingField as error:
-        raise UserError(f"{records.where(index)}: the label: {error}") from None
-
-
-def _render(spec: TaskSpec, key: str, records: Records, index: int) -> str:
-    template = getattr(spec, key)
-    try:
-        return render(template, records.rows[index])
-    except MissingField as error:
-        raise UserError(
-            f"{records.where(index)}: {error}, which the {key} of {spec.where()} uses"
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{spec.where(key)}: malformed format string: {error}") from error
-
-
-def _make_example(
-    spec: TaskSpec,
-    kind: Kind,
-    choices: tuple[str, ...],
-    records: Records,
-    index: int,
-    split: str,
-) -> Example:
-    prompt = _render(spec, "template", records, index).rstrip()
-    name = f"{split}:{index}"
-    if kind == "generation":
-        answer = _generation_answer(spec, records, index)
-        return Example(prompt, answer, answer, name)
-    raw = _label(spec, records, index)
-    if kind == "regression":
-        if not _is_number(raw):
-            raise UserError(f"{records.where(index)}: label {raw!r} is not a number")
-        return Example(prompt, f"{float(raw):.1f}", float(raw), name)
-    choices = choices or _record_choices(spec, records, index)
-    if not choices:
-        raise UserError(f"{records.where(index)}: the record of a choice task has no choices")
-    chosen = _choice_index(spec, choices, raw)
-    if chosen is None:
-        shown = ", ".join(f"{number}: {choice}" for number, choice in enumerate(choices))
-        raise UserError(f"{records.where(index)}: label {raw!r} is outside the choices ({shown})")
-    return Example(prompt, choices[chosen], chosen, name, choices)
-
-
-def _generation_answer(spec: TaskSpec, records: Records, index: int) -> str:
-    if spec.answer is not None:
-        answer = _render(spec, "answer", records, index)
-    else:
-        final = _final(records.rows[index])
-        raw = _label(spec, records, index) if final is None else final
-        answer = str(int(raw)) if _is_number(raw) and float(raw) == int(raw) else str(raw)
-    if not answer.strip():
-        raise UserError(f"{records.where(index)}: the answer is empty")
-    return answer.strip()
-
-
-def _choice_index(spec: TaskSpec, choices: Sequence[str], raw: Any) -> int | None:
-    """Return the index of a label given as a name, an index, or a key of the label map."""
-    if spec.label_map is not None:
-        if str(raw) not in spec.label_map:
-            return None
-        raw = spec.label_map[str(raw)]
-    if isinstance(raw, str):
-        return choices.index(raw) if raw in choices else None
-    if isinstance(raw, int | float) and float(raw).is_integer() and 0 <= raw < len(choices):
-        return int(raw)
-    return None
 
 
 def _smaller(first: int | None, second: int | None) -> int | None:
