@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -274,10 +274,6 @@ class Supernet(nn.Module):
         mask = self._alive.get_buffer(str(index))
         return mask
 
-    def weight_parameters(self) -> list[nn.Parameter]:
-        """Return all parameters but the alphas."""
-        return list(self.root.parameters())
-
     def probabilities(self) -> dict[str, Tensor]:
         """Return `softmax(alpha)` per decision, 0 where pruned, without gradient: `[options]`."""
         return {
@@ -306,7 +302,7 @@ class Supernet(nn.Module):
     def prune(self, threshold: float) -> list[tuple[str, str]]:
         """Drop every candidate whose probability is below `threshold`, never the last one.
 
-        A dropped candidate costs no compute any more and its weights are freed.
+        A dropped candidate costs no compute any more.
 
         Returns:
             The decisions and options that went.
@@ -335,6 +331,15 @@ class Supernet(nn.Module):
                     if not alive and not isinstance(module.parts[option], Dropped):
                         module.parts[option] = Dropped()
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Restore weights, alphas and what was pruned."""
+        for index in range(len(self.decisions)):
+            self.alive(index).copy_(state_dict[f"_alive.{index}"])
+        self.drop_pruned()
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
     def architecture(self) -> Architecture:
         """Return the discretised architecture: argmax of alpha per decision (eq. 8)."""
         best = {
@@ -358,6 +363,12 @@ class Supernet(nn.Module):
                 raise UserError(f"this supernet holds {name!r} as {option!r}, not {chosen[name]!r}")
         root = copy.deepcopy(_collapse(self.root, chosen))
         return Child(chosen, root, self.width, self.width_out)
+
+
+def weights_of(module: nn.Module) -> list[nn.Parameter]:
+    """Return the trainable parameters of a searched module, without a supernet's alphas."""
+    own = module.root if isinstance(module, Supernet) else module
+    return [parameter for parameter in own.parameters() if parameter.requires_grad]
 
 
 def _collapse(module: nn.Module, architecture: Architecture) -> nn.Module:

@@ -1,0 +1,117 @@
+"""What a search optimises: the protocol that a user's own problem implements.
+
+An objective owns everything trainable except the searched module itself: data, other weights,
+loss, metric. The module maps `[n, width]` to `[n, width_out]`; the objective decides what it is
+fed with and what its output is for. `prefixnas.testing` holds a small complete example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from torch import nn
+
+Split = Literal["train", "selection", "validation"]
+"""`train` moves weights, `selection` moves alphas and chooses, `validation` is only reported."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one model on one split; higher is better.
+
+    Attributes:
+        scores: Per task, each metric's value.
+        task_scores: Per task, the one number that counts.
+    """
+
+    scores: Mapping[str, Mapping[str, float]]
+    task_scores: Mapping[str, float]
+
+    @property
+    def score(self) -> float:
+        """The mean over the tasks."""
+        return sum(self.task_scores.values()) / len(self.task_scores)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dictionaries."""
+        return {
+            "scores": {task: dict(values) for task, values in self.scores.items()},
+            "task_scores": dict(self.task_scores),
+            "score": self.score,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
+        """Undo `to_json`."""
+        return cls(data["scores"], data["task_scores"])
+
+
+class Objective(Protocol):
+    """A training problem with a place for a searched module.
+
+    Attributes:
+        name: Name for reports.
+        width: Width of the searched module's input.
+        optional: Whether the problem can be trained without the module, as a baseline.
+        without_label: What that baseline is called in tables ("LoRA alone").
+    """
+
+    name: str
+    width: int
+    optional: bool
+    without_label: str
+
+    def reset(self, module: nn.Module | None, seed: int) -> None:
+        """Start anew: fresh weights of its own from `seed`, with `module` in its place.
+
+        Args:
+            module: The searched module, which may have an attribute `width_out`; None: without.
+            seed: Seed of the fresh weights and of the order of the data.
+        """
+        ...
+
+    def replace(self, module: nn.Module) -> None:
+        """Put another module in the place and keep all other weights."""
+        ...
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """Return optimiser groups (`params`, `lr`, `weight_decay`) of all trainable weights.
+
+        The module's weights are in them, its `alphas` are not.
+        """
+        ...
+
+    def backward(self, split: Split = "train") -> dict[str, float]:
+        """Draw the next batch of every task, add the gradients of eq. 4's first term.
+
+        Returns:
+            The loss per task.
+        """
+        ...
+
+    def stepped(self, step: int) -> None:
+        """Do what is due after the optimiser's step and before the gradients are cleared."""
+        ...
+
+    def evaluate(self, split: Split) -> Evaluation:
+        """Score the model as it is, in evaluation mode, without touching any random state."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all state but the module's, as nested dicts of tensors and JSON values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
+        """Restore what `state_dict` returned."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the trained artefacts into the empty folder `folder`."""
+        ...
+
+    def warnings(self) -> Iterable[str]:
+        """Return what the user should know about the run so far (truncated inputs, say)."""
+        ...

@@ -1,0 +1,226 @@
+"""Live progress: a display that renews itself on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+#: Plain lines of steps: at the earliest and at the latest after so many seconds.
+SOONEST, LATEST = 2.0, 30.0
+
+
+class Progress(Protocol):
+    """Shows the events of a run as they come; used as a context manager around the run."""
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Take one event of `metrics.jsonl`."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Start showing."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Show what is still due, and stop."""
+        ...
+
+
+def open_progress(stream: TextIO | None = None) -> Progress:
+    """Return the display that suits `stream`, standard output if not given."""
+    stream = stream or sys.stdout
+    console = Console(file=stream)
+    if stream.isatty() and not console.is_dumb_terminal:
+        return LiveProgress(console)
+    return PlainProgress(stream)
+
+
+def clock(seconds: float) -> str:
+    """Return `0:07`, `12:30`, `1:02:03`."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+class Pace:
+    """The time a phase still needs, by the speed of its steps in this process."""
+
+    def __init__(self) -> None:
+        self._phase: str | None = None
+        self._first = (0, 0.0)
+
+    def left(self, event: Mapping[str, Any]) -> float | None:
+        """Take a step event; return the seconds left in its phase, None while unknown."""
+        step, time = int(event["step"]), float(event.get("time", 0.0))
+        if event["phase"] != self._phase or step <= self._first[0]:
+            self._phase, self._first = event["phase"], (step, time)
+            return None
+        each = (time - self._first[1]) / (step - self._first[0])
+        return each * (int(event["total"]) - step - 1)
+
+
+def describe(event: Mapping[str, Any]) -> str:
+    """Return one line for an event that is no step; empty for those that need none."""
+    kind = event["event"]
+    if kind == "evaluation":
+        scores = ", ".join(f"{task} {value:.3f}" for task, value in event["task_scores"].items())
+        return f"{event['name']} ({event['split']}): score {event['score']:.3f} ({scores})"
+    if kind == "prune":
+        pairs = [f"{decision}={option}" for decision, option in event["dropped"]]
+        more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
+        return f"step {event['step'] + 1}: pruned {', '.join(pairs[:3])}{more}"
+    if kind == "architecture":
+        keys: dict[str, list[str]] = {}
+        for name, option in event["choices"].items():
+            keys.setdefault(name.rsplit("/", 1)[-1], []).append(option)
+        listing = "; ".join(f"{key}: {', '.join(options)}" for key, options in keys.items())
+        return f"architecture: {listing}"
+    if kind == "warning":
+        return f"warning: {event['message']}"
+    if kind == "end":
+        return f"finished in {clock(event['seconds'])}"
+    return ""
+
+
+class PlainProgress:
+    """One line now and then, for files, pipes and logs.
+
+    A phase's steps are shown at its first and last step and at every tenth of it, but not more
+    often than every `SOONEST` seconds, nor less often than every `LATEST`.
+
+    Args:
+        stream: Where lines go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._pace = Pace()
+        self._shown: tuple[str, int, float] | None = None
+        self._due: tuple[Mapping[str, Any], float | None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._flush()
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Print a line if it is time for one."""
+        if event["event"] == "step":
+            self._step(event)
+        elif line := describe(event):
+            if event["event"] != "prune":
+                self._flush()
+            self._print(line)
+
+    def _step(self, event: Mapping[str, Any]) -> None:
+        if self._due is not None and self._due[0]["phase"] != event["phase"]:
+            self._flush()
+        self._due = (event, self._pace.left(event))
+        step, total, time = event["step"] + 1, event["total"], float(event.get("time", 0.0))
+        if self._shown is None or self._shown[0] != event["phase"] or step >= total:
+            self._flush()
+            return
+        _, before, at = self._shown
+        tenth = step * 10 // total > before * 10 // total
+        if (tenth and time - at >= SOONEST) or time - at >= LATEST:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._due is None:
+            return
+        event, left = self._due
+        self._due = None
+        self._shown = (event["phase"], event["step"] + 1, float(event.get("time", 0.0)))
+        losses = ", ".join(f"{task} {loss:.3f}" for task, loss in event["losses"].items())
+        parts = [f"{event['phase']} {event['step'] + 1}/{event['total']}"]
+        if losses:
+            parts.append(f"loss {event['loss']:.3f} ({losses})")
+        if event.get("entropy") is not None:
+            parts.append(f"alpha entropy {event['entropy']:.3f}")
+        if left is not None:
+            parts.append(f"{clock(left)} left")
+        self._print("  ".join(parts))
+
+    def _print(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+class LiveProgress:
+    """A bar with losses, alpha entropy and time left, under a log of evaluations.
+
+    Args:
+        console: The terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._pace = Pace()
+        self._step: Mapping[str, Any] | None = None
+        self._left: float | None = None
+        self._smooth: dict[str, float] = {}
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Renew the display; evaluations and warnings stay above it."""
+        if event["event"] == "step":
+            if self._step is None or self._step["phase"] != event["phase"]:
+                self._smooth = {}
+            self._step, self._left = event, self._pace.left(event)
+            for task, loss in event["losses"].items():
+                self._smooth[task] = 0.9 * self._smooth.get(task, loss) + 0.1 * loss
+        elif line := describe(event):
+            style = {"warning": "yellow", "prune": "dim"}.get(event["event"], "")
+            self._console.print(Text(line, style))
+
+    def render(self) -> RenderableType:
+        """Return the display as it stands."""
+        event = self._step
+        if event is None:
+            return Text("preparing ...", "dim")
+        done = event["step"] + 1
+        left = "" if self._left is None else f"{clock(self._left)} left"
+        bar = Table.grid(padding=(0, 1), expand=False)
+        bar.add_row(
+            Text(event["phase"], "bold"),
+            ProgressBar(total=event["total"], completed=done, width=30),
+            Text(f"{done}/{event['total']}"),
+            Text(left, "cyan"),
+        )
+        losses = Table.grid(padding=(0, 2))
+        for task, loss in self._smooth.items():
+            losses.add_row(Text(f"  {task}", "dim"), Text(f"{loss:.3f}"))
+        facts = Text("  loss per task, smoothed", "dim")
+        if event.get("entropy") is not None:
+            facts = Text(f"  alpha entropy {event['entropy']:.3f} nats", "magenta")
+        return Group(bar, facts, losses)

@@ -1,0 +1,303 @@
+"""One run: its folder, events, random state, and loops that survive a kill.
+
+A strategy is a plain loop over `run.steps(...)`; checkpoints happen inside it. On resume the
+program is executed from its start again: what is in the past is skipped or taken from the notes
+(`run.once`), the loop that was interrupted gets its state back and goes on.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from prefixnas.checkpoint import load_checkpoint, save_checkpoint
+from prefixnas.errors import UserError
+from prefixnas.objective import Evaluation, Objective, Split
+from prefixnas.space import SearchSpace
+
+T = TypeVar("T")
+
+
+class Stateful(Protocol):
+    """Whatever can be put into a checkpoint."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return nested dicts of tensors and JSON values."""
+        ...
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Restore it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may spend, in joint training steps (one batch of every task each).
+
+    Attributes:
+        search: Steps for finding the architecture.
+        train: Steps for training the found one on.
+    """
+
+    search: int
+    train: int
+
+    @property
+    def total(self) -> int:
+        """All steps."""
+        return self.search + self.train
+
+
+class BudgetExceeded(RuntimeError):
+    """A strategy asked for more search steps than its budget holds."""
+
+
+class Run:
+    """Everything a strategy works with.
+
+    Args:
+        folder: The run directory; made if missing.
+        space: The search space.
+        objective: The problem.
+        budget: Steps for searching and for training on.
+        seed: Seed of everything random.
+        settings: Options of choices that are decided by trial, set by hand.
+        checkpoint_every: Steps between two checkpoints.
+        on_event: Called with every event, after it was written.
+        resume: Go on from the checkpoint in `folder`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        space: SearchSpace,
+        objective: Objective,
+        budget: Budget,
+        seed: int = 0,
+        *,
+        settings: Mapping[str, str] | None = None,
+        checkpoint_every: int = 50,
+        on_event: Callable[[Mapping[str, Any]], None] | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.space = space
+        self.objective = objective
+        self.budget = budget
+        self.seed = seed
+        self.settings = dict(settings or {})
+        self.checkpoint_every = checkpoint_every
+        self.module: nn.Module | None = None
+        self._on_event = on_event
+        self._began = time.monotonic()
+        self._notes: dict[str, Any] = {}
+        self._finished: list[str] = []
+        self._spent = 0
+        self._looping = False
+        self._serial = 0
+        self._position: dict[str, Any] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._metrics = folder / "metrics.jsonl"
+        torch.manual_seed(seed)
+        if resume:
+            self._restore()
+        else:
+            self._metrics.write_text("", encoding="utf-8")
+
+    # Modules
+
+    def reset(self, module: nn.Module | None) -> None:
+        """Start the objective anew with `module` in its place."""
+        self.module = module
+        self.objective.reset(module, self.seed)
+
+    def replace(self, module: nn.Module) -> None:
+        """Swap the searched module and keep what else was trained."""
+        self.module = module
+        self.objective.replace(module)
+
+    def evaluate(self, name: str, split: Split) -> Evaluation:
+        """Score the model as it stands, once: a resumed run takes the noted result."""
+
+        def measure() -> dict[str, Any]:
+            evaluation = self.objective.evaluate(split).to_json()
+            self.emit("evaluation", name=name, split=split, **evaluation)
+            return evaluation
+
+        return Evaluation.from_json(self.once(f"evaluation {name} {split}", measure))
+
+    # Events and notes
+
+    def emit(self, event: str, **values: Any) -> None:
+        """Append one event to `metrics.jsonl`."""
+        record = {"event": event, "time": round(time.monotonic() - self._began, 3), **values}
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._on_event is not None:
+            self._on_event(record)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Return `make()`, a JSON value, and note it: a resumed run does not make it again.
+
+        The random state is the same before and after. Inside a loop the note is written with the
+        loop's next checkpoint, so that notes, events and weights on the disk belong together.
+        """
+        if name not in self._notes:
+            with torch.random.fork_rng():
+                self._notes[name] = make()
+            if not self._looping:
+                self._save()
+        value: T = self._notes[name]
+        return value
+
+    @property
+    def spent(self) -> int:
+        """Search steps spent so far."""
+        return self._spent
+
+    # Loops
+
+    def steps(
+        self, phase: str, total: int, state: Mapping[str, Stateful] | None = None, cost: int = 1
+    ) -> Loop:
+        """Return a resumable loop over `range(total)` that counts against the search budget.
+
+        Args:
+            phase: Unique name of the loop in this run.
+            total: Number of steps.
+            state: What the loop changes besides the objective and the attached module.
+            cost: Search steps that one step is worth (2 if it passes two batches).
+        """
+        return Loop(self, phase, total, dict(state or {}), cost)
+
+    def free_steps(self, phase: str, total: int, state: Mapping[str, Stateful]) -> Loop:
+        """Return a resumable loop outside of the search budget; the driver trains with it."""
+        return Loop(self, phase, total, dict(state), 0)
+
+    # Checkpoints
+
+    def _enter(self, phase: str, state: Mapping[str, Stateful]) -> tuple[int, bool]:
+        """Return where a loop starts, and whether it is over; restores its state if it is due."""
+        saved = self._position
+        if saved.get("phase") == phase:
+            for name, part in self._parts(state).items():
+                part.load_state_dict(saved["parts"][name])
+            torch.set_rng_state(saved["rng"])
+            if torch.cuda.is_available() and "cuda" in saved:
+                torch.cuda.set_rng_state_all(saved["cuda"])
+            return int(saved["step"]), phase in self._finished
+        return 0, phase in self._finished
+
+    def _mark(self, phase: str, step: int, state: Mapping[str, Stateful], finished: bool) -> None:
+        if finished:
+            self._finished.append(phase)
+        parts = {name: part.state_dict() for name, part in self._parts(state).items()}
+        self._position = {
+            "phase": phase,
+            "step": step,
+            "parts": copy.deepcopy(parts),  # the live weights move on, a later save must not
+            "rng": torch.get_rng_state(),
+        }
+        if torch.cuda.is_available():
+            self._position["cuda"] = torch.cuda.get_rng_state_all()
+        self._save()
+
+    def _parts(self, state: Mapping[str, Stateful]) -> dict[str, Stateful]:
+        parts: dict[str, Stateful] = {"objective": self.objective, **state}
+        if self.module is not None:
+            parts["module"] = self.module
+        return parts
+
+    def _save(self) -> None:
+        self._serial += 1
+        state = {
+            "position": self._position,
+            "notes": self._notes,
+            "finished": self._finished,
+            "spent": self._spent,
+            "serial": self._serial,
+            "metrics_bytes": self._metrics.stat().st_size,
+        }
+        save_checkpoint(self.folder / "checkpoint", state, self._serial)
+
+    def _restore(self) -> None:
+        state = load_checkpoint(self.folder / "checkpoint")
+        if state is None:
+            self._metrics.write_text("", encoding="utf-8")
+            return
+        self._position = state["position"]
+        self._notes = state["notes"]
+        self._finished = state["finished"]
+        self._spent = state["spent"]
+        self._serial = state["serial"]
+        with self._metrics.open("r+b") as file:
+            file.truncate(state["metrics_bytes"])
+
+
+class Loop(Iterator[int]):
+    """A loop over steps that saves and restores itself; see `Run.steps`.
+
+    Args:
+        run: The run.
+        phase: Unique name.
+        total: Number of steps.
+        state: Parts that go into the checkpoint.
+        cost: Search steps per step.
+    """
+
+    def __init__(
+        self, run: Run, phase: str, total: int, state: dict[str, Stateful], cost: int
+    ) -> None:
+        self.run, self.phase, self.total, self.state, self.cost = run, phase, total, state, cost
+        self._next, self._over = run._enter(phase, state)
+        self._stop = False
+        self._entered = False
+
+    def stop(self) -> None:
+        """End the loop after the current step."""
+        self._stop = True
+
+    def __next__(self) -> int:
+        run = self.run
+        if self._over:
+            raise StopIteration
+        if self._entered:
+            self._next += 1
+            run._spent += self.cost
+        if self._stop or self._next >= self.total:
+            self._over, run._looping = True, False
+            run._mark(self.phase, self._next, self.state, finished=True)
+            raise StopIteration
+        if self._entered and self._next % run.checkpoint_every == 0:
+            run._mark(self.phase, self._next, self.state, finished=False)
+        elif not self._entered and self._next == 0:
+            run._mark(self.phase, 0, self.state, finished=False)
+        if run._spent + self.cost > run.budget.search and self.cost:
+            raise BudgetExceeded(
+                f"phase {self.phase!r} goes beyond the search budget of {run.budget.search} steps"
+            )
+        self._entered = run._looping = True
+        return self._next
+
+
+def refuse_nan(losses: Mapping[str, float], phase: str, step: int, run: Run) -> None:
+    """Stop the run at the first loss that is no number.
+
+    Raises:
+        UserError: Names the phase, the step and the task.
+    """
+    for task, loss in losses.items():
+        if not (float("-inf") < loss < float("inf")):
+            kept = run.folder / "checkpoint"
+            raise UserError(
+                f"the loss of task {task!r} became {loss} at step {step} of phase {phase!r}; "
+                f"the last good checkpoint stays in {kept}; a lower learning rate may help"
+            )

@@ -1,0 +1,129 @@
+"""The driver: search, discretise, train on, compare with no module at all, write the result."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefixnas.architecture import Architecture
+from prefixnas.files import write_text
+from prefixnas.objective import Evaluation
+from prefixnas.run import Run
+from prefixnas.strategy import Found, Strategy
+from prefixnas.supernet import build_child
+from prefixnas.training import Recipe, fit
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a run found and how it scored.
+
+    Attributes:
+        architecture: The chosen architecture.
+        columns: Validation scores, in the order of the table; None where there is nothing to score.
+        folder: The run directory.
+    """
+
+    architecture: Architecture
+    columns: Mapping[str, Evaluation | None]
+    folder: Path
+
+    @property
+    def score(self) -> float:
+        """The trained child's average score."""
+        trained = self.columns[TRAINED]
+        assert trained is not None
+        return trained.score
+
+
+UNTOUCHED, MIXTURE, ARGMAX, TRAINED = "untouched", "mixture", "argmax child", "trained child"
+
+
+@dataclass(frozen=True)
+class Fixed(Strategy):
+    """No search: an architecture that is known, trained for the whole budget.
+
+    Attributes:
+        architecture: The architecture to train.
+    """
+
+    architecture: Architecture
+
+    def search(self, run: Run, recipe: Recipe) -> Found:
+        """Attach the architecture with fresh weights."""
+        run.reset(build_child(run.space, self.architecture, run.objective.width))
+        return Found(self.architecture)
+
+
+def search(
+    run: Run, strategy: Strategy, recipe: Recipe | None = None, *, baseline: bool = True
+) -> SearchResult:
+    """Search with `strategy`, train the found child on, and score everything on validation data.
+
+    Search steps that a strategy leaves over go into training, so that runs of one budget cost
+    the same. The baseline without a module gets the same number of steps and the same recipe.
+
+    Args:
+        run: Space, objective, budget, seed, folder.
+        strategy: How to search.
+        recipe: How weights are trained.
+        baseline: Also train without a module, if the objective can.
+    """
+    recipe = recipe or Recipe()
+    began = time.monotonic()
+    objective, budget = run.objective, run.budget
+    columns: dict[str, Evaluation | None] = {}
+    if objective.optional:
+        run.reset(None)
+        columns[UNTOUCHED] = run.evaluate("untouched", "validation")
+
+    found = strategy.search(run, recipe)
+    architecture = found.architecture
+    run.once("announced", lambda: run.emit("architecture", choices=architecture.choices))
+    columns[MIXTURE] = found.mixture
+    columns[ARGMAX] = run.evaluate("argmax", "validation")
+
+    spent = run.spent
+    fit(run, "train", budget.total - spent, recipe, before=spent, total=budget.total)
+    columns[TRAINED] = run.evaluate("trained", "validation")
+    architecture.save(run.folder / "architecture.yaml")
+    run.once("saved", lambda: _save(run))
+
+    if baseline and objective.optional:
+        run.reset(None)
+        fit(run, "without", budget.total, recipe)
+        columns[objective.without_label] = run.evaluate("without", "validation")
+    for message in objective.warnings():
+        run.once(f"warning {message}", lambda message=message: run.emit("warning", message=message))
+
+    seconds = run.once("seconds", lambda: round(time.monotonic() - began, 1))
+    result = SearchResult(architecture, columns, run.folder)
+    _write_result(run, result, seconds)
+    run.once("end", lambda: run.emit("end", seconds=seconds))
+    return result
+
+
+def _save(run: Run) -> None:
+    folder = run.folder / "adapter"
+    folder.mkdir(exist_ok=True)
+    run.objective.save(folder)
+
+
+def _write_result(run: Run, result: SearchResult, seconds: float) -> None:
+    columns = {
+        label: evaluation.to_json() if evaluation is not None else None
+        for label, evaluation in result.columns.items()
+    }
+    data: dict[str, Any] = {
+        "columns": columns,
+        "architecture": result.architecture.choices,
+        "space": run.space.name,
+        "steps": {"search": run.spent, "total": run.budget.total},
+        "seed": run.seed,
+        "seconds": seconds,
+    }
+    write_text(run.folder / "result.json", json.dumps(data, indent=2) + "\n")

@@ -1,0 +1,51 @@
+"""The contract of a search strategy: one method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from prefixnas.architecture import Architecture
+from prefixnas.objective import Evaluation
+from prefixnas.registry import Registry
+from prefixnas.run import Run
+from prefixnas.training import Recipe
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a strategy hands over.
+
+    Attributes:
+        architecture: The architecture that it chose.
+        mixture: Validation scores of the mixture it was cut out of, where there is one.
+    """
+
+    architecture: Architecture
+    mixture: Evaluation | None = None
+
+
+class Strategy(ABC):
+    """A way to search. Subclasses are dataclasses, whose fields are their options.
+
+    Every field is a key of the configuration and a flag of the command line, with the help text
+    of `field(metadata={"help": ...})`.
+    """
+
+    @abstractmethod
+    def search(self, run: Run, recipe: Recipe) -> Found:
+        """Find an architecture within `run.budget.search` steps.
+
+        When it returns, a module of that architecture is attached to the run (`run.reset` or
+        `run.replace`), with the weights that training goes on from. Loops go through `run.steps`
+        or `fit(..., counted=True)`, everything else that must not be repeated on resume through
+        `run.once` and `run.evaluate`. Choices are made on the split "selection".
+
+        Args:
+            run: Space, objective, budget and seed, and the loops.
+            recipe: How weights are trained.
+        """
+
+
+STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "prefixnas.strategies")
+register_strategy = STRATEGIES.register

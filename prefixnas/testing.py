@@ -1,0 +1,110 @@
+"""Contracts for authors of strategies, relaxations and objectives, and a small objective to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_model
+from torch import nn
+
+from prefixnas.objective import Evaluation, Split
+from prefixnas.supernet import weights_of
+
+
+class ToyObjective:
+    """Two regression tasks on fixed random data, small enough for a test: an `Objective`.
+
+    Args:
+        width: Width of the searched module's input.
+        examples: Examples per task and split.
+        learning_rate: Learning rate of all weights.
+    """
+
+    name = "toy"
+    optional = True
+    without_label = "linear alone"
+
+    def __init__(self, width: int = 8, examples: int = 32, learning_rate: float = 0.01) -> None:
+        self.width = width
+        self.learning_rate = learning_rate
+        self._module: nn.Module | None = None
+        self._head = nn.Linear(width, 2)
+        self._batches = 0
+        generator = torch.Generator().manual_seed(7)
+        teacher = torch.randn(width, 2, generator=generator)
+        self._data: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        for split in ("train", "selection", "validation"):
+            inputs = torch.randn(examples, width, generator=generator)
+            self._data[split] = inputs, torch.tanh(inputs @ teacher)
+
+    def reset(self, module: nn.Module | None, seed: int) -> None:
+        """Draw a new head; attach `module`."""
+        generator = torch.Generator().manual_seed(seed)
+        self._batches = 0
+        self.replace(module)
+        with torch.no_grad():
+            bound = self._head.weight.shape[1] ** -0.5
+            self._head.weight.uniform_(-bound, bound, generator=generator)
+            self._head.bias.zero_()
+
+    def replace(self, module: nn.Module | None) -> None:
+        """Attach `module` and keep the head if its width still fits."""
+        self._module = module
+        width = int(getattr(module, "width_out", self.width))
+        if width != self._head.in_features:
+            self._head = nn.Linear(width, 2)
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """Return one group."""
+        own = [*self._head.parameters()]
+        searched = weights_of(self._module) if self._module is not None else []
+        return [{"params": [*own, *searched], "lr": self.learning_rate, "weight_decay": 0.0}]
+
+    def backward(self, split: Split = "train") -> dict[str, float]:
+        """Add the gradient of the mean of both tasks' squared errors on the next batch."""
+        inputs, targets = self._data[split]
+        rows = torch.arange(8 * self._batches, 8 * (self._batches + 1)) % len(inputs)
+        self._batches += 1
+        errors = (self._predict(inputs[rows]) - targets[rows]).square().mean(0)
+        errors.mean().backward()  # type: ignore[no-untyped-call]
+        return {"first": errors[0].item(), "second": errors[1].item()}
+
+    def stepped(self, step: int) -> None:
+        """Nothing is due."""
+
+    def evaluate(self, split: Split) -> Evaluation:
+        """Score each task by its negative squared error."""
+        inputs, targets = self._data[split]
+        if self._module is not None:
+            self._module.eval()
+        with torch.no_grad():
+            errors = (self._predict(inputs) - targets).square().mean(0).tolist()
+        if self._module is not None:
+            self._module.train()
+        scores = {"first": -errors[0], "second": -errors[1]}
+        return Evaluation({task: {"negative_mse": s} for task, s in scores.items()}, scores)
+
+    def _predict(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self._module(inputs) if self._module is not None else inputs
+        predicted: torch.Tensor = self._head(hidden)
+        return predicted
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the head and the place in the data."""
+        return {"head": self._head.state_dict(), "batches": self._batches}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore them."""
+        self._head.load_state_dict(state["head"])
+        self._batches = state["batches"]
+
+    def save(self, folder: Path) -> None:
+        """Write the head."""
+        save_model(self._head, str(folder / "head.safetensors"))
+
+    def warnings(self) -> Iterable[str]:
+        """Nothing to say."""
+        return ()

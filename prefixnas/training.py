@@ -1,0 +1,190 @@
+"""Training an attached module: one optimiser step, and the loop that trains on and keeps the best."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prefixnas.objective import Split
+from prefixnas.run import Run, Stateful, refuse_nan
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How weights are trained, the same in every phase and for every baseline.
+
+    Attributes:
+        warmup: Steps in which the learning rate grows from 0.
+        decay: Share of the total steps, at the end, in which it falls to 0.
+        clip: Largest norm of the weights' gradient.
+        eval_every: Steps between two looks at the selection split; 0: only at the end.
+        patience: Looks without a better score before training ends early; 0: never.
+    """
+
+    warmup: int = 10
+    decay: float = 0.4
+    clip: float = 1.0
+    eval_every: int = 0
+    patience: int = 0
+
+    def rate(self, step: int, total: int) -> float:
+        """Return the learning rate's factor at `step` of `total`: up, level, down to 0."""
+        up = min(1.0, (step + 1) / max(1, self.warmup))
+        tail = max(1.0, self.decay * total)
+        return min(up, 1.0, (total - step) / tail)
+
+
+class WeightOptimizer:
+    """AdamW on the objective's weights, one joint step at a time.
+
+    Args:
+        run: The run, with a module attached.
+        recipe: Learning-rate shape and clipping.
+        total: Steps of the whole run, which the learning rate's shape spans.
+    """
+
+    def __init__(self, run: Run, recipe: Recipe, total: int) -> None:
+        self.run, self.recipe, self.total = run, recipe, total
+        self.adamw = torch.optim.AdamW(run.objective.parameters())
+        self._rates = [group["lr"] for group in self.adamw.param_groups]
+
+    @property
+    def rate(self) -> float:
+        """The first group's current learning rate."""
+        return float(self.adamw.param_groups[0]["lr"])
+
+    def gradients(
+        self, step: int, split: Split, phase: str, extra: Tensor | None = None
+    ) -> dict[str, float]:
+        """Clear, then compute the gradients of the joint loss plus `extra`; return the losses.
+
+        Raises:
+            UserError: A loss is NaN or infinite.
+        """
+        self.adamw.zero_grad(set_to_none=True)
+        losses = self.run.objective.backward(split)
+        refuse_nan(losses, phase, step, self.run)
+        if extra is not None and extra.requires_grad:
+            extra.backward()  # type: ignore[no-untyped-call]
+        return losses
+
+    def step(self, step: int) -> None:
+        """Move the weights; `step` counts from the start of the run."""
+        factor = self.recipe.rate(step, self.total)
+        parameters: Iterable[Tensor] = (
+            parameter for group in self.adamw.param_groups for parameter in group["params"]
+        )
+        torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+        for group, rate in zip(self.adamw.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        self.adamw.step()
+        self.run.objective.stepped(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimiser's state."""
+        return self.adamw.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore it."""
+        self.adamw.load_state_dict(dict(state))
+
+
+class Best:
+    """The best trained state so far by the selection score, and how long ago that was.
+
+    Attributes:
+        score: The best score; None before the first look.
+        tag: What the caller wanted to remember with it (an architecture's choices, say).
+        waited: Looks since then.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.score: float | None = None
+        self.tag: Any = None
+        self.waited = 0
+        self._kept: dict[str, Any] = {}
+
+    def look(self, score: float, tag: Any = None) -> None:
+        """Keep the current weights if `score` is at least as good as the best."""
+        if self.score is None or score >= self.score:
+            self.score, self.tag, self.waited = score, tag, 0
+            module = self.run.module
+            self._kept = copy.deepcopy(
+                {
+                    "objective": self.run.objective.state_dict(),
+                    "module": module.state_dict() if module is not None else {},
+                }
+            )
+        else:
+            self.waited += 1
+
+    def restore(self) -> None:
+        """Put the best weights back; a module of the same architecture must be attached."""
+        self.run.objective.load_state_dict(self._kept["objective"])
+        if self.run.module is not None:
+            self.run.module.load_state_dict(self._kept["module"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the score, the waiting and the kept weights."""
+        kept = {"score": self.score, "tag": self.tag, "waited": self.waited}
+        return {**kept, "weights": self._kept}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore them."""
+        self.score, self.tag, self.waited = state["score"], state["tag"], state["waited"]
+        self._kept = state["weights"]
+
+
+def fit(
+    run: Run,
+    phase: str,
+    steps: int,
+    recipe: Recipe,
+    *,
+    before: int = 0,
+    total: int | None = None,
+    counted: bool = False,
+    state: Mapping[str, Stateful] | None = None,
+) -> None:
+    """Train the attached module and all other weights; end with the best by selection score.
+
+    Args:
+        run: The run, with a module attached.
+        phase: Unique name of this training.
+        steps: Number of steps.
+        recipe: How.
+        before: Steps that came before in the learning rate's shape.
+        total: Steps that the learning rate's shape spans; `before + steps` if not given.
+        counted: Whether the steps count against the search budget.
+        state: Parts of the caller's that go into the checkpoints.
+    """
+    total = total or before + steps
+    optimizer, best = WeightOptimizer(run, recipe, total), Best(run)
+    parts = {"optimizer": optimizer, "best": best, **(state or {})}
+    loop = run.steps(phase, steps, parts) if counted else run.free_steps(phase, steps, parts)
+    for step in loop:
+        losses = optimizer.gradients(step, "train", phase)
+        optimizer.step(before + step)
+        run.emit(
+            "step",
+            phase=phase,
+            step=step,
+            total=steps,
+            losses=losses,
+            loss=sum(losses.values()) / len(losses),
+            lr=optimizer.rate,
+        )
+        looks = recipe.eval_every and (step + 1) % recipe.eval_every == 0
+        if looks and step + 1 < steps:
+            best.look(run.evaluate(f"{phase} {step + 1}", "selection").score)
+            if recipe.patience and best.waited >= recipe.patience:
+                loop.stop()
+    if recipe.eval_every:
+        best.look(run.evaluate(f"{phase} end", "selection").score)
+        best.restore()

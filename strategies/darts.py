@@ -1,0 +1,121 @@
+"""DARTS: differentiable search by gradient on relaxed choices.
+
+`--level joint` is Algorithm 1 of PEML: weights and alphas move in the same step, by the gradient
+of the same joint loss. `--level bilevel` is first-order DARTS (Liu, Simonyan, Yang, ICLR 2019):
+alphas move on batches of the selection split, weights on training batches, in turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from prefixnas.architecture import Architecture
+from prefixnas.relaxation import RELAXATIONS
+from prefixnas.run import Run
+from prefixnas.strategy import Found, Strategy
+from prefixnas.supernet import Supernet
+from prefixnas.training import Recipe, WeightOptimizer
+
+
+def option(default: Any, text: str) -> Any:
+    """Return a dataclass field with a help text."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Darts(Strategy):
+    """Differentiable search; joint (Algorithm 1 of the paper) or bilevel, first order."""
+
+    level: Literal["joint", "bilevel"] = option("joint", "update alphas with the weights, or apart")
+    relaxation: str = option("softmax", "from alpha to mixture weights")
+    alpha_learning_rate: float = option(0.03, "learning rate of the alphas (Adam)")
+    alpha_warmup: float = option(0.2, "share of the search in which only weights move")
+    entropy_weight: float = option(0.05, "lambda of eq. 4; grows linearly to this value")
+    prune_below: float = option(0.05, "drop candidates whose probability falls below this")
+    log_every: int = option(5, "steps between two records of the alphas")
+
+    def search(self, run: Run, recipe: Recipe) -> Found:
+        """Move weights and alphas, prune on the way, return the argmax."""
+        passes = 2 if self.level == "bilevel" else 1
+        steps = run.budget.search // passes
+        net = Supernet(
+            run.space, run.objective.width, RELAXATIONS.get(self.relaxation)(), run.settings
+        )
+        run.reset(net)
+        weights = WeightOptimizer(run, recipe, run.budget.total)
+        alphas = torch.optim.Adam(net.alphas.parameters(), self.alpha_learning_rate, (0.5, 0.999))
+        warmup = int(self.alpha_warmup * steps)
+        state = {"weights": weights, "alphas": alphas}
+        for step in run.steps("search", steps, state, cost=passes):
+            net.progress = step / steps
+            strength = self.entropy_weight * net.progress
+            if self.level == "joint":
+                regulariser = strength * net.entropy()
+                losses = weights.gradients(step, "train", "search", regulariser)
+                gradient = _move(alphas, net) if step >= warmup else None
+                weights.step(step)
+            else:
+                gradient = None
+                if step >= warmup:
+                    weights.gradients(step, "selection", "search", strength * net.entropy())
+                    gradient = _move(alphas, net)
+                losses = weights.gradients(step, "train", "search")
+                weights.step(step * passes)
+            self._record(run, net, step, steps, losses, weights.rate, gradient)
+            if step >= warmup and (dropped := net.prune(self.prune_below)):
+                run.emit("prune", step=step, dropped=dropped)
+        mixture = run.evaluate("mixture", "validation")
+        choices = run.once("architecture", lambda: net.architecture().choices)
+        architecture = Architecture(choices, run.space.name)
+        run.replace(net.child(architecture))
+        return Found(architecture, mixture)
+
+    def _record(
+        self,
+        run: Run,
+        net: Supernet,
+        step: int,
+        steps: int,
+        losses: dict[str, float],
+        rate: float,
+        gradient: Tensor | None,
+    ) -> None:
+        run.emit(
+            "step",
+            phase="search",
+            step=step,
+            total=steps,
+            losses=losses,
+            loss=sum(losses.values()) / len(losses),
+            lr=rate,
+            entropy=net.entropy().item(),
+        )
+        if step % self.log_every == 0 or step == steps - 1:
+            table = {
+                decision.name: dict(zip(decision.options, probability.tolist(), strict=True))
+                for decision, probability in zip(
+                    net.decisions, net.probabilities().values(), strict=True
+                )
+            }
+            flat = torch.cat([alpha.detach() for alpha in net.alphas] or [torch.zeros(1)])
+            run.emit(
+                "alpha",
+                phase="search",
+                step=step,
+                probabilities=table,
+                gradient_norm=gradient.item() if gradient is not None else None,
+                variance=flat.var(unbiased=False).item(),
+            )
+
+
+def _move(alphas: torch.optim.Optimizer, net: Supernet) -> Tensor:
+    """Step the alphas by the gradients they hold, clear these, return their norm."""
+    gradients = [alpha.grad for alpha in net.alphas if alpha.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
+    alphas.step()
+    alphas.zero_grad(set_to_none=True)
+    return norm
