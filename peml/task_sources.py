@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from peml.task_spec import SPLITS, TaskSpec
@@ -120,9 +121,14 @@ def _read_file(path: Path) -> list[Record]:
         if path.suffix == ".tsv":
             options["sep"] = "\t"
     try:
-        with _quiet() as datasets:
+        # A cache of its own, because a shared one would grow with every file ever read.
+        with _quiet() as datasets, TemporaryDirectory(ignore_cleanup_errors=True) as cache:
             dataset = datasets.load_dataset(
-                FORMATS[path.suffix], data_files=str(path), split="train", **options
+                FORMATS[path.suffix],
+                data_files=str(path),
+                split="train",
+                cache_dir=cache,
+                **options,
             )
             return list(dataset)
     except Exception as error:
