@@ -76,7 +76,8 @@ def describe(event: Mapping[str, Any]) -> str:
     kind = event["event"]
     if kind == "evaluation":
         scores = ", ".join(f"{task} {value:.3f}" for task, value in event["task_scores"].items())
-        return f"{event['name']} ({event['split']}): score {event['score']:.3f} ({scores})"
+        mean = "-" if event["score"] is None else f"{event['score']:.3f}"
+        return f"{event['name']} ({event['split']}): score {mean}" + (f" ({scores})" * bool(scores))
     if kind == "prune":
         pairs = [f"{decision}={option}" for decision, option in event["dropped"]]
         more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
@@ -194,11 +195,15 @@ class LiveProgress:
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Renew the display; evaluations and warnings stay above it."""
         if event["event"] == "step":
-            if self._step is None or self._step["phase"] != event["phase"]:
-                self._smooth = {}
+            same = self._step is not None and self._step["phase"] == event["phase"]
+            known = self._smooth if same else {}
+            moved = {
+                task: 0.9 * known.get(task, loss) + 0.1 * loss
+                for task, loss in event["losses"].items()
+            }
+            # A new mapping each time: the display's thread may be reading the old one.
+            self._smooth = {**known, **moved}
             self._step, self._left = event, self._pace.left(event)
-            for task, loss in event["losses"].items():
-                self._smooth[task] = 0.9 * self._smooth.get(task, loss) + 0.1 * loss
         elif line := describe(event):
             style = {"warning": "yellow", "prune": "dim"}.get(event["event"], "")
             self._console.print(Text(line, style))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,8 @@ from prefixnas.record import (
     final_probabilities,
     read_record,
 )
+
+AVERAGE = "average"
 
 Row = tuple[str, list[float | None]]
 
@@ -41,7 +44,7 @@ def table(source: Path | Mapping[str, Any]) -> Table:
 
 def score_table(columns: Columns) -> Table:
     """Return the table of `columns`; see `table`."""
-    grid = Table(box=None, header_style="bold", pad_edge=False)
+    grid = Table(box=SIMPLE, header_style="bold", pad_edge=False)
     grid.add_column(Text("task"))
     for label in columns:
         grid.add_column(Text(label), justify="right")
@@ -55,9 +58,6 @@ def score_table(columns: Columns) -> Table:
             grid.add_section()
         grid.add_row(Text(name), *cells)
     return grid
-
-
-AVERAGE = "average"
 
 
 def score_rows(columns: Columns) -> list[Row]:
@@ -118,9 +118,12 @@ def show(run_dir: Path) -> Group:
         parts += [_title("Architecture"), _architecture(record.architecture)]
     ranking = final_probabilities(record)
     if ranking:
-        parts += [_title("Probabilities at the end of the search"), _ranking(record, ranking)]
+        parts += [
+            _title("Probabilities of the candidates, as last recorded"),
+            _ranking(record, ranking),
+        ]
     columns = record.columns()
-    if columns:
+    if any(columns.values()):
         parts += [_title("Scores on the validation split"), score_table(columns)]
     for message in record.warnings():
         parts.append(Text(f"warning: {message}", "yellow"))
