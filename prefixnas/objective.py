@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol
 
 from torch import nn
 
+from prefixnas.registry import Registry
+
 Split = Literal["train", "selection", "validation"]
 """`train` moves weights, `selection` moves alphas and chooses, `validation` is only reported."""
 
@@ -115,3 +117,24 @@ class Objective(Protocol):
     def warnings(self) -> Iterable[str]:
         """Return what the user should know about the run so far (truncated inputs, say)."""
         ...
+
+
+class ObjectiveConfig(Protocol):
+    """What the command line needs to offer an objective: a dataclass of its options.
+
+    Its fields become keys and flags, so its module should import nothing heavy. It is found by
+    name through the entry-point group `prefixnas.objectives` or `@register_objective`.
+    """
+
+    def build(self, total_steps: int, seed: int) -> Objective:
+        """Load data and models.
+
+        Args:
+            total_steps: Optimiser steps of the run, for schedules.
+            seed: The run's seed.
+        """
+        ...
+
+
+OBJECTIVES: Registry[type[Any]] = Registry("objective", "prefixnas.objectives")
+register_objective = OBJECTIVES.register

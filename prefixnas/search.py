@@ -13,8 +13,7 @@ from prefixnas.architecture import Architecture
 from prefixnas.files import write_text
 from prefixnas.objective import Evaluation
 from prefixnas.run import Run
-from prefixnas.strategy import Found, Strategy
-from prefixnas.supernet import build_child
+from prefixnas.strategy import Strategy
 from prefixnas.training import Recipe, fit
 
 
@@ -43,17 +42,7 @@ class SearchResult:
 UNTOUCHED, MIXTURE, ARGMAX, TRAINED = "untouched", "mixture", "argmax child", "trained child"
 
 
-@dataclass(frozen=True)
-class Fixed(Strategy):
-    """No search: an architecture that is known, trained for the whole budget.
-
-    Attributes:
-        architecture: The architecture to train.
-    """
-
-    architecture: Architecture
-
-    def search(self, run: Run, recipe: Recipe) -> Found:
+def search(self, run: Run, recipe: Recipe) -> Found:
         """Attach the architecture with fresh weights."""
         run.reset(build_child(run.space, self.architecture, run.objective.width))
         return Found(self.architecture)

@@ -7,23 +7,19 @@ alphas move on batches of the selection split, weights on training batches, in t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from prefixnas.architecture import Architecture
+from prefixnas.config import option
 from prefixnas.relaxation import RELAXATIONS
 from prefixnas.run import Run
 from prefixnas.strategy import Found, Strategy
 from prefixnas.supernet import Supernet
 from prefixnas.training import Recipe, WeightOptimizer
-
-
-def option(default: Any, text: str) -> Any:
-    """Return a dataclass field with a help text."""
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ budget, the best on the selection split wins and trains on (Li and Talwalkar, UA
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from prefixnas.architecture import Architecture
+from prefixnas.config import option
 from prefixnas.errors import UserError
 from prefixnas.run import Run
 from prefixnas.strategy import Found, Strategy
@@ -22,7 +23,7 @@ from prefixnas.training import Best, Recipe, fit
 class RandomSearch(Strategy):
     """A random architecture (one sample), or the best of several after a short training each."""
 
-    samples: int = field(default=1, metadata={"help": "architectures to draw; 1: no search"})
+    samples: int = option(1, "architectures to draw; 1: no search")
 
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Draw, train each for its share, keep the best with its weights."""

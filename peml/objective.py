@@ -1,0 +1,244 @@
+"""The joint loss of PEML (eq. 4) as a prefixnas objective.
+
+One step takes a batch of every task. The prefix does not depend on the input, so the encoder runs
+once a step: its output is detached into a leaf, every task's batch adds its gradient to the leaf,
+and the encoder's backward pass runs once with the sum. The gradient is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from peml.collate import Collator
+from peml.config import LanguageModelConfig
+from peml.evaluation import evaluate
+from peml.export import save_adapter
+from peml.heads import TaskHeads
+from peml.lora import add_lora
+from peml.loss import answer_loss
+from peml.model import load_language_model
+from peml.prefix import PrefixEncoder, attach, find_sites
+from peml.prefix_init import initialise
+from peml.sampler import JointSampler
+from peml.tasks import Task, load_tasks
+from prefixnas.errors import UserError
+from prefixnas.objective import Evaluation, Split
+from prefixnas.supernet import weights_of
+
+
+class JointObjective:
+    """LoRA, heads and a prefix encoder around the searched module: an `Objective`.
+
+    Args:
+        config: All options.
+        total_steps: Optimiser steps of the run; AdaLoRA's schedule needs them.
+        seed: Seed of the first weights (`reset` draws anew).
+
+    Raises:
+        UserError: The model, a task or an option is not usable.
+    """
+
+    name = "language-model"
+    optional = True
+
+    def __init__(self, config: LanguageModelConfig, total_steps: int, seed: int) -> None:
+        _check(config)
+        self.config = config
+        self.accelerator = Accelerator()
+        if self.accelerator.num_processes > 1:
+            raise UserError("training in several processes is not supported; start one process")
+        self.tasks: list[Task] = load_tasks(
+            config.tasks, train_limit=config.train_limit, eval_limit=config.eval_limit
+        )
+        self.lm = load_language_model(
+            config.model, device=self.accelerator.device, dtype=config.dtype
+        )
+        self.collator = Collator(self.lm, max_length=config.max_length)
+        self.collator.check(self.tasks)
+        self.sites = find_sites(self.lm.model, config.prefix_where)
+        self.lora = add_lora(
+            self.lm,
+            config.lora,
+            rank=config.lora_rank,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            targets=config.lora_targets,
+            total_steps=total_steps,
+            seed=seed,
+        )
+        self.without_label = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}.get(
+            config.lora, "AdaLoRA"
+        ) + " alone"
+        self.heads: TaskHeads | None = None
+        if self.lm.family == "encoder":
+            self.heads = TaskHeads.for_tasks(
+                self.lm.hidden_size, self.tasks, pooling=config.pooling, seed=seed
+            ).to(self.lm.device)
+        if config.gradient_checkpointing:
+            self.lm.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.handle = attach(self.lm.model, self.sites)
+        self.width = config.prefix_width or self.lm.hidden_size
+        self.encoder: PrefixEncoder | None = None
+        self._samplers: dict[str, JointSampler] = {}
+
+    def reset(self, module: nn.Module | None, seed: int) -> None:
+        """Draw LoRA, heads, embedding and output layer anew; restart the order of the data."""
+        self.lora.reset(seed)
+        if self.heads is not None:
+            self.heads.reset(seed)
+        self._samplers = {split: self._sampler(split, seed) for split in ("train", "selection")}
+        self.encoder = None
+        if module is not None:
+            config = self.config
+            width_out = int(getattr(module, "width_out", self.width))
+            encoder = PrefixEncoder(
+                config.prefix_length, self.width, None, self.sites, width_out
+            ).to(self.lm.device)
+            initialise(encoder, self.lm, config.prefix_start, seed=seed, text=config.prefix_text)
+            self.encoder = encoder
+            self.replace(module)
+
+    def replace(self, module: nn.Module) -> None:
+        """Put another body between embedding and output layer.
+
+        Raises:
+            UserError: Its output is of another width, which the output layer does not fit.
+        """
+        assert self.encoder is not None
+        wanted = self.encoder.output.in_features
+        if (width := int(getattr(module, "width_out", self.width))) != wanted:
+            raise UserError(f"the prefix encoder's width was {wanted}, the new one's is {width}")
+        self.encoder.replace_body(module.to(self.lm.device))
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """Return a group for LoRA and heads, and one for the prefix."""
+        config = self.config
+        tuned = [*self.lora.parameters()]
+        if self.heads is not None:
+            tuned += self.heads.parameters()
+        groups: list[dict[str, Any]] = [{"params": tuned, "lr": config.learning_rate}]
+        if self.encoder is not None:
+            own = [self.encoder.embedding, *self.encoder.output.parameters()]
+            body = self.encoder.body
+            searched = weights_of(body) if body is not None else []
+            rate = config.prefix_learning_rate or config.learning_rate
+            groups.append({"params": [*own, *searched], "lr": rate})
+        return [{**group, "weight_decay": config.weight_decay} for group in groups]
+
+    def backward(self, split: Split = "train") -> dict[str, float]:
+        """Add the gradient of the mean over tasks of each task's mean loss (eq. 4)."""
+        draws = next(self._samplers[split])
+        by_name = {task.name: task for task in self.tasks}
+        self.lm.model.train()
+        blocks = self.encoder() if self.encoder is not None else None
+        leaf = blocks.detach().requires_grad_() if blocks is not None else None
+        losses = {}
+        with self.handle.using(leaf):
+            for name, indices in draws:
+                task = by_name[name]
+                examples = [task.splits[split][index] for index in indices]
+                batch = self.collator.batch(task, examples).to(self.lm.device)
+                loss = answer_loss(self.lm, batch, self.heads)
+                self.accelerator.backward(loss / len(draws))
+                losses[name] = loss.item()
+        if blocks is not None and leaf is not None:
+            blocks.backward(leaf.grad)  # type: ignore[no-untyped-call]
+        orthogonal: Tensor | None = self.lora.orthogonal_loss()
+        if orthogonal is not None:
+            self.accelerator.backward(orthogonal)
+        return losses
+
+    def stepped(self, step: int) -> None:
+        """Let AdaLoRA allocate its ranks."""
+        self.lora.stepped(step)
+
+    def evaluate(self, split: Split) -> Evaluation:
+        """Score every task, with the prefix computed once in eval mode."""
+        blocks = self.encoder.materialise() if self.encoder is not None else None
+        with self.handle.using(blocks):
+            scores = evaluate(
+                self.lm, self.tasks, split, heads=self.heads, collator=self.collator
+            )
+        means = {task: sum(values.values()) / len(values) for task, values in scores.items()}
+        return Evaluation(scores, means)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return LoRA, heads, the encoder's own weights and the place in the data."""
+        state: dict[str, Any] = {
+            "lora": self.lora.state_dict(),
+            "samplers": {split: sampler.state_dict() for split, sampler in self._samplers.items()},
+        }
+        if self.heads is not None:
+            state["heads"] = self.heads.state_dict()
+        if self.encoder is not None:
+            own = self.encoder.state_dict()
+            state["encoder"] = {k: v for k, v in own.items() if not k.startswith("body.")}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.lora.load_state_dict(state["lora"])
+        for split, saved in state["samplers"].items():
+            self._samplers[split].load_state_dict(saved)
+        if self.heads is not None:
+            self.heads.load_state_dict(state["heads"])
+        if self.encoder is not None:
+            self.encoder.load_state_dict(state["encoder"], strict=False)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter: LoRA, the materialised prefix, heads."""
+        blocks = self.encoder.materialise() if self.encoder is not None else None
+        tasks = [
+            {"name": t.name, "kind": t.kind, "choices": list(t.choices), "source": source}
+            for t, source in zip(self.tasks, self._sources(), strict=True)
+        ]
+        save_adapter(
+            folder,
+            self.lm,
+            sites=self.sites if blocks is not None else (),
+            blocks=blocks,
+            lora=self.lora,
+            heads=self.heads,
+            tasks=tasks,
+        )
+
+    def warnings(self) -> Iterable[str]:
+        """Say how many prompts were cut."""
+        return self.collator.truncation.messages()
+
+    def _sources(self) -> list[str]:
+        if self.config.tasks == ["embedded"]:
+            return [f"embedded:{task.name}" for task in self.tasks]
+        return [str(source) for source in self.config.tasks]
+
+    def _sampler(self, split: str, seed: int) -> JointSampler:
+        config = self.config
+        lengths = {task.name: self.collator.lengths(task, split) for task in self.tasks}
+        return JointSampler(
+            lengths,
+            mode=config.sampling,
+            gamma={
+                task.name: config.gamma if task.gamma is None else task.gamma
+                for task in self.tasks
+            },
+            batch_size=config.batch_size,
+            temperature=config.temperature,
+            seed=seed,
+        )
+
+
+def _check(config: LanguageModelConfig) -> None:
+    if not config.tasks:
+        raise UserError("key 'tasks': name at least one task")
+    if config.prefix_length < 1:
+        raise UserError(f"key 'prefix_length': must be at least 1, not {config.prefix_length}")
+    for key in ("learning_rate", "prefix_learning_rate"):
+        value = getattr(config, key)
+        if value is not None and value <= 0:
+            raise UserError(f"key {key!r}: must be above 0, not {value}")

@@ -1,0 +1,208 @@
+"""Configuration: defaults, then a YAML file, then flags; every key checked by name and type.
+
+Options are fields of dataclasses: `RunConfig` here, the objective's, the strategy's. They share
+one flat set of keys, so that a YAML file and the command line say the same things.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from prefixnas.errors import UserError, unknown
+from prefixnas.files import read_yaml
+
+
+def option(default: Any, text: str) -> Any:
+    """Return a dataclass field with a default and a help text for the command line."""
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every run has, whatever its strategy and objective."""
+
+    space: str = option("default", "a shipped space or a YAML file")
+    strategy: str = option("darts", "how to search")
+    objective: str | None = option(None, "the problem; may be left out if only one is installed")
+    steps: int = option(240, "joint training steps: searching and training on, together")
+    search_fraction: float = option(0.5, "share of the steps that go into searching")
+    seed: int = option(0, "seed of everything random")
+    set: list[str] = option([], "options of choices decided by trial: activation=tanh ...")
+    warmup: int = option(10, "steps in which the learning rate grows from 0")
+    decay: float = option(0.5, "share of the steps, at the end, in which it falls to 0")
+    clip: float = option(1.0, "largest norm of the gradient")
+    eval_every: int = option(0, "steps between looks at the selection split; 0: none")
+    patience: int = option(0, "looks without a better score before training ends; 0: never")
+    checkpoint_every: int = option(50, "steps between checkpoints")
+    baseline: bool = option(True, "also train without the searched module, at equal steps")
+    plugin: list[str] = option([], "modules or .py files that register operations or strategies")
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"key 'steps': must be at least 1, not {self.steps}")
+        if not 0 <= self.search_fraction < 1:
+            raise UserError(
+                f"key 'search_fraction': must be in [0, 1), not {self.search_fraction}"
+            )
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """`set` as a mapping from decision to option."""
+        pairs = {}
+        for item in self.set:
+            key, equals, value = item.partition("=")
+            if not equals or not key or not value:
+                raise UserError(f"key 'set': expected DECISION=OPTION, not {item!r}")
+            pairs[key] = value
+        return pairs
+
+
+Options = Mapping[str, type[Any]]
+"""The dataclasses of a run by what they are for: "run", "objective", "strategy"."""
+
+
+def keys(options: Options) -> dict[str, dataclasses.Field[Any]]:
+    """Return all keys with their fields.
+
+    Raises:
+        UserError: Two dataclasses have a key of the same name.
+    """
+    found: dict[str, dataclasses.Field[Any]] = {}
+    owner: dict[str, str] = {}
+    for part, cls in options.items():
+        for entry in dataclasses.fields(cls):
+            if entry.name in found:
+                raise UserError(
+                    f"the key {entry.name!r} of the {part} ({cls.__name__}) is a key of the "
+                    f"{owner[entry.name]} already; its author must rename it"
+                )
+            found[entry.name], owner[entry.name] = entry, part
+    return found
+
+
+def types(options: Options) -> dict[str, Any]:
+    """Return every key's type."""
+    return {
+        name: kind
+        for cls in options.values()
+        for name, kind in typing.get_type_hints(cls).items()
+        if name in {entry.name for entry in dataclasses.fields(cls)}
+    }
+
+
+def default(entry: dataclasses.Field[Any]) -> Any:
+    """Return a field's default."""
+    if entry.default_factory is not dataclasses.MISSING:
+        return entry.default_factory()
+    return entry.default
+
+
+def resolve(options: Options, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Merge layers of values over the defaults and check them; later layers win.
+
+    Args:
+        options: The dataclasses.
+        layers: Pairs of where the values come from ("flag", a file) and the values.
+
+    Raises:
+        UserError: Unknown key, or a value that its type does not allow.
+    """
+    known, kinds = keys(options), types(options)
+    values = {name: default(entry) for name, entry in known.items()}
+    for where, layer in layers:
+        for name, value in layer.items():
+            if name not in known:
+                raise unknown("key", name, known, where)
+            values[name] = _convert(value, kinds[name], f"{where}: key {name!r}")
+    return values
+
+
+def make(cls: type[Any], values: Mapping[str, Any]) -> Any:
+    """Build one of the dataclasses from the resolved values."""
+    names = {entry.name for entry in dataclasses.fields(cls)}
+    return cls(**{name: value for name, value in values.items() if name in names})
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    allowed = literals(kind)
+    if allowed and value not in allowed:
+        raise unknown("value", value, [str(item) for item in allowed if item is not None], where)
+    if is_list(kind) and isinstance(value, str):
+        value = [value]
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{where}: {first['msg']}, not {first['input']!r}") from error
+
+
+def literals(kind: Any) -> tuple[Any, ...]:
+    """Return the allowed values of a `Literal` type, None among them if it is optional."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    parts = get_args(kind)
+    if type(None) in parts and any(get_origin(part) is Literal for part in parts):
+        return tuple(item for part in parts for item in get_args(part)) + (None,)
+    return ()
+
+
+def is_list(kind: Any) -> bool:
+    """Tell whether a type is a list, or an optional one."""
+    return get_origin(kind) is list or any(get_origin(part) is list for part in get_args(kind))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a configuration file: a mapping of keys.
+
+    Raises:
+        UserError: Missing, not YAML, or no mapping.
+    """
+    data = read_yaml(path)
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a configuration is a mapping of keys to values")
+    return {str(key): value for key, value in data.items()}
+
+
+VERSIONS = "versions"
+
+
+def dump_config(values: Mapping[str, Any]) -> str:
+    """Return the YAML text of a resolved configuration, with the versions it ran under."""
+    versions = {}
+    for package in ("prefixnas", "torch", "transformers", "peft", "accelerate"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return yaml.safe_dump({**values, VERSIONS: versions}, sort_keys=False)
+
+
+FREE = ("checkpoint_every",)
+"""Keys that may change between a run and its resumption."""
+
+
+def refuse_change(stored: Mapping[str, Any], values: Mapping[str, Any], path: Path) -> None:
+    """Refuse to resume a run under another configuration.
+
+    Raises:
+        UserError: Names the first key that differs.
+    """
+    for name, value in values.items():
+        if name not in FREE and (name not in stored or stored[name] != value):
+            raise UserError(
+                f"{path}: cannot resume with another configuration: "
+                f"{name!r} was {stored.get(name)!r} and is now {value!r}"
+            )

@@ -1,0 +1,36 @@
+"""No search: one known architecture gets the whole budget.
+
+The hand-made encoders that a search is compared with are spaces of a single architecture
+(`preembedd`, `mlp`), or one architecture of a larger space (`--set activation=tanh`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefixnas.architecture import Architecture
+from prefixnas.config import option
+from prefixnas.run import Run
+from prefixnas.strategy import Found, Strategy
+from prefixnas.supernet import build_child
+from prefixnas.training import Recipe
+
+
+@dataclass(frozen=True)
+class Fixed(Strategy):
+    """A known architecture: from a file or a run, or the space's first options as set."""
+
+    arch: str | None = option(None, "architecture.yaml or a run directory; none: first options")
+
+    def search(self, run: Run, recipe: Recipe) -> Found:
+        """Attach the architecture with fresh weights."""
+        architecture = self._architecture(run)
+        run.reset(build_child(run.space, architecture, run.objective.width))
+        return Found(architecture)
+
+    def _architecture(self, run: Run) -> Architecture:
+        if self.arch is None:
+            return run.space.first(run.settings)
+        path = Path(self.arch)
+        return Architecture.load(path / "architecture.yaml" if path.is_dir() else path)
