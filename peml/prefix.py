@@ -154,6 +154,8 @@ def find_sites(model: PreTrainedModel, where: Sequence[str] | None = None) -> tu
     sites: dict[str, Site] = {}
     for call in _probe(model, refused):
         kind = _kind(model, kv_length=call.key.shape[2], q_length=call.q_length)
+        if call.key.shape != call.value.shape:
+            raise UserError(refused + "its keys and values differ in shape")
         site = Site(names[call.module], kind, call.key.shape[1], call.key.shape[3])
         sites.setdefault(site.path, site)
     if not sites:

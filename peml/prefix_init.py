@@ -21,7 +21,7 @@ from prefixnas.errors import UserError, unknown
 
 DEFAULT_TEXT = (
     "Read the text with care, think about the question that it poses, "
-    "and then give the one short answer that fits it best."
+    "and then give the one short answer that fits it best.\n"
 )
 """What a ``text`` start reads where the user gives no text."""
 
@@ -89,7 +89,7 @@ def initialise(
 def text_blocks(lm: LanguageModel, sites: Sequence[Site], length: int, text: str) -> Tensor:
     """Take the keys and values that a text has in the model.
 
-    The text is repeated or cut to `length` tokens. Rotary models read it at positions -l .. -1,
+    The text is repeated, or cut at its beginning, to `length` tokens. Rotary models read it at positions -l .. -1,
     so that it lies in front of the real tokens, which keep their positions 0, 1, ...; models with
     learned positions read it at their first positions. In an encoder-decoder model the encoder
     and the decoder both read the text.
@@ -103,7 +103,7 @@ def text_blocks(lm: LanguageModel, sites: Sequence[Site], length: int, text: str
     tokens = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
     if not tokens:
         raise UserError(f"the text of the prefix, {text!r}, has no tokens")
-    repeated = (list(tokens) * (length // len(tokens) + 1))[:length]
+    repeated = (list(tokens) * (length // len(tokens) + 1))[-length:]
     ids = torch.tensor([repeated], device=lm.device)
     inputs: dict[str, Any] = {"input_ids": ids}
     if lm.family == "encoder-decoder":
