@@ -46,5 +46,7 @@ class LanguageModelConfig:
     def build(self, total_steps: int, seed: int) -> JointObjective:
         """Load the model and the tasks."""
         from peml.objective import JointObjective
+        from peml.quiet import quiet_libraries
 
+        quiet_libraries()
         return JointObjective(self, total_steps, seed)

@@ -194,6 +194,15 @@ def load(
     return lm
 
 
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read the manifest of an adapter folder, or of a run directory that has one.
+
+    Raises:
+        UserError: There is none, or it is damaged or of a later version.
+    """
+    return Manifest.read(_adapter_folder(folder))
+
+
 def _adapter_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     inside = folder / "adapter"

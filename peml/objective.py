@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from peml.collate import Collator
 from peml.config import LanguageModelConfig
+from peml.embedded.suite import TASKS
 from peml.evaluation import evaluate
 from peml.export import save_adapter
 from peml.heads import TaskHeads
@@ -213,9 +214,15 @@ class JointObjective:
         return self.collator.truncation.messages()
 
     def _sources(self) -> list[str]:
-        if self.config.tasks == ["embedded"]:
-            return [f"embedded:{task.name}" for task in self.tasks]
-        return [str(source) for source in self.config.tasks]
+        """Return where each task came from, usable from any folder."""
+        sources: list[str] = []
+        for source in self.config.tasks:
+            if source == "embedded":
+                sources += [f"embedded:{name}" for name in TASKS]
+            else:
+                path = Path(source).expanduser()
+                sources.append(str(path.resolve()) if path.exists() else source)
+        return sources
 
     def _sampler(self, split: str, seed: int) -> JointSampler:
         config = self.config

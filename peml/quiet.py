@@ -1,0 +1,16 @@
+"""Keep other libraries' chatter out of our own output."""
+
+from __future__ import annotations
+
+
+def quiet_libraries() -> None:
+    """Turn off progress bars and notes of transformers and datasets; warnings of ours stay."""
+    import warnings
+
+    import datasets
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
