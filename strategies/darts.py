@@ -16,7 +16,7 @@ from torch import Tensor
 from prefixnas.architecture import Architecture
 from prefixnas.config import option
 from prefixnas.relaxation import RELAXATIONS
-from prefixnas.run import Run
+from prefixnas.run import Run, Stateful
 from prefixnas.strategy import Found, Strategy
 from prefixnas.supernet import Supernet
 from prefixnas.training import Recipe, WeightOptimizer
@@ -45,9 +45,10 @@ class Darts(Strategy):
         weights = WeightOptimizer(run, recipe, run.budget.total)
         alphas = torch.optim.Adam(net.alphas.parameters(), self.alpha_learning_rate, (0.5, 0.999))
         warmup = int(self.alpha_warmup * steps)
-        state = {"weights": weights, "alphas": alphas}
+        state: dict[str, Stateful] = {"weights": weights, "alphas": alphas}
         for step in run.steps("search", steps, state, cost=passes):
             net.progress = step / steps
+            alphas.zero_grad(set_to_none=True)  # warm-up and weight steps leave gradients behind
             strength = self.entropy_weight * net.progress
             if self.level == "joint":
                 regulariser = strength * net.entropy()
@@ -109,9 +110,8 @@ class Darts(Strategy):
 
 
 def _move(alphas: torch.optim.Optimizer, net: Supernet) -> Tensor:
-    """Step the alphas by the gradients they hold, clear these, return their norm."""
+    """Step the alphas by the gradients they hold, return the gradients' norm."""
     gradients = [alpha.grad for alpha in net.alphas if alpha.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
     alphas.step()
-    alphas.zero_grad(set_to_none=True)
     return norm
