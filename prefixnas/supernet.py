@@ -108,7 +108,7 @@ class _Decide(Protocol):
 
 
 class _Build(Protocol):
-    def __call__(self, node: Node, scope: str, width: int) -> tuple[nn.Module, int]: ...
+    def __call__(self, node: Node, scope: str, width: int, /) -> tuple[nn.Module, int]: ...
 
 
 def _build(node: Node, scope: str, width: int, decide: _Decide) -> tuple[nn.Module, int]:
@@ -201,13 +201,14 @@ class Supernet(nn.Module):
         space: The search space.
         width: Width of the input.
         relaxation: From alpha to weights; softmax if not given.
-        settings: Options of the choices that are decided by trial (see `SearchSpace.settle`);
-            where none is set, the first one.
+        settings: Options of choices that are not to be mixed (see `SearchSpace.settle`); a choice
+            that is decided by trial and not set here is held at its first option.
 
     Attributes:
         progress: Share of the search that is done, in [0, 1], set by the strategy; it drives the
             relaxation's temperature.
-        decisions: The alpha decisions, in the order of `alphas`.
+        decisions: The decisions that are mixed, in the order of `alphas`: those by alpha, except
+            where they are set or stand inside an option that was not taken.
         alphas: One parameter `[options]` per decision.
     """
 
@@ -223,10 +224,15 @@ class Supernet(nn.Module):
         self.relaxation = relaxation or Softmax()
         self.progress = 0.0
         self.settings = space.settle(settings or {})
-        self.decisions: tuple[Decision, ...] = tuple(
-            decision for decision in space.decisions if decision.decided_by == "alpha"
-        )
         self.root, self.width_out = _build(space.root, "", width, self._mixture)
+        self.decisions: tuple[Decision, ...] = tuple(
+            decision
+            for decision in space.decisions
+            if decision.name not in self.settings
+            and all(
+                self.settings.get(name, option) == option for name, option in decision.conditions
+            )
+        )
         self.width = width
         self.alphas = nn.ParameterList(
             nn.Parameter(1e-3 * torch.randn(len(decision.options))) for decision in self.decisions
@@ -240,7 +246,7 @@ class Supernet(nn.Module):
         self, choice: Choice, scope: str, width: int, build: _Build
     ) -> tuple[nn.Module, int]:
         name = scope + choice.key
-        if choice.decided_by == "trial":
+        if choice.decided_by == "trial" or name in self.settings:
             label = self.settings.get(name, choice.options[0].label)
             option = next(option for option in choice.options if option.label == label)
             self.settings[name] = label
@@ -362,7 +368,7 @@ class Supernet(nn.Module):
             if chosen.get(name, option) != option:
                 raise UserError(f"this supernet holds {name!r} as {option!r}, not {chosen[name]!r}")
         root = copy.deepcopy(_collapse(self.root, chosen))
-        return Child(chosen, root, self.width, self.width_out)
+        return Child(chosen, root, self.width, self.width_out).train(self.training)
 
 
 def weights_of(module: nn.Module) -> list[nn.Parameter]:
