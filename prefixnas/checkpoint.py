@@ -64,11 +64,15 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
-        tensors[path] = value.detach().to("cpu").contiguous().clone()
-        return {_TENSOR: path}
+        name = f"{len(tensors)}{path}"  # keys may hold slashes, so the path alone is ambiguous
+        tensors[name] = value.detach().to("cpu").contiguous().clone()
+        return {_TENSOR: name}
     if isinstance(value, Mapping):
+        kinds = {type(key) for key in value}
+        if not (kinds <= {str} or kinds == {int}) or {_TENSOR, _INT_KEYS} & set(value):
+            raise TypeError(f"{path}: a checkpoint cannot hold a mapping with keys {list(value)}")
         packed = {str(key): _pack(item, f"{path}/{key}", tensors) for key, item in value.items()}
-        return {_INT_KEYS: packed} if value and all(isinstance(k, int) for k in value) else packed
+        return {_INT_KEYS: packed} if kinds == {int} else packed
     if isinstance(value, (list, tuple)):
         return [_pack(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
