@@ -100,6 +100,8 @@ class Run:
         self._began = time.monotonic()
         self._notes: dict[str, Any] = {}
         self._finished: list[str] = []
+        self._asked: set[str] = set()
+        self._entered: set[str] = set()
         self._spent = 0
         self._looping = False
         self._serial = 0
@@ -110,6 +112,7 @@ class Run:
         if resume:
             self._restore()
         else:
+            (folder / "checkpoint" / "state.json").unlink(missing_ok=True)
             self._metrics.write_text("", encoding="utf-8")
 
     # Modules
@@ -147,9 +150,13 @@ class Run:
     def once(self, name: str, make: Callable[[], T]) -> T:
         """Return `make()`, a JSON value, and note it: a resumed run does not make it again.
 
-        The random state is the same before and after. Inside a loop the note is written with the
-        loop's next checkpoint, so that notes, events and weights on the disk belong together.
+        The name is unique in the run. The random state is the same before and after. Inside a
+        loop the note is written with the loop's next checkpoint, so that notes, events and
+        weights on the disk belong together.
         """
+        if name in self._asked:
+            raise ValueError(f"the note {name!r} is asked for twice in one run")
+        self._asked.add(name)
         if name not in self._notes:
             with torch.random.fork_rng():
                 self._notes[name] = make()
@@ -186,6 +193,9 @@ class Run:
 
     def _enter(self, phase: str, state: Mapping[str, Stateful]) -> tuple[int, bool]:
         """Return where a loop starts, and whether it is over; restores its state if it is due."""
+        if phase in self._entered:
+            raise ValueError(f"the phase {phase!r} is entered twice in one run")
+        self._entered.add(phase)
         saved = self._position
         if saved.get("phase") == phase:
             for name, part in self._parts(state).items():
@@ -238,8 +248,11 @@ class Run:
         self._finished = state["finished"]
         self._spent = state["spent"]
         self._serial = state["serial"]
+        kept = state["metrics_bytes"]
+        if not self._metrics.is_file() or self._metrics.stat().st_size < kept:
+            raise UserError(f"{self._metrics}: missing or shorter than the checkpoint says")
         with self._metrics.open("r+b") as file:
-            file.truncate(state["metrics_bytes"])
+            file.truncate(kept)
 
 
 class Loop(Iterator[int]):

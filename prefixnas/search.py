@@ -42,12 +42,6 @@ class SearchResult:
 UNTOUCHED, MIXTURE, ARGMAX, TRAINED = "untouched", "mixture", "argmax child", "trained child"
 
 
-def search(self, run: Run, recipe: Recipe) -> Found:
-        """Attach the architecture with fresh weights."""
-        run.reset(build_child(run.space, self.architecture, run.objective.width))
-        return Found(self.architecture)
-
-
 def search(
     run: Run, strategy: Strategy, recipe: Recipe | None = None, *, baseline: bool = True
 ) -> SearchResult:
@@ -86,14 +80,18 @@ def search(
         run.reset(None)
         fit(run, "without", budget.total, recipe)
         columns[objective.without_label] = run.evaluate("without", "validation")
-    for message in objective.warnings():
-        run.once(f"warning {message}", lambda message=message: run.emit("warning", message=message))
+    run.once("warned", lambda: _warn(run))
 
     seconds = run.once("seconds", lambda: round(time.monotonic() - began, 1))
     result = SearchResult(architecture, columns, run.folder)
     _write_result(run, result, seconds)
     run.once("end", lambda: run.emit("end", seconds=seconds))
     return result
+
+
+def _warn(run: Run) -> None:
+    for message in run.objective.warnings():
+        run.emit("warning", message=message)
 
 
 def _save(run: Run) -> None:
