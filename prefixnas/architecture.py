@@ -36,6 +36,9 @@ class Architecture(Mapping[str, str]):
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("an Architecture is frozen")
 
+    def __reduce__(self) -> tuple[type[Architecture], tuple[dict[str, str], str]]:
+        return Architecture, (self.choices, self.space)  # copies go through the constructor
+
     def __getitem__(self, name: str) -> str:
         return dict(self._choices)[name]
 

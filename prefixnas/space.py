@@ -37,7 +37,7 @@ class Op(Node):
     args: tuple[Any, ...]
     kwargs: tuple[tuple[str, Any], ...]
 
-    def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, name: str, /, *args: Any, **kwargs: Any) -> None:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "args", args)
         object.__setattr__(self, "kwargs", tuple(sorted(kwargs.items())))
@@ -210,7 +210,8 @@ class SearchSpace:
 
     def __init__(self, name: str, root: Node | str) -> None:
         self.name = name
-        self.root = as_node(root)
+        node = as_node(root)
+        self.root: Node = Seq(node) if isinstance(node, Op) else node
         self.decisions: tuple[Decision, ...] = self._collect()
         self._check_operations(self.root)
 
@@ -247,7 +248,7 @@ class SearchSpace:
         return self.validate(Architecture(choices, self.name))
 
     def sample(self, rng: random.Random) -> Architecture:
-        """Draw every decision uniformly, and so every architecture of a space without conditions."""
+        """Draw every decision uniformly, from `rng` alone."""
         return self.choose(lambda decision: rng.choice(decision.options))
 
     def first(self, settings: Mapping[str, str] | None = None) -> Architecture:
