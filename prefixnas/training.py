@@ -1,8 +1,9 @@
-"""Training an attached module: one optimiser step, and the loop that trains on and keeps the best."""
+"""Training an attached module: one optimiser step, and a loop that keeps the best weights."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ class Recipe:
         """Return the learning rate's factor at `step` of `total`: up, level, down to 0."""
         up = min(1.0, (step + 1) / max(1, self.warmup))
         tail = max(1.0, self.decay * total)
-        return min(up, 1.0, (total - step) / tail)
+        return max(0.0, min(up, (total - step) / tail))
 
 
 class WeightOptimizer:
@@ -111,7 +112,8 @@ class Best:
         self._kept: dict[str, Any] = {}
 
     def look(self, score: float, tag: Any = None) -> None:
-        """Keep the current weights if `score` is at least as good as the best."""
+        """Keep the current weights if `score` is at least as good as the best; NaN is worst."""
+        score = float("-inf") if math.isnan(score) else score
         if self.score is None or score >= self.score:
             self.score, self.tag, self.waited = score, tag, 0
             module = self.run.module
@@ -166,7 +168,7 @@ def fit(
     """
     total = total or before + steps
     optimizer, best = WeightOptimizer(run, recipe, total), Best(run)
-    parts = {"optimizer": optimizer, "best": best, **(state or {})}
+    parts: dict[str, Stateful] = {"optimizer": optimizer, "best": best, **(state or {})}
     loop = run.steps(phase, steps, parts) if counted else run.free_steps(phase, steps, parts)
     for step in loop:
         losses = optimizer.gradients(step, "train", phase)
