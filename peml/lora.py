@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from peml.model import LanguageModel
-from peml.prefix import find_sites
+from peml.prefix import find_sites, isolated_random
 from prefixnas.errors import UserError, unknown
 
 _ADAPTER = "default"
@@ -74,6 +74,10 @@ class LoraHandle:
     def __init__(self, wrapped: peft.PeftModel, kind: str) -> None:
         self.kind = kind
         self._wrapped = wrapped
+        for name, parameter in wrapped.get_base_model().named_parameters():
+            # PEFT means AdaLoRA's rank to be a constant and does not save it, but lets it train.
+            if "ranknum" in name:
+                parameter.requires_grad_(False)
         self._named = {
             name: parameter
             for name, parameter in wrapped.get_base_model().named_parameters()
@@ -92,8 +96,7 @@ class LoraHandle:
 
     def reset(self, seed: int) -> None:
         """Go back to a fresh start, the same for the same seed; parameter objects stay."""
-        device = self.parameters()[0].device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with isolated_random(self.parameters()[0].device):
             torch.manual_seed(seed)
             for layer in self._layers():
                 if self.kind == "adalora":
@@ -243,7 +246,7 @@ def add_lora(
     _check_targets(names, linear)
     config.target_modules = names
     config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in linear.values())
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), isolated_random(lm.device):
         # One flag for all layers: PEFT corrects it where a model mixes Conv1D and Linear.
         warnings.filterwarnings("ignore", message="fan_in_fan_out")
         wrapped = peft.get_peft_model(lm.model, config)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -227,6 +227,11 @@ def watch(model: PreTrainedModel, inputs: dict[str, Any]) -> list[Call]:
             stack.callback(module.__dict__.pop, _SEEN)
         model(**inputs)
     return seen
+
+
+def isolated_random(device: torch.device) -> AbstractContextManager[None]:
+    """Random numbers drawn inside leave the caller's random streams where they are."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from peml.model import LanguageModel
-from peml.prefix import PrefixEncoder, Site, block_shape, watch
+from peml.prefix import PrefixEncoder, Site, block_shape, isolated_random, watch
 from prefixnas.errors import UserError, unknown
 
 DEFAULT_TEXT = (
@@ -76,11 +76,7 @@ def initialise(
     """
     if start not in STARTS:
         raise unknown("start of the prefix", start, STARTS)
-    device = encoder.embedding.device
-    with (
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        torch.no_grad(),
-    ):
+    with isolated_random(encoder.embedding.device), torch.no_grad():
         torch.manual_seed(seed)
         nn.init.normal_(encoder.embedding)
         STARTS[start](encoder, lm, text)
@@ -89,10 +85,10 @@ def initialise(
 def text_blocks(lm: LanguageModel, sites: Sequence[Site], length: int, text: str) -> Tensor:
     """Take the keys and values that a text has in the model.
 
-    The text is repeated, or cut at its beginning, to `length` tokens. Rotary models read it at positions -l .. -1,
-    so that it lies in front of the real tokens, which keep their positions 0, 1, ...; models with
-    learned positions read it at their first positions. In an encoder-decoder model the encoder
-    and the decoder both read the text.
+    The text is repeated, or cut at its beginning, to `length` tokens. Rotary models read it at
+    positions -l .. -1, so that it lies in front of the real tokens, which keep their positions
+    0, 1, ...; models with learned positions read it at their first positions. In an
+    encoder-decoder model the encoder and the decoder both read the text.
 
     Returns:
         ``[sites, 2, kv_heads, length, head_dim]``, float32.
