@@ -66,7 +66,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     sources = args.tasks or [task["source"] for task in read_manifest(args.adapter).tasks]
     tasks = load_tasks(sources, eval_limit=args.eval_limit)
     lm = load(args.adapter)
-    if lm.heads is not None and (strange := [t.name for t in tasks if t.name not in lm.heads.outputs]):
+    if lm.heads is not None and (
+        strange := [t.name for t in tasks if t.name not in lm.heads.outputs]
+    ):
         raise unknown("task", strange[0], lm.heads.outputs, f"{args.adapter}: heads")
     collator = Collator(lm, max_length=args.max_length)
     scores = evaluate(lm, tasks, args.split, heads=lm.heads, collator=collator)

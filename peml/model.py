@@ -29,8 +29,7 @@ from transformers.models.auto.modeling_auto import (
 from prefixnas.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from peml.heads import TaskHeads
     from peml.prefix import PrefixHandle
 
 Family = Literal["decoder", "encoder-decoder", "encoder"]
@@ -40,7 +39,12 @@ _AUTO: dict[Family, Any] = {
     "encoder-decoder": AutoModelForSeq2SeqLM,
     "encoder": AutoModel,
 }
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 _EMBEDDED = "embedded:"
 
 
@@ -62,7 +66,7 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     family: Family
     name: str
-    heads: nn.Module | None = None
+    heads: TaskHeads | None = None
     prefix: PrefixHandle | None = None
 
     @property
@@ -88,7 +92,7 @@ def load_language_model(
         name: Hub id, local folder, ``.gguf`` file, ``"embedded:llama"`` or ``"embedded:t5"``.
         device: Where to put the model.
         dtype: ``"auto"`` (float32 on CPU, bfloat16 on GPUs that have it), ``"float32"``,
-            ``"bfloat16"`` or ``"float16"``.
+            ``"bfloat16"``, ``"float16"``, or ``"float64"`` for exact comparisons.
 
     Raises:
         UserError: The model can't be found, read, or is of no supported kind.

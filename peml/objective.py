@@ -7,11 +7,10 @@ and the encoder's backward pass runs once with the sum. The gradient is the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -27,7 +26,7 @@ from peml.model import load_language_model
 from peml.prefix import PrefixEncoder, attach, find_sites
 from peml.prefix_init import initialise
 from peml.sampler import JointSampler
-from peml.tasks import Task, load_tasks
+from peml.tasks import Example, Task, load_tasks
 from prefixnas.errors import UserError
 from prefixnas.objective import Evaluation, Split
 from prefixnas.supernet import weights_of
@@ -82,7 +81,9 @@ class JointObjective:
                 self.lm.hidden_size, self.tasks, pooling=config.pooling, seed=seed
             ).to(self.lm.device)
         if config.gradient_checkpointing:
-            self.lm.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.lm.model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
+                {"use_reentrant": False}
+            )
         self.handle = attach(self.lm.model, self.sites)
         self.width = config.prefix_width or self.lm.hidden_size
         self.encoder: PrefixEncoder | None = None
@@ -134,26 +135,32 @@ class JointObjective:
 
     def backward(self, split: Split = "train") -> dict[str, float]:
         """Add the gradient of the mean over tasks of each task's mean loss (eq. 4)."""
-        draws = next(self._samplers[split])
-        by_name = {task.name: task for task in self.tasks}
+        drawn = next(self.draws(split))
         self.lm.model.train()
         blocks = self.encoder() if self.encoder is not None else None
         leaf = blocks.detach().requires_grad_() if blocks is not None else None
         losses = {}
         with self.handle.using(leaf):
-            for name, indices in draws:
-                task = by_name[name]
-                examples = [task.splits[split][index] for index in indices]
+            for task, examples in drawn:
                 batch = self.collator.batch(task, examples).to(self.lm.device)
                 loss = answer_loss(self.lm, batch, self.heads)
-                self.accelerator.backward(loss / len(draws))
-                losses[name] = loss.item()
+                self.accelerator.backward(loss / len(drawn))
+                losses[task.name] = loss.item()
         if blocks is not None and leaf is not None:
-            blocks.backward(leaf.grad)  # type: ignore[no-untyped-call]
+            blocks.backward(leaf.grad)
         orthogonal: Tensor | None = self.lora.orthogonal_loss()
         if orthogonal is not None:
             self.accelerator.backward(orthogonal)
         return losses
+
+    def draws(self, split: Split) -> Iterator[list[tuple[Task, list[Example]]]]:
+        """Yield the joint batches of a split, one a step: examples per task (eq. 1)."""
+        by_name = {task.name: task for task in self.tasks}
+        for drawn in self._samplers[split]:
+            yield [
+                (by_name[name], [by_name[name].splits[split][index] for index in indices])
+                for name, indices in drawn
+            ]
 
     def stepped(self, step: int) -> None:
         """Let AdaLoRA allocate its ranks."""
@@ -163,9 +170,7 @@ class JointObjective:
         """Score every task, with the prefix computed once in eval mode."""
         blocks = self.encoder.materialise() if self.encoder is not None else None
         with self.handle.using(blocks):
-            scores = evaluate(
-                self.lm, self.tasks, split, heads=self.heads, collator=self.collator
-            )
+            scores = evaluate(self.lm, self.tasks, split, heads=self.heads, collator=self.collator)
         means = {task: sum(values.values()) / len(values) for task, values in scores.items()}
         return Evaluation(scores, means)
 
@@ -231,8 +236,7 @@ class JointObjective:
             lengths,
             mode=config.sampling,
             gamma={
-                task.name: config.gamma if task.gamma is None else task.gamma
-                for task in self.tasks
+                task.name: config.gamma if task.gamma is None else task.gamma for task in self.tasks
             },
             batch_size=config.batch_size,
             temperature=config.temperature,

@@ -75,9 +75,7 @@ def _main(argv: Sequence[str]) -> int:
 # search
 
 
-def search_command(
-    argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | None = None
-) -> int:
+def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | None = None) -> int:
     """Parse, resolve and run a search.
 
     Args:
@@ -100,7 +98,9 @@ def search_command(
         layers.append((str(first.config), config.read_config(first.config)))
     options = _options(layers, first)
     parser = _parser(prog, options, fixed, help=True)
-    flags = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    flags = {
+        name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None
+    }
     out, resume, dry_run = flags.pop("out", None), flags.pop("resume"), flags.pop("dry_run")
     flags.pop("config", None)
     values = config.resolve(options, [*layers, ("flag", flags)])
@@ -146,7 +146,9 @@ def _objective(name: str | None) -> type[Any]:
     names = OBJECTIVES.names()
     if name is None:
         if len(names) != 1:
-            raise UserError(f"name the problem: --objective ({', '.join(names) or 'none installed'})")
+            raise UserError(
+                f"name the problem: --objective ({', '.join(names) or 'none installed'})"
+            )
         name = names[0]
     return OBJECTIVES.get(name)
 
@@ -328,7 +330,7 @@ def _strategies(args: argparse.Namespace) -> int:
     module = inspect.getmodule(cls)
     print(inspect.getdoc(module) if module else inspect.getdoc(cls))
     print()
-    for entry in dataclasses.fields(cls):
+    for entry in config.keys({"strategy": cls}).values():
         text = entry.metadata.get("help", "")
         print(f"--{entry.name.replace('_', '-'):22} {text} (default: {config.default(entry)})")
     return 0

@@ -52,9 +52,7 @@ class RunConfig:
         if self.steps < 1:
             raise UserError(f"key 'steps': must be at least 1, not {self.steps}")
         if not 0 <= self.search_fraction < 1:
-            raise UserError(
-                f"key 'search_fraction': must be in [0, 1), not {self.search_fraction}"
-            )
+            raise UserError(f"key 'search_fraction': must be in [0, 1), not {self.search_fraction}")
 
     @property
     def settings(self) -> dict[str, str]:
@@ -153,7 +151,7 @@ def literals(kind: Any) -> tuple[Any, ...]:
         return get_args(kind)
     parts = get_args(kind)
     if type(None) in parts and any(get_origin(part) is Literal for part in parts):
-        return tuple(item for part in parts for item in get_args(part)) + (None,)
+        return (*(item for part in parts for item in get_args(part)), None)
     return ()
 
 

@@ -1,0 +1,145 @@
+"""Seconds per training step, side by side in one process, in turn.
+
+(a) PEFT LoRA with the stock loss on mixed, padded batches, as a user of transformers' Trainer runs
+    it; (b) this project with LoRA alone; (c) with LoRA and a fixed prefix encoder; (d) searching.
+All four take the same number of examples of the same tasks per step, the same LoRA rank and
+targets, and AdamW.
+
+    python benchmarks/step_cost.py --model FOLDER --tasks DATA/sst2 DATA/rte DATA/cola DATA/mrpc
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import peft
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from peml.config import LanguageModelConfig
+from peml.lora import attention_projections
+from peml.model import load_language_model
+from peml.objective import JointObjective
+from prefixnas.run import Budget, Run
+from prefixnas.space_yaml import load_space
+from prefixnas.supernet import Supernet, build_child
+from prefixnas.training import Recipe, WeightOptimizer
+
+Step = Callable[[], None]
+
+
+def stock_step(config: LanguageModelConfig) -> Step:
+    """Build (a): one padded batch of all tasks' examples, the model's own loss, full logits."""
+    lm = load_language_model(config.model, dtype=config.dtype)
+    source = JointObjective(config, 1000, 0)
+    source.reset(None, 0)
+    lora = peft.LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=attention_projections(lm.model),
+        task_type="CAUSAL_LM",
+    )
+    model = peft.get_peft_model(lm.model, lora)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate)
+    draws = source.draws("train")
+
+    def step() -> None:
+        rows = [
+            source.collator.encode(task, example)
+            for task, examples in next(draws)
+            for example in examples
+        ]
+        width = max(len(row.prompt) + len(row.answer) for row in rows)
+        ids = torch.full((len(rows), width), lm.tokenizer.pad_token_id)
+        labels = torch.full((len(rows), width), -100)
+        mask = torch.zeros((len(rows), width), dtype=torch.int64)
+        for index, row in enumerate(rows):
+            whole = (*row.prompt, *row.answer)
+            ids[index, : len(whole)] = torch.tensor(whole)
+            labels[index, len(row.prompt) : len(whole)] = torch.tensor(row.answer)
+            mask[index, : len(whole)] = 1
+        optimizer.zero_grad(set_to_none=True)
+        model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def our_step(config: LanguageModelConfig, folder: Path, module: str) -> Step:
+    """Build (b), (c) or (d): `module` is "none", "fixed" or "supernet"."""
+    objective = JointObjective(config, 1000, 0)
+    space = load_space("default")
+    run = Run(folder / module, space, objective, Budget(1000, 0), 0)
+    net: nn.Module | None = None
+    if module == "fixed":
+        net = build_child(space, space.first({"activation": "tanh"}), objective.width)
+    elif module == "supernet":
+        net = Supernet(space, objective.width)
+    run.reset(net)
+    weights = WeightOptimizer(run, Recipe(), 1000)
+    alphas = torch.optim.Adam(net.alphas.parameters(), 0.03) if isinstance(net, Supernet) else None
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        extra = 0.05 * net.entropy() if isinstance(net, Supernet) else None
+        weights.gradients(done, "train", module, extra)
+        if alphas is not None:
+            alphas.step()
+            alphas.zero_grad(set_to_none=True)
+        weights.step(done)
+        done += 1
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="embedded:llama")
+    parser.add_argument("--tasks", nargs="+", default=["embedded"])
+    parser.add_argument("--batch-size", type=int, default=4, help="examples per task and step")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    config = LanguageModelConfig(
+        model=arguments.model, tasks=arguments.tasks, batch_size=arguments.batch_size
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {
+            "(a) PEFT LoRA, stock loss, mixed batches": stock_step(config),
+            "(b) ours, LoRA alone": our_step(config, Path(folder), "none"),
+            "(c) ours, LoRA + fixed prefix encoder": our_step(config, Path(folder), "fixed"),
+            "(d) ours, searching": our_step(config, Path(folder), "supernet"),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in steps}
+        for turn in range(arguments.rounds + 1):
+            for name, step in steps.items():
+                began = time.perf_counter()
+                step()
+                if turn:  # the first round warms up
+                    seconds[name].append(time.perf_counter() - began)
+    stock = next(iter(seconds.values()))
+    table = Table("variant", "seconds per step (median)", "min", "ratio to (a), median of rounds")
+    for name, times in seconds.items():
+        ratio = statistics.median(one / other for one, other in zip(times, stock, strict=True))
+        table.add_row(name, f"{statistics.median(times):.3f}", f"{min(times):.3f}", f"{ratio:.2f}")
+    Console().print(table)
+    print(
+        f"{arguments.rounds} rounds, {len(config.tasks)} task sources, "
+        f"{arguments.batch_size} examples per task and step, {arguments.threads} threads"
+    )
+
+
+if __name__ == "__main__":
+    main()
