@@ -67,21 +67,31 @@ class Registry(Generic[T]):
         """
         if name in self._registered:
             return self._registered[name]
-        points = self._entry_points()
-        if name not in points:
+        # One package may be seen twice (an editable install and its build), with equal values.
+        points = {point.value: point for point in self._entry_points().get(name, ())}
+        if not points:
             raise unknown(self.kind, name, self.names(), where)
+        if len(points) > 1:
+            raise UserError(
+                f"{self.kind} {name!r} is offered by several installed packages: "
+                f"{', '.join(sorted(points))}; uninstall all but one"
+            )
+        ((value, point),) = points.items()
         try:
-            item: T = points[name].load()
+            item: T = point.load()
         except Exception as error:
             raise UserError(
-                f"{self.kind} {name!r} of entry point {points[name].value!r} "
+                f"{self.kind} {name!r} of entry point {value!r} "
                 f"cannot be loaded: {type(error).__name__}: {error}"
             ) from error
         self._registered[name] = item
         return item
 
-    def _entry_points(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+    def _entry_points(self) -> dict[str, list[EntryPoint]]:
+        found: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=self.group):
+            found.setdefault(point.name, []).append(point)
+        return found
 
 
 def _same_definition(one: object, other: object) -> bool:
@@ -90,6 +100,35 @@ def _same_definition(one: object, other: object) -> bool:
         (getattr(x, "__qualname__", None), getattr(x, "__module__", None)) for x in (one, other)
     ]
     return one is other or (names[0][0] is not None and names[0] == names[1])
+
+
+def _import_file(path: Path) -> None:
+    name = path.stem
+    if not name.isidentifier() or _taken(name, path):
+        name = f"plugin_{name}"  # a plugin called random.py must not take the place of `random`
+    if _is_file(sys.modules.get(name), path):
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def _taken(name: str, path: Path) -> bool:
+    """Tell whether another module than the file `path` goes by `name`."""
+    if name in sys.modules:
+        return not _is_file(sys.modules[name], path)
+    spec = importlib.util.find_spec(name)
+    return spec is not None and Path(spec.origin or "").resolve() != path.resolve()
+
+
+def _is_file(module: object, path: Path) -> bool:
+    return Path(getattr(module, "__file__", None) or "").resolve() == path.resolve()
 
 
 def load_plugin(reference: str) -> None:
@@ -103,13 +142,7 @@ def load_plugin(reference: str) -> None:
         if path.suffix == ".py":
             if not path.is_file():
                 raise UserError(f"plugin {reference!r}: no such file")
-            name = path.stem
-            spec = importlib.util.spec_from_file_location(name, path)
-            if spec is None or spec.loader is None:
-                raise UserError(f"plugin {reference!r} is not a Python file")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module
-            spec.loader.exec_module(module)
+            _import_file(path)
         else:
             importlib.import_module(reference)
     except UserError:
