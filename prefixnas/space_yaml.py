@@ -97,6 +97,8 @@ def _space(data: Any, where: str) -> SearchSpace:
 
 def _node(data: Any, at: str) -> Node:
     if isinstance(data, str):
+        if data in _NODES:
+            raise UserError(f"{at}: {data!r} needs a value: a mapping or a list below it")
         return Op(data)
     if isinstance(data, list):
         return _sequence(data, at)
@@ -113,6 +115,10 @@ def _node(data: Any, at: str) -> Node:
         return _choice(body, f"{at}.choice")
     if kind == "stack":
         return _stack(body, f"{at}.stack")
+    from prefixnas.ops import OPS
+
+    if kind not in OPS.names():
+        raise unknown("operation or key", kind, [*OPS.names(), *_NODES], at)
     if isinstance(body, dict):
         return Op(str(kind), **{str(key): value for key, value in body.items()})
     if isinstance(body, list):
