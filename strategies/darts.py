@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prefixnas.architecture import Architecture
 from prefixnas.config import option
+from prefixnas.errors import UserError
 from prefixnas.relaxation import RELAXATIONS
 from prefixnas.run import Run, Stateful
 from prefixnas.strategy import Found, Strategy
@@ -41,6 +42,10 @@ class Darts(Strategy):
         net = Supernet(
             run.space, run.objective.width, RELAXATIONS.get(self.relaxation)(), run.settings
         )
+        if not net.decisions:
+            raise UserError(
+                f"space {run.space.name!r} leaves no choice to alpha: nothing to search"
+            )
         run.reset(net)
         weights = WeightOptimizer(run, recipe, run.budget.total)
         alphas = torch.optim.Adam(net.alphas.parameters(), self.alpha_learning_rate, (0.5, 0.999))
