@@ -60,6 +60,7 @@ STOCK: dict[str, Callable[..., peft.PeftConfig]] = {
 def test_training_equals_stock_peft(kind: str) -> None:
     lm, lora = adapted("llama", kind)
     config = STOCK[kind](
+        task_type="CAUSAL_LM",
         lora_alpha=32,
         lora_dropout=0.0,
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
