@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from peml.attention import isolated_random
 from peml.model import LanguageModel
-from peml.prefix import find_sites, isolated_random
+from peml.prefix import find_sites
 from prefixnas.errors import UserError, unknown
 
 _ADAPTER = "default"

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from peml.attention import evaluating
 from peml.model import LanguageModel
-from peml.prefix import Site, attach, evaluating
+from peml.prefix import Site, attach
 from prefixnas.errors import UserError
 
 TOLERANCE = 1e-3

@@ -1,35 +1,37 @@
 """The shared prefix: keys and values that every attention layer reads before the real tokens.
 
-One mechanism serves decoder-only, encoder-decoder and encoder-only models. transformers lets a
-model's attention be replaced by a function of our own (`AttentionInterface`). Ours puts the
-prefix of the calling attention module in front of its keys and values and goes on with the stock
-attention. Real tokens keep their positions, the KV cache holds real tokens only.
+One mechanism serves decoder-only, encoder-decoder and encoder-only models: our attention function
+(`peml.attention`) puts the prefix of the calling attention module in front of its keys and values.
+Real tokens keep their positions, the KV cache holds real tokens only.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers import PreTrainedModel
 
+from peml.attention import (
+    EAGER,
+    PREFIX,
+    SDPA,
+    Call,
+    evaluating,
+    implementations,
+    restore,
+    use_our_attention,
+    watch,
+)
 from peml.model import family_of
 from prefixnas.errors import UserError, unknown
 
 Kind = Literal["encoder", "decoder", "cross"]
 KINDS: tuple[Kind, ...] = ("encoder", "decoder", "cross")
-
-_SDPA, _EAGER = "peml-prefix", "peml-prefix-eager"
-_PREFIX, _SEEN = "_peml_prefix", "_peml_seen"
 
 
 @dataclass(frozen=True)
@@ -47,89 +49,6 @@ class Site:
     kind: Kind
     kv_heads: int
     head_dim: int
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of the attention function, as `watch` saw it.
-
-    Attributes:
-        module: The attention module.
-        q_length: Number of query positions.
-        key: The real tokens' keys, ``[batch, kv_heads, kv, head_dim]``.
-        value: Their values, as `key`.
-    """
-
-    module: nn.Module
-    q_length: int
-    key: Tensor
-    value: Tensor
-
-
-# --- the attention function ---------------------------------------------------------------------
-
-
-def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-    """Attention as the model's own file spells it: soft-capping, sinks and all."""
-    stock = sys.modules[type(module).__module__].__dict__["eager_attention_forward"]
-    result: tuple[Tensor, Tensor | None] = stock(module, *args, **kwargs)
-    return result
-
-
-def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    stock: Any,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """Stock attention with the module's prefix in front; without a prefix, stock attention.
-
-    Args:
-        module: The attention module, which holds its prefix as two ``[1, kv_heads, l, head_dim]``.
-        query: ``[batch, heads, q, head_dim]``.
-        key: ``[batch, kv_heads, kv, head_dim]``.
-        value: As `key`.
-        attention_mask: ``[batch or 1, heads or 1, q, kv]``, boolean or additive, or None.
-        stock: The attention function that does the work.
-        kwargs: What else the model passes to its attention function.
-    """
-    if (seen := module.__dict__.get(_SEEN)) is not None:
-        seen.append(Call(module, query.shape[2], key, value))
-    prefix = module.__dict__.get(_PREFIX)
-    if prefix is None:
-        result: tuple[Tensor, Tensor | None] = stock(
-            module, query, key, value, attention_mask, **kwargs
-        )
-        return result
-    length = prefix[0].shape[2]
-    causal = kwargs.pop("is_causal", None)
-    causal = getattr(module, "is_causal", True) if causal is None else causal
-    if attention_mask is None and causal and query.shape[2] > 1:
-        # SDPA's own causal rule would count the prefix as tokens and cut the keys to q.
-        full = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=key.device)
-        attention_mask = full.tril()[None, None]
-    if attention_mask is not None:
-        attention_mask = F.pad(
-            attention_mask, (length, 0), value=attention_mask.dtype is torch.bool
-        )
-    if kwargs.get("position_bias") is not None:
-        kwargs["position_bias"] = F.pad(kwargs["position_bias"], (length, 0))
-    front = [block.to(key).expand(key.shape[0], -1, -1, -1) for block in prefix]
-    key, value = torch.cat([front[0], key], dim=2), torch.cat([front[1], value], dim=2)
-    result = stock(module, query, key, value, attention_mask, is_causal=False, **kwargs)
-    return result
-
-
-AttentionInterface.register(_SDPA, partial(_attend, stock=sdpa_attention_forward))
-AttentionInterface.register(_EAGER, partial(_attend, stock=_eager))
-AttentionMaskInterface.register(_SDPA, sdpa_mask)
-AttentionMaskInterface.register(_EAGER, eager_mask)
-
-
-# --- where the prefix goes ----------------------------------------------------------------------
 
 
 def find_sites(model: PreTrainedModel, where: Sequence[str] | None = None) -> tuple[Site, ...]:
@@ -211,77 +130,6 @@ def _probe(model: PreTrainedModel, refused: str) -> list[Call]:
         raise UserError(refused + f"a trial pass failed ({error})") from error
 
 
-def watch(model: PreTrainedModel, inputs: dict[str, Any]) -> list[Call]:
-    """Run a forward pass in eval mode and list the calls of our attention function in order.
-
-    Neither the model, its modes, its attention implementation nor the random stream change.
-    """
-    seen: list[Call] = []
-    if family_of(model.config, type(model).__name__) != "encoder":
-        inputs = {**inputs, "use_cache": False}
-    with ExitStack() as stack:
-        stack.enter_context(evaluating(model))
-        stack.enter_context(_our_attention(model))
-        for module in model.modules():
-            module.__dict__[_SEEN] = seen
-            stack.callback(module.__dict__.pop, _SEEN)
-        model(**inputs)
-    return seen
-
-
-def isolated_random(device: torch.device) -> AbstractContextManager[None]:
-    """Random numbers drawn inside leave the caller's random streams where they are."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients for a while; every submodule's own mode comes back."""
-    modes = {child: child.training for child in module.modules()}
-    module.train(False)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for child, training in modes.items():
-            child.training = training
-
-
-def _implementations(model: PreTrainedModel) -> list[tuple[Any, str]]:
-    """List every configuration inside the model with its present attention implementation."""
-    configs = {
-        id(module.config): module.config
-        for module in model.modules()
-        if isinstance(module, PreTrainedModel)
-    }
-    return [(config, config._attn_implementation) for config in configs.values()]
-
-
-@contextmanager
-def _our_attention(model: PreTrainedModel) -> Iterator[None]:
-    before = _implementations(model)
-    _use_our_attention(model)
-    try:
-        yield
-    finally:
-        _restore(before)
-
-
-def _use_our_attention(model: PreTrainedModel) -> None:
-    current = model.config._attn_implementation
-    if current not in (_SDPA, _EAGER):
-        # A model that can't use SDPA (soft-capping, sinks) has "eager" already.
-        model.set_attn_implementation(_EAGER if current == "eager" else _SDPA)
-
-
-def _restore(implementations: list[tuple[Any, str]]) -> None:
-    for config, name in implementations:
-        config._attn_implementation = name
-
-
-# --- attaching ----------------------------------------------------------------------------------
-
-
 class PrefixHandle:
     """A model whose attention modules read a prefix; made by `attach`.
 
@@ -296,10 +144,10 @@ class PrefixHandle:
         self.model = model
         self.sites = tuple(sites)
         self._modules = [model.get_submodule(site.path) for site in self.sites]
-        self._before = _implementations(model)
+        self._before = implementations(model)
         self._blocks: Tensor | None = None
         self._attached = True
-        _use_our_attention(model)
+        use_our_attention(model)
 
     @property
     def blocks(self) -> Tensor | None:
@@ -321,13 +169,13 @@ class PrefixHandle:
             raise RuntimeError("this prefix handle was detached")
         if blocks is None:
             for module in self._modules:
-                module.__dict__.pop(_PREFIX, None)
+                module.__dict__.pop(PREFIX, None)
         else:
             check_blocks(blocks, self.sites)
             if blocks.requires_grad:
                 _refuse_reentrant_checkpointing(self.model)
             for module, site, block in zip(self._modules, self.sites, blocks, strict=True):
-                module.__dict__[_PREFIX] = tuple(_as_heads(block, site)[:, None])
+                module.__dict__[PREFIX] = tuple(_as_heads(block, site)[:, None])
         self._blocks = blocks
 
     @contextmanager
@@ -344,7 +192,7 @@ class PrefixHandle:
         """Take the prefix away and give the model its former attention back."""
         if self._attached:
             self.set(None)
-            _restore(self._before)
+            restore(self._before)
             self._attached = False
 
 
@@ -361,7 +209,7 @@ def attach(model: PreTrainedModel, sites: Sequence[Site] | None = None) -> Prefi
     Raises:
         UserError: The architecture can't take a prefix, or has no such sites.
     """
-    if model.config._attn_implementation in (_SDPA, _EAGER):
+    if model.config._attn_implementation in (SDPA, EAGER):
         raise RuntimeError("the model has a prefix attached already: detach that one first")
     found = find_sites(model)
     chosen = found if sites is None else tuple(sites)
@@ -408,9 +256,6 @@ def _refuse_reentrant_checkpointing(model: PreTrainedModel) -> None:
                 "gradient checkpointing with use_reentrant=True loses the prefix's gradient: "
                 "use gradient_checkpointing_enable({'use_reentrant': False})"
             )
-
-
-# --- what makes the prefix ----------------------------------------------------------------------
 
 
 class PrefixEncoder(nn.Module):

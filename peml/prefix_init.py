@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peml.attention import isolated_random, watch
 from peml.model import LanguageModel
-from peml.prefix import PrefixEncoder, Site, block_shape, isolated_random, watch
+from peml.prefix import PrefixEncoder, Site, block_shape
 from prefixnas.errors import UserError, unknown
 
 DEFAULT_TEXT = (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM
 
 import peml
-from peml.export import FORMATS, Manifest, export, save_adapter
+from peml.export import FORMATS, export, read_manifest, save_adapter
 from peml.heads import TaskHeads
 from peml.lora import add_lora
 from peml.model import LanguageModel, load_language_model
@@ -41,7 +41,6 @@ def trained(
     blocks = random_blocks(prefix.sites).float()
     if lm.family == "encoder":
         lm.heads = TaskHeads(32, {"sst2": 2, "stsb": 1}, pooling="cls", seed=8)
-    assert lm.heads is None or isinstance(lm.heads, TaskHeads)
     save_adapter(
         tmp_path / "adapter",
         lm,
@@ -151,8 +150,8 @@ def test_saving_again_replaces_the_folder(tmp_path: Path) -> None:
 
 
 def test_the_manifest_round_trips(tmp_path: Path) -> None:
-    lm, adapter = trained("bert", tmp_path)
-    manifest = Manifest.read(adapter)
+    lm, _ = trained("bert", tmp_path)
+    manifest = read_manifest(tmp_path)
     assert manifest.base == str((tmp_path / "base").resolve())
     assert (manifest.family, manifest.architecture, manifest.lora) == ("encoder", "bert", "lora")
     assert manifest.sites == find_sites(lm.model)
