@@ -29,7 +29,9 @@ def alpha_figure(record: Record) -> Figure | None:
     across = keys if keys in (2, 3) else min(len(names), 3 if len(names) > 4 else 2)
     down = -(-len(names) // across)
     tallest = max(sum(1 + label.count("\n") for label in texts) for texts in labels.values())
-    high = max(float(np.nanmax(matrix)) for _, _, matrix in maps.values())
+    # Equal probabilities are at most half way up the scale, so they do not look like a decision.
+    fewest = min(len(options) for _, options, _ in maps.values())
+    high = max(min(1.0, 2 / fewest), *(float(np.nanmax(matrix)) for _, _, matrix in maps.values()))
     each = max(1.3, 0.19 * tallest + 0.5)
     figure = Figure((9.0, down * each + 0.7), layout="constrained", facecolor="white")
     colours = colormaps["viridis"].with_extremes(bad="#e3e5e8")
