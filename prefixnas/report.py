@@ -55,7 +55,7 @@ def write_report(run_dir: Path, space: SearchSpace | None = None) -> Path:
 
 
 def run_space(record: Record) -> SearchSpace:
-    """Load the space that a run was on: the text or the reference in its configuration.
+    """Load the space that a run was on: its `space.yaml`, or what its configuration names.
 
     Raises:
         UserError: The space cannot be found any more, or the architecture is not of it.
@@ -63,7 +63,8 @@ def run_space(record: Record) -> SearchSpace:
     # Building a space checks its operations, which needs torch; reading a run does not.
     from prefixnas.space_yaml import load_space, space_from_yaml
 
-    said = record.config.get("space") or record.start("space")
+    kept = record.folder / "space.yaml"
+    said = str(kept) if kept.is_file() else record.config.get("space") or record.start("space")
     if isinstance(said, Mapping):
         space = space_from_yaml(yaml.safe_dump(dict(said), sort_keys=False), "space of the run")
     elif isinstance(said, str):

@@ -531,6 +531,14 @@ def test_a_space_that_is_gone_is_said_in_the_report(finished: Path) -> None:
     assert "not drawn: architecture of space 'default'" in page.text
 
 
+def test_a_space_kept_in_the_run_folder_goes_before_the_one_named(finished: Path) -> None:
+    (finished / "config.yaml").write_text("space: gone\n")
+    (finished / "space.yaml").write_text(SPACE_TEXT)
+    page, _ = page_of(finished)
+    assert "not drawn" not in page.text
+    assert len(page.sources) == 5
+
+
 def test_plots_that_no_longer_apply_are_removed(finished: Path) -> None:
     assert "architecture" in write_plots(finished, SPACE)
     write_plots(finished)
