@@ -119,12 +119,14 @@ class JointObjective:
         self.encoder.replace_body(module.to(self.lm.device))
 
     def parameters(self) -> list[dict[str, Any]]:
-        """Return a group for LoRA and heads, and one for the prefix."""
+        """Return a group for LoRA, one for heads and one for the prefix, where there are any."""
         config = self.config
-        tuned = [*self.lora.parameters()]
+        groups: list[dict[str, Any]] = [
+            {"params": self.lora.parameters(), "lr": config.learning_rate}
+        ]
         if self.heads is not None:
-            tuned += self.heads.parameters()
-        groups: list[dict[str, Any]] = [{"params": tuned, "lr": config.learning_rate}]
+            heads = list(self.heads.parameters())
+            groups.append({"params": heads, "lr": config.head_learning_rate})
         if self.encoder is not None:
             own = [self.encoder.embedding, *self.encoder.output.parameters()]
             body = self.encoder.body
@@ -249,7 +251,7 @@ def _check(config: LanguageModelConfig) -> None:
         raise UserError("key 'tasks': name at least one task")
     if config.prefix_length < 1:
         raise UserError(f"key 'prefix_length': must be at least 1, not {config.prefix_length}")
-    for key in ("learning_rate", "prefix_learning_rate"):
+    for key in ("learning_rate", "head_learning_rate", "prefix_learning_rate"):
         value = getattr(config, key)
         if value is not None and value <= 0:
             raise UserError(f"key {key!r}: must be above 0, not {value}")

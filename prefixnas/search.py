@@ -13,6 +13,7 @@ from prefixnas.architecture import Architecture
 from prefixnas.files import write_text
 from prefixnas.objective import Evaluation
 from prefixnas.run import Run
+from prefixnas.space_yaml import space_to_yaml
 from prefixnas.strategy import Strategy
 from prefixnas.training import Recipe, fit
 
@@ -60,6 +61,7 @@ def search(
     began = time.monotonic()
     objective, budget = run.objective, run.budget
     columns: dict[str, Evaluation | None] = {}
+    run.once("started", lambda: _start(run, strategy))
     if objective.optional:
         run.reset(None)
         columns[UNTOUCHED] = run.evaluate("untouched", "validation")
@@ -87,6 +89,19 @@ def search(
     _write_result(run, result, seconds)
     run.once("end", lambda: run.emit("end", seconds=seconds))
     return result
+
+
+def _start(run: Run, strategy: Strategy) -> None:
+    """Note what begins, and keep the space, whose file may change later."""
+    write_text(run.folder / "space.yaml", space_to_yaml(run.space))
+    run.emit(
+        "start",
+        space=run.space.name,
+        strategy=type(strategy).__name__,
+        objective=run.objective.name,
+        seed=run.seed,
+        steps={"search": run.budget.search, "train": run.budget.train},
+    )
 
 
 def _warn(run: Run) -> None:

@@ -338,6 +338,27 @@ class SearchSpace:
                 self._check_operations(child)
 
 
+def dropout_under_alpha(space: SearchSpace) -> list[str]:
+    """Return the keys of alpha choices whose options differ in their dropout rates.
+
+    The alpha gradient cannot choose a rate: in evaluation mode it is zero, in training mode the
+    lowest rate always wins, though training a child from scratch does not favour it.
+    """
+
+    def rates(node: Node) -> tuple[str, ...]:
+        own = (node.label,) if isinstance(node, Op) and node.name == "dropout" else ()
+        return own + tuple(rate for child in children(node) for rate in rates(child))
+
+    def visit(node: Node) -> Iterator[str]:
+        if isinstance(node, Choice) and node.decided_by == "alpha":
+            if len({rates(option) for option in node.options}) > 1:
+                yield node.key
+        for child in children(node):
+            yield from visit(child)
+
+    return list(dict.fromkeys(visit(space.root)))
+
+
 def children(node: Node) -> tuple[Node, ...]:
     """Return the nodes directly under `node`."""
     if isinstance(node, Seq):

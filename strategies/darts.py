@@ -18,6 +18,7 @@ from prefixnas.config import option
 from prefixnas.errors import UserError
 from prefixnas.relaxation import RELAXATIONS
 from prefixnas.run import Run, Stateful
+from prefixnas.space import dropout_under_alpha
 from prefixnas.strategy import Found, Strategy
 from prefixnas.supernet import Supernet
 from prefixnas.training import Recipe, WeightOptimizer
@@ -46,6 +47,7 @@ class Darts(Strategy):
             raise UserError(
                 f"space {run.space.name!r} leaves no choice to alpha: nothing to search"
             )
+        run.once("warned of dropout", lambda: _warn_of_dropout(run))
         run.reset(net)
         weights = WeightOptimizer(run, recipe, run.budget.total)
         alphas = torch.optim.Adam(net.alphas.parameters(), self.alpha_learning_rate, (0.5, 0.999))
@@ -112,6 +114,15 @@ class Darts(Strategy):
                 gradient_norm=gradient.item() if gradient is not None else None,
                 variance=flat.var(unbiased=False).item(),
             )
+
+
+def _warn_of_dropout(run: Run) -> None:
+    for key in dropout_under_alpha(run.space):
+        run.emit(
+            "warning",
+            message=f"choice {key!r} puts dropout rates under alpha, whose gradient cannot choose "
+            "them: the lowest rate tends to win",
+        )
 
 
 def _move(alphas: torch.optim.Optimizer, net: Supernet) -> Tensor:
