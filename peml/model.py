@@ -249,7 +249,7 @@ def _read_tokenizer(name: str, where: str, options: dict[str, str]) -> PreTraine
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             where, trust_remote_code=False, **options
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except Exception as error:  # the tokenizers library raises bare Exceptions
         raise UserError(f"{name}: no usable tokenizer: {_one_line(error)}") from error
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig
+from transformers import AutoConfig, LlamaForCausalLM, PreTrainedModel
 
 from peml.model import family_of, load_language_model, resolve_dtype
+from peml.prefix import find_sites
 from prefixnas.errors import UserError
 from tests.peml import zoo
 
@@ -118,6 +120,11 @@ def test_broken_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no usable tokenizer"):
         load_language_model(no_tokenizer)
 
+    bad_tokenizer = copy("bad-tokenizer")
+    (bad_tokenizer / "tokenizer.json").write_text('{"model": 1}')
+    with pytest.raises(UserError, match="no usable tokenizer"):
+        load_language_model(bad_tokenizer)
+
     no_weights = copy("no-weights")
     (no_weights / "model.safetensors").unlink()
     with pytest.raises(UserError, match="can't load the weights of this llama model"):
@@ -162,3 +169,88 @@ def test_other_architectures_are_refused_by_name() -> None:
     for config in (ViTConfig(), WhisperConfig()):
         with pytest.raises(UserError, match=f"{config.model_type}.*not supported"):
             family_of(config, "some/model")
+
+
+# --- GGUF ---------------------------------------------------------------------------------------
+
+
+def write_gguf(model: PreTrainedModel, path: Path) -> None:
+    """Write a tiny Llama as llama.cpp's converter does, with a byte-pair tokenizer."""
+    gguf = pytest.importorskip("gguf")
+    config = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    tokens = [f"<{i}>" if i < 4 else chr(93 + i) for i in range(config.vocab_size - 1)]
+    writer.add_token_list([*tokens, "ab"])
+    writer.add_token_types([3] * 4 + [1] * (config.vocab_size - 4))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(2)
+    writer.add_eos_token_id(3)
+    names = {
+        "model.embed_tokens": "token_embd",
+        "model.norm": "output_norm",
+        "lm_head": "output",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "model.layers": "blk",
+    }
+    for name, tensor in model.state_dict().items():
+        weight = tensor.float()
+        if "q_proj" in name or "k_proj" in name:
+            heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
+            # GGUF keeps the two halves of a rotary pair next to each other.
+            weight = weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        writer.add_tensor(name, weight.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_loads_and_takes_a_prefix(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = zoo.build("llama").config
+    config.head_dim = 8
+    model = LlamaForCausalLM(config).eval()
+    write_gguf(model, tmp_path / "tiny.gguf")
+    lm = load_language_model(tmp_path / "tiny.gguf")
+    assert lm.family == "decoder"
+    assert lm.tokenizer.pad_token_id == 3
+    given = zoo.inputs("llama")
+    torch.testing.assert_close(zoo.output(lm.model, given), zoo.output(model, given))
+    assert [site.head_dim for site in find_sites(lm.model)] == [8, 8]
+
+
+def test_a_gguf_file_without_the_reader_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.gguf").touch()
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(UserError, match=r"pip install 'prefixnas\[gguf\]'"):
+        load_language_model(tmp_path / "tiny.gguf")
+
+
+def test_a_broken_gguf_file_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    (tmp_path / "tiny.gguf").write_bytes(b"no model")
+    with pytest.raises(UserError, match=r"tiny\.gguf"):
+        load_language_model(tmp_path / "tiny.gguf")
