@@ -270,7 +270,8 @@ class PrefixEncoder(nn.Module):
         body: The searched part, any module ``[l, width] -> [l, width_out]``. None is the
             hand-made prefix: embedding and output layer, nothing between.
         sites: Where the prefix goes.
-        body_width_out: Width of the body's output; None means `width`.
+        body_width_out: Width of the output of the body, or of the one that `replace_body` will
+            put in; None means `width`.
     """
 
     start: Tensor
@@ -290,7 +291,7 @@ class PrefixEncoder(nn.Module):
         self.shape = (len(self.sites), 2, kv_heads, head_dim)
         self.embedding = nn.Parameter(torch.randn(length, width))
         self.body = body
-        width_out = width if body is None or body_width_out is None else body_width_out
+        width_out = width if body_width_out is None else body_width_out
         self.output = nn.Linear(width_out, len(self.sites) * 2 * kv_heads * head_dim)
         self.register_buffer("start", torch.zeros(len(self.sites), 2, kv_heads, length, head_dim))
 

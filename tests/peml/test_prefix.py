@@ -374,6 +374,12 @@ def test_encoder_swaps_its_body_and_keeps_the_rest() -> None:
     assert torch.equal(encoder(), flat)
 
 
+def test_encoder_can_get_a_body_of_another_width_later() -> None:
+    encoder = PrefixEncoder(5, 6, None, find_sites(zoo.build("llama")), body_width_out=9)
+    encoder.replace_body(nn.Linear(6, 9))
+    assert encoder().shape == (2, 2, 2, 5, 12)
+
+
 def test_materialise_is_free_of_dropout_and_keeps_modes() -> None:
     sites = find_sites(zoo.build("llama"))
     encoder = PrefixEncoder(5, 6, nn.Sequential(nn.Dropout(0.5), nn.LayerNorm(6)), sites).train()
