@@ -19,6 +19,7 @@ from peml.embedded.grammar import (
     realise,
     without,
 )
+from peml.embedded.senses import SENSES
 
 Content = tuple[str, ...]
 
@@ -91,14 +92,18 @@ def entailment(rng: random.Random, label: int) -> Content:
 
 
 def paraphrase(rng: random.Random, label: int) -> Content:
-    """Return ``(first, second)`` that tell different (0) or the same (1) events."""
-    event = random_event(rng, quality=rng.random() < 0.5, place=True)
+    """Return ``(first, second)`` that tell different (0) or the same (1) events.
+
+    Different events differ in one to three of agent, verb, thing, quality and place.
+    """
+    event = random_event(rng, quality=rng.random() < 0.4, place=rng.random() < 0.6)
     first = realise(rng, event, voice=rng.choice(("active", "fronted")))
     other = event
     if label == 0:
-        parts = ["agent", "verb", "thing", "place"]
-        parts += ["quality"] if event.quality is not None else []
-        other = changed(rng, event, rng.choice(parts))
+        parts = ["agent", "verb", "thing"]
+        parts += [part for part in ("quality", "place") if getattr(event, part) is not None]
+        for part in rng.sample(parts, rng.randint(1, 3)):
+            other = changed(rng, other, part)
     second = first
     while second == first:
         second = realise(rng, other, voice=rng.choice(("active", "passive", "fronted")))
@@ -119,32 +124,35 @@ def acceptability(rng: random.Random, label: int) -> Content:
     wrong = label == 0
     verb = rng.choice(rng.choice(lexicon.VERBS))
     adjective = rng.choice(rng.choice(lexicon.ADJECTIVES))
-    noun, place, name = _noun(rng), _place(rng), rng.choice(lexicon.NAMES)
+    noun, name = _noun(rng), rng.choice(lexicon.NAMES)
+    # No other task's sentences tell a place and a time: none of these can occur there.
+    end = f"in the {_place(rng)} {rng.choice(lexicon.TIMES)}"
     kind = rng.choice(("agreement", "agreement", "order", "form", "reflexive", "article"))
     if kind == "agreement":
         subject = rng.choice(rng.choice(lexicon.THINGS["animal"]))
         many = rng.random() < 0.5
         attractor = rng.choice((_noun(rng), plural(_noun(rng))))
         form = verb.base if many != wrong else verb.third
-        return (f"the {plural(subject) if many else subject} near the {attractor} {form} {name}",)
+        subject = plural(subject) if many else subject
+        return (f"the {subject} near the {attractor} {form} {name} {end}",)
     if kind == "order":
         thing = f"{noun} {adjective}" if wrong else f"{adjective} {noun}"
-        return (f"{name} {verb.past} the {thing} in the {place}",)
+        return (f"{name} {verb.past} the {thing} {end}",)
     if kind == "form":
         form = rng.choice((verb.past, verb.third)) if wrong else verb.base
-        return (f"{name} did not {form} the {noun} in the {place}",)
+        return (f"{name} did not {form} the {noun} {end}",)
     if kind == "reflexive":
         own, other = ("herself", "himself") if name in lexicon.WOMEN else ("himself", "herself")
-        return (f"{name} {verb.past} the {noun} for {other if wrong else own} in the {place}",)
+        return (f"{name} {verb.past} the {noun} for {other if wrong else own} {end}",)
     fitting = article(adjective)
     used = {"a": "an", "an": "a"}[fitting] if wrong else fitting
-    return (f"{name} {verb.past} {used} {adjective} {noun} in the {place}",)
+    return (f"{name} {verb.past} {used} {adjective} {noun} {end}",)
 
 
 def word_in_context(rng: random.Random, label: int) -> Content:
     """Return ``(word, first, second)``: another (0) or the same (1) sense of the word."""
-    word = rng.choice(tuple(lexicon.SENSES))
-    senses = list(lexicon.SENSES[word])
+    word = rng.choice(tuple(SENSES))
+    senses = list(SENSES[word])
     rng.shuffle(senses)
     if label == 1:
         contexts = rng.sample(senses[0].contexts, 2)
@@ -160,17 +168,20 @@ def _tell(rng: random.Random, context: str) -> str:
 
 
 def boolean(rng: random.Random, label: int) -> Content:
-    """Return ``(passage, question)`` whose answer is false (0) or true (1)."""
+    """Return ``(passage, question)`` whose answer is false (0) or true (1).
+
+    A false question asks for the place or thing of the other fact, or for one of neither fact.
+    """
     names = rng.sample(lexicon.NAMES, 2)
-    things = [row for _, row in rng.sample(OBJECTS, 2)]
-    places = rng.sample(lexicon.PLACES, 2)
+    things = [row for _, row in rng.sample(OBJECTS, 3)]
+    places = rng.sample(lexicon.PLACES, 3)
     facts = [
         f"{name} {rng.choice(('took', 'brought'))} the {rng.choice(thing)} to the"
         f" {rng.choice(place)}"
-        for name, thing, place in zip(names, things, places, strict=True)
+        for name, thing, place in zip(names, things[:2], places[:2], strict=True)
     ]
     asked = rng.randrange(2)
-    other = asked if label == 1 else 1 - asked
+    other = asked if label == 1 else rng.choice((1 - asked, 2))
     name, thing = names[asked], rng.choice(things[asked])
     kind = rng.choice(("thing in place", "name at place", "name has thing"))
     if kind == "thing in place":
