@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefixnas.cli import Parser, guarded, search_command
+from prefixnas.cli import Parser, guarded, refuse_leading_flags, search_command
 from prefixnas.errors import UserError, unknown
 
 
@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
+    refuse_leading_flags(argv)
     parser = Parser(prog="peml", description="One adapter for many tasks: LoRA and a prefix.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train a known architecture, without search", add_help=False)

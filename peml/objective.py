@@ -27,6 +27,7 @@ from peml.prefix import PrefixEncoder, attach, find_sites
 from peml.prefix_init import initialise
 from peml.sampler import JointSampler
 from peml.tasks import Example, Task, load_tasks
+from prefixnas.config import check_limits
 from prefixnas.errors import UserError
 from prefixnas.objective import Evaluation, Split
 from prefixnas.supernet import weights_of
@@ -48,7 +49,9 @@ class JointObjective:
     optional = True
 
     def __init__(self, config: LanguageModelConfig, total_steps: int, seed: int) -> None:
-        _check(config)
+        check_limits(config)
+        if not config.tasks:
+            raise UserError("key 'tasks': name at least one task")
         self.config = config
         self.accelerator = Accelerator()
         if self.accelerator.num_processes > 1:
@@ -244,14 +247,3 @@ class JointObjective:
             temperature=config.temperature,
             seed=seed,
         )
-
-
-def _check(config: LanguageModelConfig) -> None:
-    if not config.tasks:
-        raise UserError("key 'tasks': name at least one task")
-    if config.prefix_length < 1:
-        raise UserError(f"key 'prefix_length': must be at least 1, not {config.prefix_length}")
-    for key in ("learning_rate", "head_learning_rate", "prefix_learning_rate"):
-        value = getattr(config, key)
-        if value is not None and value <= 0:
-            raise UserError(f"key {key!r}: must be above 0, not {value}")

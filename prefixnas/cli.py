@@ -5,12 +5,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from prefixnas.errors import UserError, nearest
+from prefixnas.errors import UserError, nearest, unknown
+
+if TYPE_CHECKING:
+    from prefixnas.config import RunConfig
+    from prefixnas.objective import ObjectiveConfig
+    from prefixnas.run import Budget
+    from prefixnas.space import SearchSpace
+    from prefixnas.strategy import Strategy
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,6 +34,9 @@ class Parser(argparse.ArgumentParser):
             flag = message.removeprefix("unrecognized arguments: ").split()[0]
             known = [name for action in self._actions for name in action.option_strings]
             raise UserError(f"unknown argument {flag!r}{nearest(flag, known)}")
+        if choice := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
+            commands = next(a.choices for a in self._actions if a.metavar == "COMMAND")
+            raise unknown("command", choice[1], commands or ())
         raise UserError(message)
 
 
@@ -42,6 +54,10 @@ def guarded(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder without the right to write
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(_main, argv)
 
 
+def refuse_leading_flags(argv: Sequence[str]) -> None:
+    """Refuse a flag in front of the command, which would belong to nothing.
+
+    Raises:
+        UserError: Names it.
+    """
+    if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help"):
+        raise UserError(f"unknown argument {argv[0]!r}: flags come after the command")
+
+
 def _main(argv: Sequence[str]) -> int:
+    refuse_leading_flags(argv)
     parser = Parser(prog="prefixnas", description="Architecture search for small modules.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("search", help="search, train on, evaluate, export", add_help=False)
@@ -103,11 +130,11 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     }
     out, resume, dry_run = flags.pop("out", None), flags.pop("resume"), flags.pop("dry_run")
     flags.pop("config", None)
-    values = config.resolve(options, [*layers, ("flag", flags)])
-    if stored:
+    values = config.resolve(options, [*layers, (config.FLAG, flags)])
+    if resume:
         config.refuse_change(stored, values, out)
     if dry_run:
-        _check(options, values)
+        _plan(options, values)
         print(config.dump_config(values), end="")
         return 0
     return _search(options, values, out, resume)
@@ -130,7 +157,10 @@ def _options(
                     raise UserError(f"{where}: key {name!r}: expected a name, not {layer[name]!r}")
                 values[name] = layer[name]
         given = layer.get("plugin") or []
-        plugins += [given] if isinstance(given, str) else list(given)
+        given = [given] if isinstance(given, str) else given
+        if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+            raise UserError(f"{where}: key 'plugin': must be a list of texts, not {given!r}")
+        plugins += given
     for plugin in plugins:
         load_plugin(plugin)
     return {
@@ -167,7 +197,7 @@ def _parser(
         if "strategy" not in fixed:
             parser.add_argument("--strategy")
         parser.add_argument("--objective")
-        parser.add_argument("--plugin", nargs="+", default=[])
+        parser.add_argument("--plugin", nargs="*", default=[])
         return parser
     kinds = config.types(options)
     for part, cls in options.items():
@@ -190,7 +220,7 @@ def _add_flag(group: Any, entry: dataclasses.Field[Any], kind: Any) -> None:
             flag, dest=entry.name, action=argparse.BooleanOptionalAction, default=None, help=help
         )
     elif config.is_list(kind):
-        group.add_argument(flag, dest=entry.name, nargs="+", metavar="X", help=help)
+        group.add_argument(flag, dest=entry.name, nargs="*", metavar="X", help=help)
     else:
         allowed = config.literals(kind)
         metavar = "|".join(str(item) for item in allowed if item is not None) or _metavar(kind)
@@ -213,16 +243,31 @@ def _stored(out: Path) -> dict[str, Any]:
     return stored
 
 
-def _check(options: Mapping[str, type[Any]], values: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+@dataclass(frozen=True)
+class _Plan:
+    """Everything cheap of a run."""
+
+    run: RunConfig
+    strategy: Strategy
+    objective: ObjectiveConfig
+    space: SearchSpace
+    budget: Budget
+
+
+def _plan(options: Mapping[str, type[Any]], values: Mapping[str, Any]) -> _Plan:
     """Build everything cheap, so that mistakes show before anything is loaded or written."""
     from prefixnas import config
+    from prefixnas.run import Budget
     from prefixnas.space_yaml import load_space
 
-    run_config = config.make(options["run"], values)
-    strategy = config.make(options["strategy"], values)
+    run_config, strategy, objective = (
+        config.make(options[part], values) for part in ("run", "strategy", "objective")
+    )
     space = load_space(run_config.space)
-    space.settle(run_config.settings)
-    return run_config, strategy, space
+    for_search = round(run_config.steps * run_config.search_fraction)
+    budget = Budget(for_search, run_config.steps - for_search)
+    strategy.check(space, run_config.settings, budget)
+    return _Plan(run_config, strategy, objective, space, budget)
 
 
 def _search(
@@ -234,17 +279,18 @@ def _search(
     from prefixnas.files import write_text
     from prefixnas.progress import open_progress
     from prefixnas.report import write_report
-    from prefixnas.run import Budget, Run
+    from prefixnas.run import Run
     from prefixnas.search import search
+    from prefixnas.supernet import check_operations
     from prefixnas.tables import table
     from prefixnas.training import Recipe
 
-    run_config, strategy, space = _check(options, values)
+    plan = _plan(options, values)
+    run_config, space = plan.run, plan.space
     folder = out or _free_folder(run_config)
     _refuse_used(folder, resume)
-    for_search = round(run_config.steps * run_config.search_fraction)
-    budget = Budget(for_search, run_config.steps - for_search)
-    objective = config.make(options["objective"], values).build(budget.total, run_config.seed)
+    objective = plan.objective.build(plan.budget.total, run_config.seed)
+    check_operations(space, objective.width)
     _make_folder(folder)
     write_text(folder / "config.yaml", config.dump_config(values))
     recipe = config.make(Recipe, values)
@@ -253,14 +299,14 @@ def _search(
             folder,
             space,
             objective,
-            budget,
+            plan.budget,
             run_config.seed,
             settings=run_config.settings,
             checkpoint_every=run_config.checkpoint_every,
             on_event=progress.on_event,
             resume=resume,
         )
-        search(run, strategy, recipe, baseline=run_config.baseline)
+        search(run, plan.strategy, recipe, baseline=run_config.baseline)
     write_report(folder, space)
     Console().print(table(folder))
     print(f"run directory: {folder}")
@@ -278,8 +324,10 @@ def _free_folder(run_config: Any) -> Path:
 
 
 def _refuse_used(folder: Path, resume: bool) -> None:
-    if not resume and folder.is_dir() and any(folder.iterdir()):
+    if not resume and (folder / "config.yaml").is_file():
         raise UserError(f"{folder}: holds a run already; add --resume, or take another --out")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder}: is not empty; take another --out")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, not a folder")
 

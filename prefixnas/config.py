@@ -7,8 +7,11 @@ one flat set of keys, so that a YAML file and the command line say the same thin
 from __future__ import annotations
 
 import dataclasses
+import math
+import operator
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,11 +24,43 @@ from prefixnas.errors import UserError, unknown
 from prefixnas.files import read_yaml
 
 
-def option(default: Any, text: str) -> Any:
-    """Return a dataclass field with a default and a help text for the command line."""
+def option(
+    default: Any,
+    text: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """Return a dataclass field with a default, a help text for the command line, and limits."""
+    limits = {"at least": at_least, "at most": at_most, "above": above, "below": below}
+    metadata = {"help": text, "limits": {k: v for k, v in limits.items() if v is not None}}
     if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+_WITHIN: Mapping[str, Callable[[float, float], bool]] = {
+    "at least": operator.ge,
+    "at most": operator.le,
+    "above": operator.gt,
+    "below": operator.lt,
+}
+
+
+def check_limits(options: Any) -> None:
+    """Check a dataclass of options against the limits of its fields.
+
+    Raises:
+        UserError: Names the first key whose value is outside.
+    """
+    for entry in dataclasses.fields(options):
+        value = getattr(options, entry.name)
+        limits = entry.metadata.get("limits", {})
+        if value is not None and not all(_WITHIN[k](value, v) for k, v in limits.items()):
+            allowed = " and ".join(f"{kind} {limit}" for kind, limit in limits.items())
+            raise UserError(f"key {entry.name!r}: must be {allowed}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -35,24 +70,29 @@ class RunConfig:
     space: str = option("default", "a shipped space or a YAML file")
     strategy: str = option("darts", "how to search")
     objective: str | None = option(None, "the problem; may be left out if only one is installed")
-    steps: int = option(240, "joint training steps: searching and training on, together")
-    search_fraction: float = option(0.5, "share of the steps that go into searching")
-    seed: int = option(0, "seed of everything random")
+    steps: int = option(
+        240, "joint training steps: searching and training on, together", at_least=1
+    )
+    search_fraction: float = option(
+        0.5, "share of the steps that go into searching", at_least=0, below=1
+    )
+    seed: int = option(0, "seed of everything random", at_least=0, below=2**32)
     set: list[str] = option([], "options of choices decided by trial: activation=tanh ...")
-    warmup: int = option(10, "steps in which the learning rate grows from 0")
-    decay: float = option(0.5, "share of the steps, at the end, in which it falls to 0")
-    clip: float = option(1.0, "largest norm of the gradient")
-    eval_every: int = option(0, "steps between looks at the selection split; 0: none")
-    patience: int = option(0, "looks without a better score before training ends; 0: never")
-    checkpoint_every: int = option(50, "steps between checkpoints")
+    warmup: int = option(10, "steps in which the learning rate grows from 0", at_least=0)
+    decay: float = option(
+        0.5, "share of the steps, at the end, in which it falls to 0", at_least=0, at_most=1
+    )
+    clip: float = option(1.0, "largest norm of the gradient", above=0)
+    eval_every: int = option(0, "steps between looks at the selection split; 0: none", at_least=0)
+    patience: int = option(
+        0, "looks without a better score before training ends; 0: never", at_least=0
+    )
+    checkpoint_every: int = option(50, "steps between checkpoints", at_least=1)
     baseline: bool = option(True, "also train without the searched module, at equal steps")
     plugin: list[str] = option([], "modules or .py files that register operations or strategies")
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UserError(f"key 'steps': must be at least 1, not {self.steps}")
-        if not 0 <= self.search_fraction < 1:
-            raise UserError(f"key 'search_fraction': must be in [0, 1), not {self.search_fraction}")
+        check_limits(self)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -65,6 +105,9 @@ class RunConfig:
             pairs[key] = value
         return pairs
 
+
+FLAG = "flag"
+"""Where values come from that were typed as flags, and so are texts."""
 
 Options = Mapping[str, type[Any]]
 """The dataclasses of a run by what they are for: "run", "objective", "strategy"."""
@@ -111,7 +154,7 @@ def resolve(options: Options, layers: Sequence[tuple[str, Mapping[str, Any]]]) -
 
     Args:
         options: The dataclasses.
-        layers: Pairs of where the values come from ("flag", a file) and the values.
+        layers: Pairs of where the values come from (`FLAG`, a file) and the values.
 
     Raises:
         UserError: Unknown key, or a value that its type does not allow.
@@ -122,27 +165,65 @@ def resolve(options: Options, layers: Sequence[tuple[str, Mapping[str, Any]]]) -
         for name, value in layer.items():
             if name not in known:
                 raise unknown("key", name, known, where)
-            values[name] = _convert(value, kinds[name], f"{where}: key {name!r}")
+            place = f"{where}: key {name!r}"
+            if where == FLAG:
+                place = "--" + name.replace("_", "-")
+                if value in ("none", ["none"]) and type(None) in get_args(kinds[name]):
+                    value = None
+            values[name] = _convert(value, kinds[name], place)
     return values
 
 
 def make(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    """Build one of the dataclasses from the resolved values."""
+    """Build one of the dataclasses from the resolved values.
+
+    Raises:
+        UserError: A value outside its limits.
+    """
     names = {entry.name for entry in dataclasses.fields(cls)}
-    return cls(**{name: value for name, value in values.items() if name in names})
+    made = cls(**{name: value for name, value in values.items() if name in names})
+    check_limits(made)
+    return made
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
+    if isinstance(value, str):
+        value = _number(value, kind)
     allowed = literals(kind)
     if allowed and value not in allowed:
         raise unknown("value", value, [str(item) for item in allowed if item is not None], where)
     if is_list(kind) and isinstance(value, str):
         value = [value]
     try:
-        return TypeAdapter(kind).validate_python(value)
+        # Strict, so that 2.5 steps, a rank of true or a model of 3 are mistakes.
+        converted = TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{where}: {first['msg']}, not {first['input']!r}") from error
+        raise UserError(f"{where}: must be {_wanted(first)}, not {first['input']!r}") from error
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise UserError(f"{where}: must be a finite number, not {value!r}")
+    return converted
+
+
+def _number(text: str, kind: Any) -> Any:
+    """Return the number that a text stands for, where a number is wanted.
+
+    Flags are texts, and so is `1e-3` in YAML, which wants a dot in it.
+    """
+    allowed = (kind, *get_args(kind))
+    for number in (int, float):
+        if number in allowed:
+            with suppress(ValueError):
+                return number(text)
+    return {str(item): item for item in literals(kind)}.get(text, text)
+
+
+def _wanted(error: Any) -> str:
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+    kind = error["type"].partition("_")[0]
+    if kind == "literal":
+        return f"one of {error['ctx']['expected']}"
+    return names.get(kind) or {"string": "a text", "list": "a list"}.get(kind, error["msg"])
 
 
 def literals(kind: Any) -> tuple[Any, ...]:

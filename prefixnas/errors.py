@@ -33,4 +33,4 @@ def unknown(kind: str, name: object, options: Iterable[str], where: str = "") ->
     prefix = f"{where}: " if where else ""
     hint = nearest(name, allowed)
     listing = ", ".join(allowed) if allowed else "none"
-    return UserError(f"{prefix}unknown {kind} {name!r}{hint or ':'} (allowed: {listing})")
+    return UserError(f"{prefix}unknown {kind} {name!r}{hint} (allowed: {listing})")

@@ -58,6 +58,7 @@ def search(
         baseline: Also train without a module, if the objective can.
     """
     recipe = recipe or Recipe()
+    strategy.check(run.space, run.settings, run.budget)
     began = time.monotonic()
     objective, budget = run.objective, run.budget
     columns: dict[str, Evaluation | None] = {}

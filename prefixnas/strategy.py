@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prefixnas.architecture import Architecture
 from prefixnas.objective import Evaluation
 from prefixnas.registry import Registry
-from prefixnas.run import Run
+from prefixnas.run import Budget, Run
+from prefixnas.space import SearchSpace
 from prefixnas.training import Recipe
 
 
@@ -31,6 +33,19 @@ class Strategy(ABC):
     Every field is a key of the configuration and a flag of the command line, with the help text
     of `field(metadata={"help": ...})`.
     """
+
+    def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
+        """Refuse what cannot be searched, before anything is loaded, written or trained.
+
+        Args:
+            space: The search space.
+            settings: Options of choices that are set by hand.
+            budget: Steps for searching and for training on.
+
+        Raises:
+            UserError: An option or the space does not fit this strategy.
+        """
+        space.settle(settings)
 
     @abstractmethod
     def search(self, run: Run, recipe: Recipe) -> Found:

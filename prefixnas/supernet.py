@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import torch
@@ -192,6 +193,24 @@ def count_parameters(space: SearchSpace, architecture: Architecture, width: int)
     with torch.device("meta"):
         child = build_child(space, architecture, width)
     return sum(parameter.numel() for parameter in child.parameters() if parameter.requires_grad)
+
+
+def check_operations(space: SearchSpace, width: int) -> None:
+    """Build every candidate of a space once, without memory, to find wrong parameters.
+
+    Raises:
+        UserError: An operation cannot be built with the parameters that the space gives it.
+    """
+
+    def decide(choice: Choice, scope: str, width: int, build: _Build) -> tuple[nn.Module, int]:
+        built = [
+            build(option, option_scope(scope, choice, option), width) for option in choice.options
+        ]
+        return built[0]
+
+    # A user's operation may compute something while it is built, which no meta tensor can.
+    with torch.device("meta"), suppress(NotImplementedError, RuntimeError):
+        _build(space.root, "", width, decide)
 
 
 class Supernet(nn.Module):

@@ -7,6 +7,7 @@ alphas move on batches of the selection split, weights on training batches, in t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +18,8 @@ from prefixnas.architecture import Architecture
 from prefixnas.config import option
 from prefixnas.errors import UserError
 from prefixnas.relaxation import RELAXATIONS
-from prefixnas.run import Run, Stateful
-from prefixnas.space import dropout_under_alpha
+from prefixnas.run import Budget, Run, Stateful
+from prefixnas.space import SearchSpace, dropout_under_alpha
 from prefixnas.strategy import Found, Strategy
 from prefixnas.supernet import Supernet
 from prefixnas.training import Recipe, WeightOptimizer
@@ -30,15 +31,36 @@ class Darts(Strategy):
 
     level: Literal["joint", "bilevel"] = option("joint", "update alphas with the weights, or apart")
     relaxation: str = option("softmax", "from alpha to mixture weights")
-    alpha_learning_rate: float = option(0.03, "learning rate of the alphas (Adam)")
-    alpha_warmup: float = option(0.2, "share of the search in which only weights move")
-    entropy_weight: float = option(0.05, "lambda of eq. 4; grows linearly to this value")
-    prune_below: float = option(0.05, "drop candidates whose probability falls below this")
-    log_every: int = option(5, "steps between two records of the alphas")
+    alpha_learning_rate: float = option(0.03, "learning rate of the alphas (Adam)", above=0)
+    alpha_warmup: float = option(
+        0.2, "share of the search in which only weights move", at_least=0, at_most=1
+    )
+    entropy_weight: float = option(
+        0.05, "lambda of eq. 4; grows linearly to this value", at_least=0
+    )
+    prune_below: float = option(
+        0.05, "drop candidates whose probability falls below this", at_least=0, below=1
+    )
+    log_every: int = option(5, "steps between two records of the alphas", at_least=1)
+
+    @property
+    def _passes(self) -> int:
+        return 2 if self.level == "bilevel" else 1
+
+    def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
+        """Refuse an unknown relaxation, a space without alphas, a budget without a step."""
+        RELAXATIONS.get(self.relaxation, "key 'relaxation'")
+        settled = space.settle(settings)
+        if all(d.decided_by != "alpha" or d.name in settled for d in space.decisions):
+            raise UserError(f"space {space.name!r} leaves no choice to alpha: nothing to search")
+        if budget.search < self._passes:
+            raise UserError(
+                f"{budget.search} search steps are too few; raise steps or search_fraction"
+            )
 
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Move weights and alphas, prune on the way, return the argmax."""
-        passes = 2 if self.level == "bilevel" else 1
+        passes = self._passes
         steps = run.budget.search // passes
         net = Supernet(
             run.space, run.objective.width, RELAXATIONS.get(self.relaxation)(), run.settings

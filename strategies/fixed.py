@@ -6,12 +6,15 @@ The hand-made encoders that a search is compared with are spaces of a single arc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefixnas.architecture import Architecture
 from prefixnas.config import option
-from prefixnas.run import Run
+from prefixnas.errors import UserError
+from prefixnas.run import Budget, Run
+from prefixnas.space import SearchSpace
 from prefixnas.strategy import Found, Strategy
 from prefixnas.supernet import build_child
 from prefixnas.training import Recipe
@@ -23,14 +26,20 @@ class Fixed(Strategy):
 
     arch: str | None = option(None, "architecture.yaml or a run directory; none: first options")
 
+    def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
+        """Refuse an architecture that is not there, or not of the space."""
+        if self.arch is not None and settings:
+            raise UserError("keys 'arch' and 'set': an architecture leaves nothing to set")
+        space.validate(self._architecture(space, settings))
+
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Attach the architecture with fresh weights."""
-        architecture = self._architecture(run)
+        architecture = self._architecture(run.space, run.settings)
         run.reset(build_child(run.space, architecture, run.objective.width))
         return Found(architecture)
 
-    def _architecture(self, run: Run) -> Architecture:
+    def _architecture(self, space: SearchSpace, settings: Mapping[str, str]) -> Architecture:
         if self.arch is None:
-            return run.space.first(run.settings)
+            return space.first(settings)
         path = Path(self.arch)
         return Architecture.load(path / "architecture.yaml" if path.is_dir() else path)

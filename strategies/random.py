@@ -8,12 +8,14 @@ budget, the best on the selection split wins and trains on (Li and Talwalkar, UA
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prefixnas.architecture import Architecture
 from prefixnas.config import option
 from prefixnas.errors import UserError
-from prefixnas.run import Run
+from prefixnas.run import Budget, Run
+from prefixnas.space import SearchSpace
 from prefixnas.strategy import Found, Strategy
 from prefixnas.supernet import build_child
 from prefixnas.training import Best, Recipe, fit
@@ -23,15 +25,19 @@ from prefixnas.training import Best, Recipe, fit
 class RandomSearch(Strategy):
     """A random architecture (one sample), or the best of several after a short training each."""
 
-    samples: int = option(1, "architectures to draw; 1: no search")
+    samples: int = option(1, "architectures to draw; 1: no search", at_least=1)
+
+    def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
+        """Refuse more samples than there are search steps."""
+        super().check(space, settings, budget)
+        if not 1 <= self.samples <= max(1, budget.search):
+            raise UserError(
+                f"key 'samples': must be between 1 and the {budget.search} search steps, "
+                f"not {self.samples}"
+            )
 
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Draw, train each for its share, keep the best with its weights."""
-        if not 1 <= self.samples <= max(1, run.budget.search):
-            raise UserError(
-                f"samples must be between 1 and the {run.budget.search} search steps, "
-                f"not {self.samples}"
-            )
         candidates = self.draw(run)
         if len(candidates) == 1:
             run.reset(build_child(run.space, candidates[0], run.objective.width))
