@@ -1,4 +1,4 @@
-"""Contracts for authors of strategies, relaxations and objectives, and a small objective to try."""
+"""A small complete objective, to try strategies on in milliseconds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ToyObjective:
         self.learning_rate = learning_rate
         self._module: nn.Module | None = None
         self._head = nn.Linear(width, 2)
-        self._batches = 0
+        self._drawn = {"train": 0, "selection": 0}
         generator = torch.Generator().manual_seed(7)
         teacher = torch.randn(width, 2, generator=generator)
         self._data: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -43,7 +43,7 @@ class ToyObjective:
     def reset(self, module: nn.Module | None, seed: int) -> None:
         """Draw a new head; attach `module`."""
         generator = torch.Generator().manual_seed(seed)
-        self._batches = 0
+        self._drawn = {"train": 0, "selection": 0}
         self.replace(module)
         with torch.no_grad():
             bound = self._head.weight.shape[1] ** -0.5
@@ -66,8 +66,9 @@ class ToyObjective:
     def backward(self, split: Split = "train") -> dict[str, float]:
         """Add the gradient of the mean of both tasks' squared errors on the next batch."""
         inputs, targets = self._data[split]
-        rows = torch.arange(8 * self._batches, 8 * (self._batches + 1)) % len(inputs)
-        self._batches += 1
+        start = 8 * self._drawn[split]
+        rows = torch.arange(start, start + 8) % len(inputs)
+        self._drawn[split] += 1
         errors = (self._predict(inputs[rows]) - targets[rows]).square().mean(0)
         errors.mean().backward()  # type: ignore[no-untyped-call]
         return {"first": errors[0].item(), "second": errors[1].item()}
@@ -94,12 +95,12 @@ class ToyObjective:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the head and the place in the data."""
-        return {"head": self._head.state_dict(), "batches": self._batches}
+        return {"head": self._head.state_dict(), "drawn": dict(self._drawn)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
         self._head.load_state_dict(state["head"])
-        self._batches = state["batches"]
+        self._drawn = dict(state["drawn"])
 
     def save(self, folder: Path) -> None:
         """Write the head."""

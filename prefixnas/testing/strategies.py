@@ -1,0 +1,321 @@
+"""The contract of strategies.
+
+    class TestHillClimb(StrategyContract):
+        def strategy(self) -> Strategy:
+            return HillClimb(neighbours=3)
+
+runs one test per promise under pytest, on every shipped space; `check_strategy(HillClimb())` does
+the same as a plain function.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+
+from prefixnas.errors import UserError
+from prefixnas.objective import Objective
+from prefixnas.run import Budget, BudgetExceeded, Run
+from prefixnas.space import SearchSpace
+from prefixnas.strategy import Found, Strategy
+from prefixnas.supernet import build_child
+from prefixnas.testing.probe import Probe
+from prefixnas.testing.promise import BrokenPromise, expect
+from prefixnas.testing.spaces import shipped_spaces
+from prefixnas.testing.toy import ToyObjective
+from prefixnas.testing.trial import Outcome, Trial
+
+
+class StrategyCheck:
+    """The promises of a strategy on one space, one method each.
+
+    Args:
+        strategy: The strategy.
+        space: The space.
+        objective: Makes a fresh objective; importable by name, for the run in another process.
+        imports: Modules that register what the strategy or the space needs.
+        floor: What every alpha's gradient must exceed, on average over the batches.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        space: SearchSpace,
+        objective: Callable[[], Objective] = ToyObjective,
+        imports: Sequence[str] = (),
+        floor: float = 1e-6,
+    ) -> None:
+        self.trial = Trial(strategy, space, objective)
+        self.imports = imports
+        self.floor = floor
+
+    @cached_property
+    def _observed(self) -> tuple[Outcome, dict[str, BrokenPromise]]:
+        """One uninterrupted run, looked at from all sides when its search is over."""
+        broken: dict[str, BrokenPromise] = {}
+
+        def inspect(run: Run, probe: Probe, found: Found) -> None:
+            for look in (_look_at_architecture, _look_at_budget, self._look_at_alphas):
+                try:
+                    look(run, probe, found)
+                except BrokenPromise as error:
+                    broken[error.promise] = error
+
+        try:
+            return replace(self.trial, inspect=inspect).run(), broken
+        except BudgetExceeded as error:
+            raise BrokenPromise("budget", str(error)) from error
+
+    @property
+    def reference(self) -> Outcome:
+        """The outcome of an uninterrupted run."""
+        return self._observed[0]
+
+    def architecture(self) -> None:
+        """What is returned is of the space, builds, runs, and is the module that is attached."""
+        self._raise("architecture")
+
+    def budget(self) -> None:
+        """No more batches are drawn than the budget allows, nor than the run counted."""
+        self._raise("budget")
+        for steps in (1, 5):
+            try:
+                replace(self.trial, budget=Budget(steps, 1), inspect=_look_at_budget).run()
+            except UserError:
+                continue  # a strategy may refuse a budget that is too small for it
+            except BudgetExceeded as error:
+                raise BrokenPromise("budget", str(error)) from error
+
+    def alphas(self) -> None:
+        """Every alpha receives a gradient above the floor, and every decision's alphas move."""
+        self._raise("alphas")
+
+    def same_seed(self) -> None:
+        """The same seed gives the same result, however often it is run in one process."""
+        self._same("same seed", self.trial.run(), "a second run with the same seed differs")
+
+    def other_process(self) -> None:
+        """The same seed gives the same result in another process with other hashes."""
+        hash_seed = 2 if os.environ.get("PYTHONHASHSEED") == "1" else 1
+        outcome = self.trial.run_elsewhere(hash_seed, self.imports)
+        self._same("process", outcome, f"differs in a process with PYTHONHASHSEED={hash_seed}")
+
+    def other_seed(self) -> None:
+        """Another seed gives another run: the strategy has an effect, and follows the seed."""
+        other = replace(self.trial, seed=1).run()
+        differs = bool(self.reference.difference(other))
+        expect(differs, "other seed", "seeds 0 and 1 give the same run")
+
+    def resume(self) -> None:
+        """A run that is killed and resumed several times equals one that is not."""
+        last = len(self.reference.events)
+        kills = sorted({max(1, round(last * part)) for part in (0.1, 0.3, 0.45, 0.6, 0.75, 0.9)})
+        outcome = self.trial.run(kills)
+        self._same("resume", outcome, f"killed after the events {kills} and resumed, it differs")
+
+    def settings(self) -> None:
+        """Options that are set by hand are in the architecture; trial choices and one of alpha."""
+        decisions = self.trial.space.decisions
+        by_alpha = [d for d in decisions if d.decided_by == "alpha" and not d.conditions]
+        set_here = [d for d in decisions if d.decided_by == "trial"]
+        set_here += by_alpha[:1] if len(by_alpha) > 1 else []
+        settings = {decision.name: decision.options[-1] for decision in set_here}
+        chosen = replace(self.trial, settings=settings).run().architecture
+        for name, option in settings.items():
+            expect(
+                chosen.get(name, option) == option,
+                "settings",
+                f"{name!r} was set to {option!r}, the architecture has {chosen.get(name)!r}",
+            )
+
+    def selection(self) -> None:
+        """Nothing is chosen by looking at the validation split."""
+        chosen = replace(self.trial, lie=True).run().architecture
+        expect(
+            chosen == self.reference.architecture,
+            "selection",
+            "the architecture changes with the validation scores; choose on the selection split",
+        )
+
+    def _raise(self, promise: str) -> None:
+        if promise in self._observed[1]:
+            raise self._observed[1][promise]
+
+    def _same(self, promise: str, outcome: Outcome, text: str) -> None:
+        difference = self.reference.difference(outcome)
+        expect(not difference, promise, f"{text}: {difference}")
+
+    def _look_at_alphas(self, run: Run, probe: Probe, found: Found) -> None:
+        for watched in (watched for watched in probe.nets if watched.batches):
+            for index, decision in enumerate(watched.net.decisions):
+                if len(decision.options) == 1:
+                    continue
+                mean = watched.gradients[index] / watched.batches
+                for option, value in zip(decision.options, mean.tolist(), strict=True):
+                    expect(
+                        value > self.floor,
+                        "alphas",
+                        f"option {option!r} of {decision.name!r} receives a gradient of "
+                        f"{value:.1e}, which is not above {self.floor:.1e}",
+                    )
+                moved = watched.net.alphas[index].detach() != watched.start[index]
+                expect(bool(moved.any()), "alphas", f"those of {decision.name!r} never move")
+
+
+def _look_at_budget(run: Run, probe: Probe, found: Found) -> None:
+    drawn, allowed, counted = probe.batches, run.budget.search, run.spent
+    text = f"{drawn} batches were drawn, {allowed} are allowed, {counted} were counted by the run"
+    expect(drawn <= counted <= allowed, "budget", text)
+
+
+def _look_at_architecture(run: Run, probe: Probe, found: Found) -> None:
+    promise, chosen, attached = "architecture", found.architecture, run.module
+    try:
+        run.space.validate(chosen)
+    except UserError as error:
+        raise BrokenPromise(promise, str(error)) from error
+    expect(chosen.space == run.space.name, promise, f"it says that its space is {chosen.space!r}")
+    if attached is None or probe.module is not attached:
+        raise BrokenPromise(promise, "the objective does not hold the module that the run holds")
+    with torch.random.fork_rng(), torch.no_grad():
+        fresh = build_child(run.space, chosen, run.objective.width).eval()
+        inputs = torch.randn(3, run.objective.width)
+        expect(bool(fresh(inputs).isfinite().all()), promise, "its output is not finite")
+        try:
+            fresh.load_state_dict(attached.state_dict())
+        except RuntimeError as error:
+            text = f"the attached module is not of {chosen}: {error}"
+            raise BrokenPromise(promise, text) from error
+        mode = attached.training
+        same = torch.equal(fresh(inputs), attached.eval()(inputs))
+        attached.train(mode)
+    expect(same, promise, f"the attached module computes something else than {chosen}")
+
+
+PROMISES = (
+    "architecture",
+    "budget",
+    "alphas",
+    "same_seed",
+    "other_seed",
+    "resume",
+    "settings",
+    "selection",
+)
+"""The promises that are checked in this process, in order; `other_process` is the last one."""
+
+
+def check_strategy(
+    strategy: Strategy,
+    *,
+    spaces: Sequence[SearchSpace] | None = None,
+    objective: Callable[[], Objective] = ToyObjective,
+    imports: Sequence[str] = (),
+    floor: float = 1e-6,
+    other_process: bool = True,
+) -> None:
+    """Check every promise of a strategy.
+
+    Args:
+        strategy: The strategy.
+        spaces: Where; every shipped space if not given.
+        objective: Makes a fresh objective.
+        imports: Modules that register what the strategy or the spaces need.
+        floor: What every alpha's gradient must exceed.
+        other_process: Also run in another process (on the first space; takes seconds).
+
+    Raises:
+        BrokenPromise: Names the first promise that does not hold.
+    """
+    checks = [
+        StrategyCheck(strategy, space, objective, imports, floor)
+        for space in (shipped_spaces() if spaces is None else spaces)
+    ]
+    for check in checks:
+        for promise in PROMISES:
+            getattr(check, promise)()
+    for check in checks[:1] if other_process else ():
+        check.other_process()
+
+
+class StrategyContract(ABC):
+    """The promises of a strategy as pytest tests; subclass it and say which strategy."""
+
+    imports: ClassVar[Sequence[str]] = ()
+    floor: ClassVar[float] = 1e-6
+    _checks: ClassVar[Sequence[StrategyCheck]]
+
+    @abstractmethod
+    def strategy(self) -> Strategy:
+        """Return the strategy."""
+
+    def objective(self) -> Callable[[], Objective]:
+        """Return what makes a fresh objective."""
+        return ToyObjective
+
+    def spaces(self) -> Sequence[SearchSpace]:
+        """Return the spaces to check on."""
+        return shipped_spaces()
+
+    @classmethod
+    def checks(cls) -> Sequence[StrategyCheck]:
+        """Return a check per space; they share their reference runs between the tests."""
+        known: Sequence[StrategyCheck] | None = cls.__dict__.get("_checks")
+        if known is None:
+            own = cls()
+            known = [
+                StrategyCheck(own.strategy(), space, own.objective(), own.imports, own.floor)
+                for space in own.spaces()
+            ]
+            cls._checks = known
+        return known
+
+    def test_architecture_is_of_the_space_and_attached(self) -> None:
+        """See `StrategyCheck.architecture`."""
+        for check in self.checks():
+            check.architecture()
+
+    def test_budget_is_kept(self) -> None:
+        """See `StrategyCheck.budget`."""
+        for check in self.checks():
+            check.budget()
+
+    def test_every_alpha_learns(self) -> None:
+        """See `StrategyCheck.alphas`."""
+        for check in self.checks():
+            check.alphas()
+
+    def test_same_seed_gives_the_same_run(self) -> None:
+        """See `StrategyCheck.same_seed`."""
+        for check in self.checks():
+            check.same_seed()
+
+    def test_other_seed_gives_another_run(self) -> None:
+        """See `StrategyCheck.other_seed`."""
+        for check in self.checks():
+            check.other_seed()
+
+    def test_resumed_run_equals_an_uninterrupted_one(self) -> None:
+        """See `StrategyCheck.resume`."""
+        for check in self.checks():
+            check.resume()
+
+    def test_settings_are_honoured(self) -> None:
+        """See `StrategyCheck.settings`."""
+        for check in self.checks():
+            check.settings()
+
+    def test_nothing_is_chosen_on_validation_data(self) -> None:
+        """See `StrategyCheck.selection`."""
+        for check in self.checks():
+            check.selection()
+
+    def test_other_process_gives_the_same_run(self) -> None:
+        """See `StrategyCheck.other_process`; on the first space."""
+        self.checks()[0].other_process()
