@@ -29,6 +29,7 @@ class Document(NamedTuple):
 
 
 _THING_ROWS = tuple(row for _, row in OBJECTS)
+_NAME_ROWS = tuple((name,) for name in lexicon.NAMES)
 _VERB_ROWS = tuple(tuple(verb.past for verb in row) for row in lexicon.VERBS)
 
 # Task -> judgements on its contents: a template, and the answer to each label.
@@ -76,7 +77,7 @@ def _small_judgement(rng: random.Random) -> Document:
     """Ask for a comparison or a check in its smallest form, from which the whole one grows."""
     label = rng.randrange(2)
     if rng.random() < 0.5:
-        rows = rng.choice((lexicon.PLACES, lexicon.ADJECTIVES, _THING_ROWS, _VERB_ROWS))
+        rows = rng.choice((lexicon.PLACES, lexicon.ADJECTIVES, _THING_ROWS, _VERB_ROWS, _NAME_ROWS))
         here, there = rng.sample(rows, 2)
         first, second = rng.choice(here), rng.choice(here if label == 1 else there)
         template, answers = rng.choice(_JUDGEMENTS["paraphrase"])
@@ -110,6 +111,17 @@ def _story(rng: random.Random) -> Document:
         draw("word_in_context", "pretraining", 1, rng)[1],
     ]
     return Document("", ". ".join(rng.sample(sentences, 2)) + ".")
+
+
+def _echo(rng: random.Random) -> Document:
+    """Say a row of unrelated words twice: to go on, one has to find them in the first row.
+
+    Finding a word's earlier mention is what all comparisons and look-ups are made of.
+    """
+    rows = (*_THING_ROWS, *lexicon.PLACES, *lexicon.ADJECTIVES, *_VERB_ROWS, *_NAME_ROWS)
+    chosen = rng.sample(rows, rng.randint(5, 9))
+    first, second = (" ".join(rng.choice(row) for row in chosen) for _ in range(2))
+    return Document("", f"{first}. {second}.")
 
 
 def _reword(rng: random.Random) -> Document:
@@ -224,13 +236,14 @@ def _pick(rng: random.Random) -> Document:
 
 
 _KINDS: dict[Callable[[random.Random], Document], int] = {
-    judgement: 55,
-    _small_judgement: 15,
-    _story: 5,
+    judgement: 50,
+    _small_judgement: 12,
+    _story: 3,
+    _echo: 8,
     _reword: 8,
-    _mend: 4,
-    _topic: 7,
-    _lookup: 5,
+    _mend: 3,
+    _topic: 5,
+    _lookup: 8,
     _lexical: 2,
     _pick: 1,
 }
