@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefixnas.cli import Parser, guarded, refuse_leading_flags, search_command
+from prefixnas.cli import Parser, guarded, positive, search_command, split_command
 from prefixnas.errors import UserError, unknown
 
 
@@ -18,7 +18,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    refuse_leading_flags(argv)
     parser = Parser(prog="peml", description="One adapter for many tasks: LoRA and a prefix.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train a known architecture, without search", add_help=False)
@@ -26,8 +25,10 @@ def _main(argv: Sequence[str]) -> int:
     _adapter(evaluate)
     evaluate.add_argument("--tasks", nargs="+", help="task files, folders (default: the run's)")
     evaluate.add_argument("--split", default="validation", help="train, selection or validation")
-    evaluate.add_argument("--eval-limit", type=int, help="most examples of a task")
-    evaluate.add_argument("--max-length", type=int, default=256, help="longest input in tokens")
+    evaluate.add_argument("--eval-limit", type=positive, help="most examples of a task")
+    evaluate.add_argument(
+        "--max-length", type=positive, default=256, help="longest input in tokens"
+    )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     export = commands.add_parser("export", help="write something to deploy")
     _adapter(export)
@@ -36,14 +37,13 @@ def _main(argv: Sequence[str]) -> int:
     generate = commands.add_parser("generate", help="let a trained model write")
     _adapter(generate)
     generate.add_argument("prompt", nargs="*", help="prompts; none: one per line of stdin")
-    generate.add_argument("--max-new-tokens", type=int, default=32)
-    known, rest = parser.parse_known_args(argv)
-    if known.command == "train":
+    generate.add_argument("--max-new-tokens", type=positive, default=32)
+    command, rest = split_command(parser, commands.choices, argv)
+    if command == "train":
         fixed = {"strategy": "fixed", "objective": "language-model"}
-        return search_command(argv[argv.index("train") + 1 :], "peml train", fixed)
-    if rest:
-        commands.choices[known.command].parse_args(argv[argv.index(known.command) + 1 :])
-    return {"evaluate": _evaluate, "export": _export, "generate": _generate}[known.command](known)
+        return search_command(rest, "peml train", fixed)
+    run = {"evaluate": _evaluate, "export": _export, "generate": _generate}[command]
+    return run(commands.choices[command].parse_intermixed_args(rest))
 
 
 def _adapter(parser: argparse.ArgumentParser) -> None:
@@ -100,8 +100,6 @@ def _generate(args: argparse.Namespace) -> int:
     from peml.export import load
     from peml.quiet import quiet_libraries
 
-    if args.max_new_tokens < 1:
-        raise UserError(f"--max-new-tokens must be at least 1, not {args.max_new_tokens}")
     quiet_libraries()
     lm = load(args.adapter)
     if lm.family == "encoder":

@@ -64,6 +64,9 @@ class JointObjective:
         )
         self.collator = Collator(self.lm, max_length=config.max_length)
         self.collator.check(self.tasks)
+        for task in self.tasks:  # prompts that leave no room show now, not in the middle of a run
+            for split in task.splits:
+                self.collator.lengths(task, split)
         self.sites = find_sites(self.lm.model, config.prefix_where)
         self.lora = add_lora(
             self.lm,

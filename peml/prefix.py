@@ -93,13 +93,13 @@ def _select(sites: tuple[Site, ...], where: Sequence[str] | None, what: str) -> 
         return sites
     present = [kind for kind in KINDS if any(site.kind == kind for site in sites)]
     if not where:
-        raise UserError(f"where: empty (allowed: {', '.join(present)})")
+        raise UserError(f"prefix_where: empty (allowed: {', '.join(present)})")
     for kind in where:
         if kind not in KINDS:
-            raise unknown("place for the prefix", kind, present, "where")
+            raise unknown("place for the prefix", kind, present, "prefix_where")
         if kind not in present:
             raise UserError(
-                f"where: {what} has no {kind!r} attention (allowed: {', '.join(present)})"
+                f"prefix_where: {what} has no {kind!r} attention (allowed: {', '.join(present)})"
             )
     return tuple(site for site in sites if site.kind in where)
 

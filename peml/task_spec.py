@@ -67,7 +67,7 @@ class TaskSpec:
 
     def where(self, key: str = "") -> str:
         """Return ``file, line 3, key 'choices'`` as the start of a message."""
-        parts = [str(self.file) if self.file else f"task {self.name or self.source!r}"]
+        parts = [str(self.file or f"task {self.name or self.source or str(self.folder)!r}")]
         if key in self.lines:
             parts.append(f"line {self.lines[key]}")
         if key:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from prefixnas.errors import UserError, unknown
-from prefixnas.files import load_yaml, write_text
+from prefixnas.files import load_yaml, read_text, write_text
 
 
 class Architecture(Mapping[str, str]):
@@ -95,4 +95,4 @@ class Architecture(Mapping[str, str]):
         """
         if not path.is_file():
             raise UserError(f"{path}: no such architecture file")
-        return cls.from_yaml(path.read_text(encoding="utf-8"), str(path))
+        return cls.from_yaml(read_text(path), str(path))

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
@@ -65,38 +65,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(_main, argv)
 
 
-def refuse_leading_flags(argv: Sequence[str]) -> None:
-    """Refuse a flag in front of the command, which would belong to nothing.
+def split_command(
+    parser: Parser, commands: Collection[str], argv: Sequence[str]
+) -> tuple[str, Sequence[str]]:
+    """Return the command and its arguments; without one, print the help if asked for it.
 
     Raises:
-        UserError: Names it.
+        UserError: No command, an unknown one, or a flag in front of it.
     """
+    if argv and argv[0] in commands:
+        return argv[0], argv[1:]
     if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help"):
         raise UserError(f"unknown argument {argv[0]!r}: flags come after the command")
+    parser.parse_args(argv)
+    raise AssertionError("the parser took a command that does not exist")
+
+
+def positive(text: str) -> int:
+    """Parse a flag that is a whole number of at least 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return number
 
 
 def _main(argv: Sequence[str]) -> int:
-    refuse_leading_flags(argv)
     parser = Parser(prog="prefixnas", description="Architecture search for small modules.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("search", help="search, train on, evaluate, export", add_help=False)
     spaces = commands.add_parser("spaces", help="list the spaces, or show one")
     spaces.add_argument("name", nargs="?", help="a space or a YAML file")
-    spaces.add_argument("--width", type=int, default=64, help="width for the parameter counts")
+    spaces.add_argument("--width", type=positive, default=64, help="width for the parameter counts")
     strategies = commands.add_parser("strategies", help="list the strategies, or explain one")
     strategies.add_argument("name", nargs="?")
     show = commands.add_parser("show", help="print what a run found")
     show.add_argument("run", type=Path, help="a run directory")
     report = commands.add_parser("report", help="write a run's plots and report.html")
     report.add_argument("run", type=Path, help="a run directory")
-    known, rest = parser.parse_known_args(argv)
-    if known.command == "search":
-        return search_command(argv[argv.index("search") + 1 :], prog="prefixnas search")
-    if rest:
-        commands.choices[known.command].parse_args(argv[argv.index(known.command) + 1 :])
-    return {"spaces": _spaces, "strategies": _strategies, "show": _show, "report": _report}[
-        known.command
-    ](known)
+    command, rest = split_command(parser, commands.choices, argv)
+    if command == "search":
+        return search_command(rest, prog="prefixnas search")
+    run = {"spaces": _spaces, "strategies": _strategies, "show": _show, "report": _report}[command]
+    return run(commands.choices[command].parse_intermixed_args(rest))
 
 
 # search
@@ -123,7 +136,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         layers.append((str(first.out / "config.yaml"), stored))
     if first.config is not None:
         layers.append((str(first.config), config.read_config(first.config)))
-    options = _options(layers, first)
+    options, objective = _options(layers, first)
     parser = _parser(prog, options, fixed, help=True)
     flags = {
         name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None
@@ -131,6 +144,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     out, resume, dry_run = flags.pop("out", None), flags.pop("resume"), flags.pop("dry_run")
     flags.pop("config", None)
     values = config.resolve(options, [*layers, (config.FLAG, flags)])
+    values["objective"] = objective
     if resume:
         config.refuse_change(stored, values, out)
     if dry_run:
@@ -142,9 +156,10 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
 
 def _options(
     layers: Sequence[tuple[str, Mapping[str, Any]]], flags: argparse.Namespace
-) -> dict[str, type[Any]]:
-    """Find the dataclasses whose fields are this run's keys."""
+) -> tuple[dict[str, type[Any]], str]:
+    """Find the dataclasses whose fields are this run's keys, and the objective's name."""
     from prefixnas.config import RunConfig
+    from prefixnas.objective import OBJECTIVES
     from prefixnas.registry import load_plugin
     from prefixnas.strategy import STRATEGIES
 
@@ -163,24 +178,22 @@ def _options(
         plugins += given
     for plugin in plugins:
         load_plugin(plugin)
-    return {
+    objective = str(values["objective"] or _only_objective())
+    options: dict[str, type[Any]] = {
         "run": RunConfig,
         "strategy": STRATEGIES.get(values["strategy"]),
-        "objective": _objective(values["objective"]),
+        "objective": OBJECTIVES.get(objective),
     }
+    return options, objective
 
 
-def _objective(name: str | None) -> type[Any]:
+def _only_objective() -> str:
     from prefixnas.objective import OBJECTIVES
 
     names = OBJECTIVES.names()
-    if name is None:
-        if len(names) != 1:
-            raise UserError(
-                f"name the problem: --objective ({', '.join(names) or 'none installed'})"
-            )
-        name = names[0]
-    return OBJECTIVES.get(name)
+    if len(names) != 1:
+        raise UserError(f"name the problem: --objective ({', '.join(names) or 'none installed'})")
+    return names[0]
 
 
 def _parser(

@@ -34,7 +34,7 @@ def option(
     below: float | None = None,
 ) -> Any:
     """Return a dataclass field with a default, a help text for the command line, and limits."""
-    limits = {"at least": at_least, "at most": at_most, "above": above, "below": below}
+    limits = {"at least": at_least, "above": above, "at most": at_most, "below": below}
     metadata = {"help": text, "limits": {k: v for k, v in limits.items() if v is not None}}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)

@@ -16,8 +16,9 @@ class UserError(Exception):
 
 def nearest(name: object, options: Iterable[str]) -> str:
     """Return ``": did you mean 'darts'?"`` for the closest option, or an empty string."""
-    close = difflib.get_close_matches(str(name), list(options), n=1, cutoff=0.5)
-    return f": did you mean {close[0]!r}?" if close else ""
+    cores = {option.lstrip("-"): option for option in options}  # all flags look alike in front
+    close = difflib.get_close_matches(str(name).lstrip("-"), cores, n=1)
+    return f": did you mean {cores[close[0]]!r}?" if close else ""
 
 
 def unknown(kind: str, name: object, options: Iterable[str], where: str = "") -> UserError:

@@ -53,12 +53,23 @@ def read_yaml(path: Path) -> Any:
     Raises:
         UserError: The file is missing, unreadable or not YAML.
     """
+    return load_yaml(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file.
+
+    Raises:
+        UserError: The file is missing or unreadable.
+    """
     try:
-        return load_yaml(path.read_text(encoding="utf-8"), str(path))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read: not UTF-8 text") from error
 
 
 def write_text(path: Path, text: str) -> None:
