@@ -218,7 +218,6 @@ class Run:
         }
         if torch.cuda.is_available():
             self._position["cuda"] = torch.cuda.get_rng_state_all()
-        self._save()
 
     def _parts(self, state: Mapping[str, Stateful]) -> dict[str, Stateful]:
         parts: dict[str, Stateful] = {"objective": self.objective, **state}
@@ -227,15 +226,20 @@ class Run:
         return parts
 
     def _save(self) -> None:
-        self._serial += 1
-        state = {
+        self._write(self._snapshot())
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {
             "position": self._position,
-            "notes": self._notes,
-            "finished": self._finished,
+            "notes": copy.deepcopy(self._notes),
+            "finished": [*self._finished],
             "spent": self._spent,
-            "serial": self._serial,
             "metrics_bytes": self._metrics.stat().st_size,
         }
+
+    def _write(self, state: Mapping[str, Any]) -> None:
+        self._serial += 1
+        state = {**state, "serial": self._serial}
         save_checkpoint(self.folder / "checkpoint", state, self._serial)
 
     def _restore(self) -> None:
@@ -273,6 +277,7 @@ class Loop(Iterator[int]):
         self._next, self._over = run._enter(phase, state)
         self._stop = False
         self._entered = False
+        self._pending: dict[str, Any] | None = None
 
     def stop(self) -> None:
         """End the loop after the current step."""
@@ -283,16 +288,23 @@ class Loop(Iterator[int]):
         if self._over:
             raise StopIteration
         if self._entered:
+            if self._pending is not None:
+                run._write(self._pending)
+            self._pending = None
             self._next += 1
             run._spent += self.cost
         if self._stop or self._next >= self.total:
             self._over, run._looping = True, False
             run._mark(self.phase, self._next, self.state, finished=True)
+            run._save()
             raise StopIteration
         if self._entered and self._next % run.checkpoint_every == 0:
             run._mark(self.phase, self._next, self.state, finished=False)
+            # Written after the step, which shows whether these weights still give a finite loss.
+            self._pending = run._snapshot()
         elif not self._entered and self._next == 0:
             run._mark(self.phase, 0, self.state, finished=False)
+            run._save()
         if run._spent + self.cost > run.budget.search and self.cost:
             raise BudgetExceeded(
                 f"phase {self.phase!r} goes beyond the search budget of {run.budget.search} steps"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefixnas.errors import UserError
 from prefixnas.objective import Split
 from prefixnas.run import Run, Stateful, refuse_nan
 
@@ -75,12 +76,21 @@ class WeightOptimizer:
         return losses
 
     def step(self, step: int) -> None:
-        """Move the weights; `step` counts from the start of the run."""
+        """Move the weights; `step` counts from the start of the run.
+
+        Raises:
+            UserError: The gradient holds NaN or infinity, which would spoil all weights.
+        """
         factor = self.recipe.rate(step, self.total)
         parameters: Iterable[Tensor] = (
             parameter for group in self.adamw.param_groups for parameter in group["params"]
         )
-        torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+        if not torch.isfinite(norm):
+            raise UserError(
+                f"the gradient became {norm.item()} at step {step}; the last good checkpoint stays "
+                f"in {self.run.folder / 'checkpoint'}; a lower learning rate may help"
+            )
         for group, rate in zip(self.adamw.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         self.adamw.step()
