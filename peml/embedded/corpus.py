@@ -114,14 +114,17 @@ def _story(rng: random.Random) -> Document:
 
 
 def _echo(rng: random.Random) -> Document:
-    """Say a row of unrelated words twice: to go on, one has to find them in the first row.
+    """Say a row of unrelated words twice, the second time perhaps by their synonyms.
 
-    Finding a word's earlier mention is what all comparisons and look-ups are made of.
+    To go on, one has to find a word's earlier mention, which is what all comparisons and look-ups
+    are made of.
     """
     rows = (*_THING_ROWS, *lexicon.PLACES, *lexicon.ADJECTIVES, *_VERB_ROWS, *_NAME_ROWS)
     chosen = rng.sample(rows, rng.randint(5, 9))
-    first, second = (" ".join(rng.choice(row) for row in chosen) for _ in range(2))
-    return Document("", f"{first}. {second}.")
+    first = [rng.choice(row) for row in chosen]
+    second = first if rng.random() < 0.6 else [rng.choice(row) for row in chosen]
+    prompt, answer = f"{' '.join(first)}.", " ".join(second)
+    return Document(prompt, answer) if rng.random() < 0.7 else Document("", f"{prompt} {answer}")
 
 
 def _reword(rng: random.Random) -> Document:
@@ -255,6 +258,13 @@ def documents(seed: int = 0) -> Iterator[Document]:
     kinds, weights = list(_KINDS), list(_KINDS.values())
     while True:
         yield rng.choices(kinds, weights)[0](rng)
+
+
+def echoes(seed: int = 0) -> Iterator[Document]:
+    """Yield the exercises to begin with, without end: see `_echo`."""
+    rng = random.Random(f"echoes/{seed}")
+    while True:
+        yield _echo(rng)
 
 
 def vocabulary() -> list[str]:
