@@ -136,6 +136,12 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         layers.append((str(first.out / "config.yaml"), stored))
     if first.config is not None:
         layers.append((str(first.config), config.read_config(first.config)))
+    for where, layer in layers:
+        for name, value in fixed.items():
+            if layer.get(name, value) != value:
+                raise UserError(
+                    f"{where}: key {name!r}: {prog} takes {value!r}, not {layer[name]!r}"
+                )
     options, objective = _options(layers, first)
     parser = _parser(prog, options, fixed, help=True)
     flags = {
@@ -251,9 +257,7 @@ def _stored(out: Path) -> dict[str, Any]:
     path = out / "config.yaml"
     if not path.is_file():
         raise UserError(f"{out}: no run to resume (no config.yaml in it)")
-    stored = config.read_config(path)
-    stored.pop(config.VERSIONS, None)
-    return stored
+    return config.read_config(path)
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ def is_list(kind: Any) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a configuration file: a mapping of keys.
+    """Read a configuration file: a mapping of keys; the versions that a run noted are left out.
 
     Raises:
         UserError: Missing, not YAML, or no mapping.
@@ -252,7 +252,7 @@ def read_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(data, dict):
         raise UserError(f"{path}: a configuration is a mapping of keys to values")
-    return {str(key): value for key, value in data.items()}
+    return {str(key): value for key, value in data.items() if key != VERSIONS}
 
 
 VERSIONS = "versions"
