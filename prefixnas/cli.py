@@ -142,7 +142,9 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
                 raise UserError(
                     f"{where}: key {name!r}: {prog} takes {value!r}, not {layer[name]!r}"
                 )
-    options, objective = _options(layers, first)
+    options, names = _options(layers, first)
+    if first.resume:
+        config.refuse_change(stored, names, first.out)
     parser = _parser(prog, options, fixed, help=True)
     flags = {
         name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None
@@ -150,7 +152,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     out, resume, dry_run = flags.pop("out", None), flags.pop("resume"), flags.pop("dry_run")
     flags.pop("config", None)
     values = config.resolve(options, [*layers, (config.FLAG, flags)])
-    values["objective"] = objective
+    values["objective"] = names["objective"]
     if resume:
         config.refuse_change(stored, values, out)
     if dry_run:
@@ -162,8 +164,8 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
 
 def _options(
     layers: Sequence[tuple[str, Mapping[str, Any]]], flags: argparse.Namespace
-) -> tuple[dict[str, type[Any]], str]:
-    """Find the dataclasses whose fields are this run's keys, and the objective's name."""
+) -> tuple[dict[str, type[Any]], dict[str, str]]:
+    """Find the dataclasses whose fields are this run's keys; return also their names."""
     from prefixnas.config import RunConfig
     from prefixnas.objective import OBJECTIVES
     from prefixnas.registry import load_plugin
@@ -184,13 +186,13 @@ def _options(
         plugins += given
     for plugin in plugins:
         load_plugin(plugin)
-    objective = str(values["objective"] or _only_objective())
+    names = {**values, "objective": values["objective"] or _only_objective()}
     options: dict[str, type[Any]] = {
         "run": RunConfig,
-        "strategy": STRATEGIES.get(values["strategy"]),
-        "objective": OBJECTIVES.get(objective),
+        "strategy": STRATEGIES.get(names["strategy"]),
+        "objective": OBJECTIVES.get(names["objective"]),
     }
-    return options, objective
+    return options, names
 
 
 def _only_objective() -> str:

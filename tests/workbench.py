@@ -1,0 +1,64 @@
+"""Tiny models, tasks and runs on the disk, for tests of whole commands."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import tests.peml.tiny as tiny
+
+TASKS = {"mood": (("good", "bad"), ("yes", "no")), "order": (("a", "b"), ("yes", "no", "maybe"))}
+SMALL = ["--steps", "4", "--prefix-length", "3", "--lora-rank", "2", "--batch-size", "4"]
+
+
+def write_model(folder: Path, family: str) -> Path:
+    """Save a tiny `llama`, `t5` or `bert` as a Hugging Face folder."""
+    lm = {"llama": tiny.llama, "t5": tiny.t5, "bert": tiny.bert}[family]()
+    lm.model.float().save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_task(folder: Path, name: str, train: int = 24, validation: int = 6) -> Path:
+    """Write a task whose answer is the second word's."""
+    words, choices = TASKS[name]
+    folder.mkdir(parents=True)
+    rng = random.Random(name)
+    for split, count in (("train", train), ("validation", validation)):
+        records = []
+        for _ in range(count):
+            label = rng.randrange(len(words))
+            text = " ".join([rng.choice(["film", "plot"]), words[label], *rng.choices("abc", k=2)])
+            records.append({"input": text, "choices": choices, "label": label})
+        write_lines(folder / f"{split}.jsonl", records)
+    return folder
+
+
+def write_lines(path: Path, records: Sequence[object]) -> Path:
+    """Write JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Return the name of everything below a folder, with a hash of what it holds."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file()
+        else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def events(run: Path, kind: str | None = None) -> list[dict[str, object]]:
+    """Read a run's events, without the times."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in event.items() if key not in ("time", "seconds")}
+        for event in found
+        if kind is None or event["event"] == kind
+    ]
