@@ -26,7 +26,7 @@ FILES = {
     "no_options_either.yaml": "name: x\nseq: [{choice: {key: a, options: }}]\n",
     "operation.yaml": "name: x\nseq: [{choice: {key: a, options: [rellu, tanh]}}]\n",
     "parameter.yaml": "name: x\nseq: [{choice: {key: a, options: [{dropout: 3}, tanh]}}]\n",
-    "parameter_name.yaml": "name: x\nseq: [{choice: {key: a, options: [{linear: {b: 1}}, tanh]}}]\n",
+    "parameter_name.yaml": "name: x\nseq: [{choice: {key: a, options: [{linear: {b: 1}}]}}]\n",
     "layers.yaml": "name: x\nstack: {layers: 0, cell: [linear]}\n",
     "decided_by.yaml": "name: x\nseq: [{choice: {key: a, options: [tanh], decided_by: hand}}]\n",
     "config_key.yaml": "lerning_rate: 0.1\n",
