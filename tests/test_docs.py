@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,12 @@ import yaml
 
 import peml.cli
 import prefixnas.cli
-from peml.task_spec import make_spec
+from peml.export import FORMATS
+from peml.lora import KINDS as LORA_KINDS
+from peml.metrics import METRICS
+from peml.prefix_init import STARTS
+from peml.sampler import MODES
+from peml.task_spec import KEYS, make_spec
 from peml.tasks import load_task
 from prefixnas import config
 from prefixnas.objective import OBJECTIVES
@@ -208,6 +213,8 @@ def check_yaml(block: Block, place: Path) -> None:
             space_from_yaml(block.text, str(block))
     else:
         make_spec(data)
+        if block.file is not None:
+            load_task(block.file)
 
 
 def check_examples(block: Block, place: Path) -> None:
@@ -352,6 +359,10 @@ def test_every_value_of_a_key_is_documented() -> None:
             assert all(f"`{value}`" in meanings[name] for value in values), name
 
 
+def test_every_key_of_a_task_is_documented() -> None:
+    assert [name for name, _ in table_rows(ROOT / "docs" / "tasks.md", "key")] == list(KEYS)
+
+
 @pytest.mark.parametrize(
     ("page", "names"),
     [
@@ -359,10 +370,13 @@ def test_every_value_of_a_key_is_documented() -> None:
         ("spaces.md", OPS.names),
         ("strategies.md", STRATEGIES.names),
         ("strategies.md", RELAXATIONS.names),
+        ("tasks.md", lambda: METRICS),
+        ("export.md", lambda: list(FORMATS)),
+        ("peml.md", lambda: [*STARTS, *LORA_KINDS, *MODES]),
     ],
 )
 def test_everything_that_is_shipped_is_documented(
-    page: str, names: Callable[[], list[str]]
+    page: str, names: Callable[[], Sequence[str]]
 ) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for name in names():
