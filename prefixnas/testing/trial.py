@@ -213,12 +213,16 @@ class _Watched(Strategy):
 def _events(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     events: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    return [{k: v for k, v in event.items() if k not in CLOCK} for event in events]
+    return [
+        {key: value for key, value in event.items() if key not in CLOCK}
+        for event in events
+        if event["event"] != "start"  # says what was asked for, not what came of it
+    ]
 
 
 def _options(strategy: Strategy) -> dict[str, Any]:
-    fields: Mapping[str, Any] = getattr(strategy, "__dataclass_fields__", {})
-    if not fields and "__init__" in vars(type(strategy)):
+    fields: Mapping[str, Any] | None = getattr(strategy, "__dataclass_fields__", None)
+    if fields is None:
         raise BrokenPromise("options", f"{type(strategy).__name__} is not a dataclass")
     options = {name: getattr(strategy, name) for name in fields}
     try:
