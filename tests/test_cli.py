@@ -257,7 +257,8 @@ def test_a_run_folder_holds_everything(finished: Path) -> None:
     pictures = list((finished / "plots").glob("*.png"))
     assert len(pictures) >= 3
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
-    sources = re.findall(r'(?:src|href)=[\"']?([^\"' >]*)', (finished / "report.html").read_text())
+    page = (finished / "report.html").read_text()
+    sources = re.findall(r"(?:src|href)=['\"]?([^'\" >]*)", page)
     assert sources and all(source.startswith(("data:", "#")) for source in sources)
     kinds = [event["event"] for event in events(finished)]
     assert kinds[0] == "start" and kinds[-1] == "end"
