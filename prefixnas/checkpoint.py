@@ -56,9 +56,9 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         tensors = load_file(folder / data["tensors"])
+        state: dict[str, Any] = _unpack(data["state"], tensors)
     except Exception as error:
         raise UserError(f"{path}: damaged checkpoint: {error}") from error
-    state: dict[str, Any] = _unpack(data["state"], tensors)
     return state
 
 

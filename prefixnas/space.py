@@ -350,9 +350,9 @@ def dropout_under_alpha(space: SearchSpace) -> list[str]:
         return own + tuple(rate for child in children(node) for rate in rates(child))
 
     def visit(node: Node) -> Iterator[str]:
-        if isinstance(node, Choice) and node.decided_by == "alpha":
-            if len({rates(option) for option in node.options}) > 1:
-                yield node.key
+        differ = len({rates(child) for child in children(node)}) > 1
+        if isinstance(node, Choice) and node.decided_by == "alpha" and differ:
+            yield node.key
         for child in children(node):
             yield from visit(child)
 
