@@ -199,6 +199,7 @@ class JointObjective:
         """Restore what `state_dict` returned."""
         self.lora.load_state_dict(state["lora"])
         for split, saved in state["samplers"].items():
+            self._samplers[split] = self._sampler(split, saved["made_for"]["seed"])
             self._samplers[split].load_state_dict(saved)
         if self.heads is not None:
             self.heads.load_state_dict(state["heads"])
