@@ -107,9 +107,7 @@ def test_an_unknown_option_names_the_nearest() -> None:
 
 def test_settings_reach_one_decision_or_all_of_a_key() -> None:
     space = SearchSpace("s", Stack(2, cell("relu", "tanh")))
-    assert space.first() == Architecture(
-        dict.fromkeys(space.settle({"activation": "relu"}), "relu"), "s"
-    )
+    assert set(space.first().values()) == {"relu"}
     assert space.settle({"activation": "tanh"}) == {
         "layer0/activation": "tanh",
         "layer1/activation": "tanh",
@@ -118,7 +116,7 @@ def test_settings_reach_one_decision_or_all_of_a_key() -> None:
     assert space.first({"layer1/activation": "tanh"})["layer1/activation"] == "tanh"
     with pytest.raises(UserError, match="unknown decision 'activaton'"):
         space.settle({"activaton": "tanh"})
-    with pytest.raises(UserError, match="unknown option 'tan'.*'tanh'"):
+    with pytest.raises(UserError, match=r"unknown option 'tan'.*'tanh'"):
         space.settle({"activation": "tan"})
 
 

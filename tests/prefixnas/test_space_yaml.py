@@ -100,7 +100,7 @@ def test_spaces_are_found_by_name_and_by_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         load_space(str(tmp_path / "missing.yaml"))
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="binary.yaml: cannot be read"):
+    with pytest.raises(UserError, match=r"binary.yaml: cannot be read"):
         load_space(str(tmp_path / "binary.yaml"))
 
 
