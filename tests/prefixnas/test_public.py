@@ -1,0 +1,71 @@
+"""The public names, and that importing the packages costs nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import prefixnas
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("package", ["prefixnas", "peml", "prefixnas.errors", "prefixnas.registry"])
+def test_import_loads_nothing_heavy(package: str) -> None:
+    heavy = ("torch", "transformers", "peft", "accelerate", "datasets", "matplotlib", "networkx")
+    code = f"import {package}, sys; print(*[m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("name", prefixnas.__all__)
+def test_every_public_name_is_documented(name: str) -> None:
+    item = getattr(prefixnas, name)
+    assert name in dir(prefixnas)
+    assert item is getattr(prefixnas, name)
+    if not name.startswith("register_"):
+        assert item.__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Serach'"):
+        _ = prefixnas.Serach  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "from prefixnas import search",
+        "from prefixnas.search import SearchResult\nfrom prefixnas import search",
+        "import prefixnas.search\nfrom prefixnas import search",
+        "from prefixnas import search\nimport prefixnas.search\nfrom prefixnas import search",
+    ],
+)
+def test_search_is_the_function_however_it_is_imported(lines: str) -> None:
+    code = f"{lines}\nassert callable(search), search\nimport prefixnas\nprefixnas.search.__code__"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_folder_with_code_is_packaged_and_no_general_name_is() -> None:
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = setup["package-dir"]
+
+    def place(package: str) -> Path:
+        whole = {name: ROOT / folder for name, folder in folders.items()}
+        if package in whole:
+            return whole[package]
+        parent, _, last = package.rpartition(".")
+        return place(parent) / last
+
+    packaged = {place(package).resolve() for package in setup["packages"]}
+    with_code = {
+        path.parent.resolve()
+        for root in ("prefixnas", "peml", "strategies", "search_spaces")
+        for path in (ROOT / root).rglob("__init__.py")
+    }
+    assert packaged == with_code
+    assert {package.partition(".")[0] for package in setup["packages"]} == {"prefixnas", "peml"}
