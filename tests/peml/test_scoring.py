@@ -15,6 +15,7 @@ from transformers import (
 
 from peml.collate import Collator
 from peml.model import LanguageModel
+from peml.prefix import attach, block_shape, find_sites
 from peml.scoring import choice_scores, stems
 from tests.peml import tiny
 
@@ -115,6 +116,25 @@ def test_examples_with_their_own_choices(make: Any) -> None:
     for example, row in zip(examples, scores, strict=True):
         wanted = [sum(naive_score(lm, example.prompt, choice)) for choice in example.choices]
         assert row == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("make", [tiny.llama, gpt2, tiny.t5, bart])
+def test_an_attached_prefix_is_read_once_by_every_choice(make: Any) -> None:
+    lm = make()
+    sites = find_sites(lm.model)
+    kv_heads, head_dim = block_shape(sites)
+    generator = torch.Generator().manual_seed(1)
+    blocks = torch.randn(len(sites), 2, kv_heads, 3, head_dim, generator=generator).double()
+    task = task_of(*MIXED)
+    collator = Collator(lm)
+    handle = attach(lm.model, sites)
+    plain = choice_scores(collator, task, task.splits["train"])
+    with handle.using(blocks):
+        scores = choice_scores(collator, task, task.splits["train"])
+        for prompt, row, without in zip(PROMPTS, scores, plain, strict=True):
+            wanted = [sum(naive_score(lm, prompt, choice)) for choice in MIXED]
+            assert row == pytest.approx(wanted, abs=1e-9)
+            assert max(abs(a - b) for a, b in zip(row, without, strict=True)) > 1e-3
 
 
 def forward_shapes(lm: LanguageModel) -> list[Any]:
