@@ -108,7 +108,8 @@ class JointObjective:
             encoder = PrefixEncoder(
                 config.prefix_length, self.width, None, self.sites, width_out
             ).to(self.lm.device)
-            initialise(encoder, self.lm, config.prefix_start, seed=seed, text=config.prefix_text)
+            start = config.prefix_start or ("zero" if self.lm.family == "encoder" else "text")
+            initialise(encoder, self.lm, start, seed=seed, text=config.prefix_text)
             self.encoder = encoder
             self.replace(module)
 
@@ -137,8 +138,7 @@ class JointObjective:
             own = [self.encoder.embedding, *self.encoder.output.parameters()]
             body = self.encoder.body
             searched = weights_of(body) if body is not None else []
-            rate = config.prefix_learning_rate or config.learning_rate
-            groups.append({"params": [*own, *searched], "lr": rate})
+            groups.append({"params": [*own, *searched], "lr": config.prefix_learning_rate})
         return [{**group, "weight_decay": config.weight_decay} for group in groups]
 
     def backward(self, split: Split = "train") -> dict[str, float]:

@@ -123,14 +123,9 @@ def _read_file(path: Path) -> list[Record]:
     try:
         # A cache of its own, because a shared one would grow with every file ever read.
         with _quiet() as datasets, TemporaryDirectory(ignore_cleanup_errors=True) as cache:
-            dataset = datasets.load_dataset(
-                FORMATS[path.suffix],
-                data_files=str(path),
-                split="train",
-                cache_dir=cache,
-                **options,
-            )
-            return list(dataset)
+            # Not load_dataset, which reports every local file to the hub and waits for it.
+            read = getattr(datasets.Dataset, f"from_{FORMATS[path.suffix]}")
+            return list(read(str(path), cache_dir=cache, **options))
     except Exception as error:
         raise UserError(f"{path}{_json_problem(path) or ': ' + _reason(error)}") from error
 
