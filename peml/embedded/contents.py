@@ -15,8 +15,11 @@ from peml.embedded.grammar import (
     article,
     changed,
     opposite,
+    place_of,
+    quality_of,
     random_event,
     realise,
+    verb_of,
     without,
 )
 from peml.embedded.senses import SENSES
@@ -94,16 +97,18 @@ def entailment(rng: random.Random, label: int) -> Content:
 def paraphrase(rng: random.Random, label: int) -> Content:
     """Return ``(first, second)`` that tell different (0) or the same (1) events.
 
-    Different events differ in one to three of agent, verb, thing, quality and place.
+    Different events mostly differ by an antonym; some, which are harder to tell, by other parts.
     """
-    event = random_event(rng, quality=rng.random() < 0.4, place=rng.random() < 0.6)
+    event = random_event(rng, quality=True, place=rng.random() < 0.6, opposed=True)
     first = realise(rng, event, voice=rng.choice(("active", "fronted")))
     other = event
     if label == 0:
-        parts = ["agent", "verb", "thing"]
-        parts += [part for part in ("quality", "place") if getattr(event, part) is not None]
-        for part in rng.sample(parts, rng.randint(1, 3)):
-            other = changed(rng, other, part)
+        kind = rng.choice(("verb", "verb", "quality", "quality", "parts"))
+        if kind == "parts":
+            for part in rng.sample(("agent", "verb", "thing", "quality"), 2):
+                other = changed(rng, other, part)
+        else:
+            other = opposite(event, kind)
     second = first
     while second == first:
         second = realise(rng, other, voice=rng.choice(("active", "passive", "fronted")))
@@ -167,27 +172,32 @@ def _tell(rng: random.Random, context: str) -> str:
     return f"{sentence} {rng.choice(lexicon.TIMES)}" if rng.random() < 0.5 else sentence
 
 
+def event_question(rng: random.Random, label: int) -> Content:
+    """Return ``(sentence, question)``, the question's answer being false (0) or true (1).
+
+    It asks what was done, of what quality the thing was, or, which is harder to tell, where.
+    """
+    event = random_event(rng, quality=True, place=True, opposed=True)
+    kind = rng.choice(("verb", "verb", "quality", "quality", "place"))
+    asked = event
+    if label == 0:
+        asked = changed(rng, event, kind) if kind == "place" else opposite(event, kind)
+    thing = rng.choice(OBJECTS[event.thing][1])
+    if kind == "verb":
+        question = f"did {event.agent} {verb_of(rng, asked).base} the {thing}"
+    elif kind == "quality":
+        question = f"was the {thing} {quality_of(rng, asked)}"
+    else:
+        question = f"was {event.agent} in the {place_of(rng, asked)}"
+    return realise(rng, event), question
+
+
 def boolean(rng: random.Random, label: int) -> Content:
     """Return ``(passage, question)`` whose answer is false (0) or true (1).
 
-    A false question asks for the place or thing of the other fact, or for one of neither fact.
+    The passage tells an event, which the question is about, and an opinion on something else.
     """
-    names = rng.sample(lexicon.NAMES, 2)
-    things = [row for _, row in rng.sample(OBJECTS, 3)]
-    places = rng.sample(lexicon.PLACES, 3)
-    facts = [
-        f"{name} {rng.choice(('took', 'brought'))} the {rng.choice(thing)} to the"
-        f" {rng.choice(place)}"
-        for name, thing, place in zip(names, things[:2], places[:2], strict=True)
-    ]
-    asked = rng.randrange(2)
-    other = asked if label == 1 else rng.choice((1 - asked, 2))
-    name, thing = names[asked], rng.choice(things[asked])
-    kind = rng.choice(("thing in place", "name at place", "name has thing"))
-    if kind == "thing in place":
-        question = f"is the {thing} in the {rng.choice(places[other])}"
-    elif kind == "name at place":
-        question = f"did {name} go to the {rng.choice(places[other])}"
-    else:
-        question = f"did {name} take the {rng.choice(things[other])}"
-    return ". ".join(facts), question
+    sentence, question = event_question(rng, label)
+    sentences = [sentence, _opinion(rng, rng.random() < 0.5)]
+    rng.shuffle(sentences)
+    return ". ".join(sentences), question

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from peml.embedded import lexicon
-from peml.embedded.contents import acceptability, plural
-from peml.embedded.grammar import OBJECTS, Event, random_event, realise
+from peml.embedded.contents import acceptability, event_question, plural
+from peml.embedded.grammar import OBJECTS, Event, place_of, random_event, realise, verb_of
 from peml.embedded.senses import SENSES, TOPICS
 from peml.embedded.suite import FORMS, TASKS, draw, part_of
 
@@ -28,9 +28,9 @@ class Document(NamedTuple):
     answer: str
 
 
-_THING_ROWS = tuple(row for _, row in OBJECTS)
-_NAME_ROWS = tuple((name,) for name in lexicon.NAMES)
-_VERB_ROWS = tuple(tuple(verb.past for verb in row) for row in lexicon.VERBS)
+_OPPOSED_PAST = tuple(
+    tuple(verb.past for verb in row) for row in lexicon.VERBS[: lexicon.OPPOSED_VERBS]
+)
 
 # Task -> judgements on its contents: a template, and the answer to each label.
 _JUDGEMENTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
@@ -77,23 +77,13 @@ def _small_judgement(rng: random.Random) -> Document:
     """Ask for a comparison or a check in its smallest form, from which the whole one grows."""
     label = rng.randrange(2)
     if rng.random() < 0.5:
-        rows = rng.choice((lexicon.PLACES, lexicon.ADJECTIVES, _THING_ROWS, _VERB_ROWS, _NAME_ROWS))
-        here, there = rng.sample(rows, 2)
-        first, second = rng.choice(here), rng.choice(here if label == 1 else there)
+        rows = rng.choice((lexicon.ADJECTIVES[: lexicon.OPPOSED_ADJECTIVES], _OPPOSED_PAST))
+        index = rng.randrange(len(rows))
+        words = rng.choice(rows[index]), rng.choice(rows[index if label == 1 else index ^ 1])
         template, answers = rng.choice(_JUDGEMENTS["paraphrase"])
-        return Document(template.format(first, second), answers[label])
-    passage, question = draw("boolean", "pretraining", label, rng)
-    words = question.split()
-    # The fact that the question is about: "is the drum in ...", "did ada go to ...".
-    subject = words[2] if words[0] == "is" else words[1]
-    told = next(fact for fact in passage.split(". ") if subject in _synonymous(fact))
+        return Document(template.format(*words), answers[label])
     template, answers = rng.choice(_JUDGEMENTS["boolean"])
-    return Document(template.format(told, question), answers[label])
-
-
-def _synonymous(sentence: str) -> set[str]:
-    words = set(sentence.split())
-    return words.union(*(row for row in _THING_ROWS if words & set(row)))
+    return Document(template.format(*event_question(rng, label)), answers[label])
 
 
 def _event(rng: random.Random) -> Event:
@@ -111,20 +101,6 @@ def _story(rng: random.Random) -> Document:
         draw("word_in_context", "pretraining", 1, rng)[1],
     ]
     return Document("", ". ".join(rng.sample(sentences, 2)) + ".")
-
-
-def _echo(rng: random.Random) -> Document:
-    """Say a row of unrelated words twice, the second time perhaps by their synonyms.
-
-    To go on, one has to find a word's earlier mention, which is what all comparisons and look-ups
-    are made of.
-    """
-    rows = (*_THING_ROWS, *lexicon.PLACES, *lexicon.ADJECTIVES, *_VERB_ROWS, *_NAME_ROWS)
-    chosen = rng.sample(rows, rng.randint(5, 9))
-    first = [rng.choice(row) for row in chosen]
-    second = first if rng.random() < 0.6 else [rng.choice(row) for row in chosen]
-    prompt, answer = f"{' '.join(first)}.", " ".join(second)
-    return Document(prompt, answer) if rng.random() < 0.7 else Document("", f"{prompt} {answer}")
 
 
 def _reword(rng: random.Random) -> Document:
@@ -173,24 +149,17 @@ def _skeleton(sentence: str) -> str:
 
 
 def _lookup(rng: random.Random) -> Document:
-    passage = draw("boolean", "pretraining", rng.randrange(2), rng)[0]
-    words = rng.choice(passage.split(". ")).split()
-    name, thing, place = words[0], words[3], words[-1]
-    thing = rng.choice(_synonyms(thing))
+    event = random_event(rng, quality=rng.random() < 0.5, place=True)
+    told = realise(rng, event, voice=rng.choice(("active", "passive", "fronted")))
+    verb = verb_of(rng, event)
+    thing = rng.choice(OBJECTS[event.thing][1])
     return rng.choice(
         (
-            Document(f"{passage}. where is the {thing}?", place),
-            Document(f"{passage}. who took the {thing}?", name),
-            Document(f"{passage}. where did {name} go?", place),
-            Document(f"{passage}. what did {name} take?", words[3]),
-            Document(f"{passage}. who went to the {rng.choice(_synonyms(place))}?", name),
+            Document(f"{told}. where was {event.agent}?", place_of(rng, event)),
+            Document(f"{told}. who {verb.past} the {thing}?", event.agent),
+            Document(f"{told}. what did {event.agent} {verb.base}?", thing),
         )
     )
-
-
-def _synonyms(word: str) -> tuple[str, ...]:
-    rows = [*lexicon.PLACES, *_THING_ROWS]
-    return next(row for row in rows if word in row)
 
 
 def _lexical(rng: random.Random) -> Document:
@@ -216,7 +185,7 @@ def _lexical(rng: random.Random) -> Document:
         pair = rng.sample(rng.choice([row for row in lexicon.VERBS if len(row) > 1]), 2)
         form = rng.randrange(4)
         return Document(f"another word for {pair[0][form]}:", pair[1][form])
-    rows = [*lexicon.ADJECTIVES, *lexicon.PLACES, *_THING_ROWS]
+    rows = [*lexicon.ADJECTIVES, *lexicon.PLACES, *(row for _, row in OBJECTS)]
     words = rng.sample(rng.choice([row for row in rows if len(row) > 1]), 2)
     return Document(f"another word for {words[0]}:", words[1])
 
@@ -239,14 +208,13 @@ def _pick(rng: random.Random) -> Document:
 
 
 _KINDS: dict[Callable[[random.Random], Document], int] = {
-    judgement: 50,
-    _small_judgement: 12,
-    _story: 3,
-    _echo: 8,
+    judgement: 55,
+    _small_judgement: 15,
+    _story: 5,
     _reword: 8,
-    _mend: 3,
-    _topic: 5,
-    _lookup: 8,
+    _mend: 4,
+    _topic: 7,
+    _lookup: 5,
     _lexical: 2,
     _pick: 1,
 }
@@ -258,13 +226,6 @@ def documents(seed: int = 0) -> Iterator[Document]:
     kinds, weights = list(_KINDS), list(_KINDS.values())
     while True:
         yield rng.choices(kinds, weights)[0](rng)
-
-
-def echoes(seed: int = 0) -> Iterator[Document]:
-    """Yield the exercises to begin with, without end: see `_echo`."""
-    rng = random.Random(f"echoes/{seed}")
-    while True:
-        yield _echo(rng)
 
 
 def vocabulary() -> list[str]:

@@ -62,14 +62,26 @@ def thing_phrase(rng: random.Random, event: Event, *, category: bool = False) ->
     if category:
         return f"{article(kind)} {kind}"
     noun = rng.choice(names)
-    if event.quality is None:
-        return f"the {noun}"
-    return f"the {rng.choice(lexicon.ADJECTIVES[event.quality])} {noun}"
+    return f"the {noun}" if event.quality is None else f"the {quality_of(rng, event)} {noun}"
 
 
 def verb_of(rng: random.Random, event: Event) -> Verb:
     """Return one of the synonyms that express the event's verb."""
     return rng.choice(lexicon.VERBS[event.verb])
+
+
+def quality_of(rng: random.Random, event: Event) -> str:
+    """Return one of the adjectives that express the quality of the event's thing."""
+    if event.quality is None:
+        raise ValueError("this event leaves its thing's quality open")
+    return rng.choice(lexicon.ADJECTIVES[event.quality])
+
+
+def place_of(rng: random.Random, event: Event) -> str:
+    """Return one of the nouns that name the event's place."""
+    if event.place is None:
+        raise ValueError("this event leaves its place open")
+    return rng.choice(lexicon.PLACES[event.place])
 
 
 def realise(
@@ -93,7 +105,7 @@ def realise(
     """
     verb = verb_of(rng, event)
     thing = thing_phrase(rng, event, category=category)
-    place = "" if event.place is None else f"in the {rng.choice(lexicon.PLACES[event.place])}"
+    place = "" if event.place is None else f"in the {place_of(rng, event)}"
     agent = "someone" if someone else event.agent
     if voice == "passive":
         core = f"{thing} {'was not' if negated else 'was'} {verb.participle} by {agent}"
