@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from peml.model import LanguageModel
     from peml.tasks import Example, Task
 
+T = TypeVar("T", int, float)
 IGNORED = -100
+END_WEIGHT = 0.125
+"""Weight of the end token behind a choice, against 1 for each token of the choice itself."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,20 @@ class Batch:
         labels: Answer tokens `[b, a]`, `IGNORED` where a row's answer is shorter (in front for
             decoders, behind for encoder-decoders); for encoders the label `[b]`, an index
             (int64) or a number (float32).
+        weights: What each of the `labels` weighs in its row's loss `[b, a]`; None for encoders.
     """
 
     task: str
     kind: Kind
     inputs: dict[str, Tensor]
     labels: Tensor
+    weights: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
-        return replace(self, inputs=inputs, labels=self.labels.to(device))
+        weights = self.weights.to(device) if self.weights is not None else None
+        return replace(self, inputs=inputs, labels=self.labels.to(device), weights=weights)
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -89,10 +95,10 @@ class Encoded:
 class Collator:
     """Makes model inputs of a task's examples; every example is tokenised once.
 
-    Answers are tokenised apart from prompts (see `TextTokenizer`). An end token closes the answers
-    of generation and regression tasks; answers of choice tasks have none, because they are scored,
-    not generated, and the end token would take half of the loss of a one-word answer. The
-    exception: where one choice is the beginning of another, all choices of the example are closed.
+    Answers are tokenised apart from prompts (see `TextTokenizer`). An end token closes every
+    answer, so that a model learns where to stop. Choices are scored without it, and in their loss
+    it weighs `END_WEIGHT`, or it would take half of the loss of a one-word answer. The exception:
+    where one choice is the beginning of another, the end token is part of all of them.
 
     Args:
         lm: The language model.
@@ -140,7 +146,8 @@ class Collator:
         if self.lm.family == "encoder":
             return ()
         if task.kind == "choice":
-            return self.choices(example)[int(example.label)]
+            choice = self.choices(example)[int(example.label)]
+            return choice if self._closed(choice) else choice + self.text.end
         return self.text.answer(example.answer) + self.text.end
 
     def choices(self, example: Example) -> tuple[Ids, ...]:
@@ -151,6 +158,18 @@ class Collator:
             end = self.text.end if nested else ()
             self._choices[example.choices] = tuple(choice + end for choice in ids)
         return self._choices[example.choices]
+
+    def _closed(self, choice: Ids) -> bool:
+        """Tell whether the end token is part of a choice."""
+        return bool(self.text.end) and choice[-1:] == self.text.end
+
+    def _weights(self, task: Task, example: Example) -> tuple[float, ...]:
+        """Return what each token of the example's answer weighs in its loss."""
+        answer = self.encode(task, example).answer
+        if task.kind != "choice" or not self.text.end:
+            return (1.0,) * len(answer)
+        last = 1.0 if self._closed(self.choices(example)[int(example.label)]) else END_WEIGHT
+        return (*(1.0,) * (len(answer) - 1), last)
 
     def longest_answer(self, task: Task) -> int:
         """Return the most tokens that an answer of the task's training split takes."""
@@ -175,12 +194,15 @@ class Collator:
             labels = torch.tensor([example.label for example in examples], dtype=dtype)
             return Batch(task.name, task.kind, self.pad_right([row.prompt for row in rows]), labels)
         answers = [row.answer for row in rows]
-        if self.lm.family == "decoder":
+        left = self.lm.family == "decoder"
+        if left:
             inputs = self.pad_left([row.prompt + row.answer[:-1] for row in rows])
-            return Batch(task.name, task.kind, inputs, _stack(answers, IGNORED, left=True))
-        inputs = self.pad_right([row.prompt for row in rows])
-        inputs["decoder_input_ids"] = self.decoder_inputs(answers)
-        return Batch(task.name, task.kind, inputs, _stack(answers, IGNORED, left=False))
+        else:
+            inputs = self.pad_right([row.prompt for row in rows])
+            inputs["decoder_input_ids"] = self.decoder_inputs(answers)
+        labels = _stack(answers, IGNORED, left=left)
+        weights = _stack([self._weights(task, example) for example in examples], 0.0, left=left)
+        return Batch(task.name, task.kind, inputs, labels, weights)
 
     def prompts(self, task: Task, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Return model inputs of the prompts alone, for scoring and generation."""
@@ -226,10 +248,10 @@ def _window(lm: LanguageModel, text: TextTokenizer) -> int | None:
     return min(sizes, default=None)
 
 
-def _stack(rows: Sequence[Ids], fill: int, *, left: bool) -> Tensor:
+def _stack(rows: Sequence[tuple[T, ...]], fill: T, *, left: bool) -> Tensor:
     width = max(len(row) for row in rows)
     padded = [
         (fill,) * (width - len(row)) + row if left else row + (fill,) * (width - len(row))
         for row in rows
     ]
-    return torch.tensor(padded, dtype=torch.int64)
+    return torch.tensor(padded)

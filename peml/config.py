@@ -21,7 +21,9 @@ class LanguageModelConfig:
     prefix_width: int | None = option(
         None, "encoder width; none: the model's hidden size", at_least=1
     )
-    prefix_start: Literal["random", "zero", "text"] = option("text", "where the prefix starts")
+    prefix_start: Literal["random", "zero", "text"] | None = option(
+        None, "where the prefix starts; none: text, or zero for encoder-only models"
+    )
     prefix_text: str | None = option(None, "text to start from; none: a short instruction")
     prefix_where: list[Literal["encoder", "decoder", "cross"]] | None = option(
         None, "kinds of attention that read it; none: all"
@@ -33,7 +35,7 @@ class LanguageModelConfig:
     lora_targets: list[str] | None = option(None, "modules; none: attention projections")
     learning_rate: float = option(2e-3, "of LoRA", above=0)
     head_learning_rate: float = option(1e-2, "of encoder-only models' heads", above=0)
-    prefix_learning_rate: float | None = option(None, "of the prefix; none: as LoRA's", above=0)
+    prefix_learning_rate: float = option(3e-4, "of the prefix and its encoder", above=0)
     weight_decay: float = option(0.01, "AdamW's, on all trained weights", at_least=0)
     sampling: Literal["gamma", "round-robin", "temperature"] = option("gamma", "joint batches")
     gamma: float = option(

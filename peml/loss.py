@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def answer_loss(lm: LanguageModel, batch: Batch, heads: TaskHeads | None = None) -> Tensor:
     """Return the mean over examples of each example's loss, a scalar.
 
-    Language models: the mean cross-entropy of an example's answer tokens; the head runs on answer
-    positions alone. So an example counts the same whatever its answer's length, unlike in the
+    Language models: the mean cross-entropy of an example's answer tokens (the end token behind a
+    choice weighs little, see `Collator`); the head runs on answer positions alone. So an example counts the same whatever its answer's length, unlike in the
     stock loss, which averages over all tokens of the batch; the two are equal where the answers
     are equally long. Encoder-only models: cross-entropy, or the squared error in units of the
     training labels' variance.
@@ -41,21 +41,23 @@ def answer_loss(lm: LanguageModel, batch: Batch, heads: TaskHeads | None = None)
         logits = last_logits(lm.model, batch.inputs, batch.labels.shape[1])
     else:
         logits = lm.model(**batch.inputs, use_cache=False).logits
-    return mean_answer_loss(logits, batch.labels)
+    assert batch.weights is not None
+    return mean_answer_loss(logits, batch.labels, batch.weights)
 
 
-def mean_answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean over rows of the mean cross-entropy over a row's labels.
+def mean_answer_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean over rows of the weighted cross-entropy over a row's labels.
 
     Args:
         logits: `[b, a, vocabulary]`; half precision is raised to float32.
         labels: `[b, a]`, `IGNORED` where there is none.
+        weights: `[b, a]`. A row's sum is divided by the number of its labels of full weight.
     """
     losses = F.cross_entropy(
         _raised(logits).transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
     )
-    counts = (labels != IGNORED).sum(dim=1)
-    return (losses.sum(dim=1) / counts.clamp(min=1)).mean()
+    counts = (weights == 1).sum(dim=1).clamp(min=1)
+    return ((losses * weights.to(losses.dtype)).sum(dim=1) / counts).mean()
 
 
 def _head_loss(lm: LanguageModel, batch: Batch, heads: TaskHeads) -> Tensor:

@@ -210,8 +210,14 @@ class JointObjective:
         """Write the adapter: LoRA, the materialised prefix, heads."""
         blocks = self.encoder.materialise() if self.encoder is not None else None
         tasks = [
-            {"name": t.name, "kind": t.kind, "choices": list(t.choices), "source": source}
-            for t, source in zip(self.tasks, self._sources(), strict=True)
+            {
+                "name": task.name,
+                "kind": task.kind,
+                "choices": list(task.choices),
+                "source": source,
+                "max_length": self.collator.max_length,
+            }
+            for task, source in zip(self.tasks, self._sources(), strict=True)
         ]
         save_adapter(
             folder,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from peml.collate import IGNORED, Collator
+from peml.collate import END_WEIGHT, IGNORED, Collator
 from prefixnas.errors import UserError
 from tests.peml import tiny
 
@@ -24,17 +24,27 @@ PAD, END = ids("<pad> </s>")
 def test_decoder_rows_end_with_the_answer_less_its_last_token() -> None:
     batch = Collator(tiny.llama()).batch(CHOICE, CHOICE.splits["train"])
     assert batch.inputs["input_ids"].tolist() == [
-        ids("a b c very"),
-        [PAD, PAD, PAD, *ids("d")],
-        [PAD, PAD, *ids("e f")],
+        ids("a b c very good"),
+        [PAD, PAD, PAD, *ids("d bad")],
+        [PAD, PAD, *ids("e f bad")],
     ]
-    assert batch.inputs["attention_mask"].tolist() == [[1, 1, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1]]
-    assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 3], [0, 0, 0, 0], [0, 0, 0, 1]]
+    assert batch.inputs["attention_mask"].tolist() == [
+        [1, 1, 1, 1, 1],
+        [0, 0, 0, 1, 1],
+        [0, 0, 1, 1, 1],
+    ]
+    assert batch.inputs["position_ids"].tolist() == [
+        [0, 1, 2, 3, 4],
+        [0, 0, 0, 0, 1],
+        [0, 0, 0, 1, 2],
+    ]
     assert batch.labels.tolist() == [
-        ids("very good"),
-        [IGNORED, *ids("bad")],
-        [IGNORED, *ids("bad")],
+        [*ids("very good"), END],
+        [IGNORED, *ids("bad"), END],
+        [IGNORED, *ids("bad"), END],
     ]
+    assert batch.weights is not None
+    assert batch.weights.tolist() == [[1, 1, END_WEIGHT], [0, 1, END_WEIGHT], [0, 1, END_WEIGHT]]
     assert len(batch) == 3
 
 
@@ -64,11 +74,15 @@ def test_encoder_decoder_inputs() -> None:
         [*ids("e f"), PAD],
     ]
     assert batch.inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
-    assert batch.inputs["decoder_input_ids"].tolist() == [[0, *ids("very")], [0, PAD], [0, PAD]]
+    assert batch.inputs["decoder_input_ids"].tolist() == [
+        [0, *ids("very good")],
+        [0, *ids("bad"), PAD],
+        [0, *ids("bad"), PAD],
+    ]
     assert batch.labels.tolist() == [
-        ids("very good"),
-        [*ids("bad"), IGNORED],
-        [*ids("bad"), IGNORED],
+        [*ids("very good"), END],
+        [*ids("bad"), END, IGNORED],
+        [*ids("bad"), END, IGNORED],
     ]
 
 
@@ -101,7 +115,7 @@ def test_long_prompts_lose_their_beginning_and_are_counted() -> None:
     collator = Collator(tiny.llama(), max_length=10)
     for _ in range(2):
         batch = collator.batch(task, task.splits["train"])
-    assert batch.inputs["input_ids"].tolist()[0] == ids("a a a a a a e f very")
+    assert batch.inputs["input_ids"].tolist()[0] == ids("a a a a a e f very good")
     assert collator.truncation.seen == {"long": 2}
     assert collator.truncation.cut == {"long": 1}
     assert collator.truncation.messages() == [
@@ -150,7 +164,7 @@ def test_no_room_for_a_prompt() -> None:
 
 
 def test_lengths_count_prompt_and_answer() -> None:
-    assert Collator(tiny.llama()).lengths(CHOICE) == [5, 2, 3]
+    assert Collator(tiny.llama()).lengths(CHOICE) == [6, 3, 4]
     assert Collator(tiny.bert()).lengths(CHOICE, "validation") == [3, 1, 2]
 
 
