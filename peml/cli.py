@@ -26,9 +26,7 @@ def _main(argv: Sequence[str]) -> int:
     evaluate.add_argument("--tasks", nargs="+", help="task files, folders (default: the run's)")
     evaluate.add_argument("--split", default="validation", help="train, selection or validation")
     evaluate.add_argument("--eval-limit", type=positive, help="most examples of a task")
-    evaluate.add_argument(
-        "--max-length", type=positive, default=256, help="longest input in tokens"
-    )
+    evaluate.add_argument("--max-length", type=positive, help="tokens (default: the run's)")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     export = commands.add_parser("export", help="write something to deploy")
     _adapter(export)
@@ -64,14 +62,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.split not in SPLITS:
         raise unknown("split", args.split, SPLITS)
     quiet_libraries()
-    sources = args.tasks or [task["source"] for task in read_manifest(args.adapter).tasks]
+    trained = read_manifest(args.adapter).tasks
+    sources = args.tasks or [task["source"] for task in trained]
     tasks = load_tasks(sources, eval_limit=args.eval_limit)
     lm = load(args.adapter)
     if lm.heads is not None and (
         strange := [t.name for t in tasks if t.name not in lm.heads.outputs]
     ):
         raise unknown("task", strange[0], lm.heads.outputs, f"{args.adapter}: heads")
-    collator = Collator(lm, max_length=args.max_length)
+    longest = args.max_length or next((task.get("max_length") for task in trained), None)
+    collator = Collator(lm, max_length=longest)
     scores = evaluate(lm, tasks, args.split, heads=lm.heads, collator=collator)
     for message in collator.truncation.messages():
         print(f"warning: {message}", file=sys.stderr)
