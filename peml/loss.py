@@ -20,10 +20,11 @@ def answer_loss(lm: LanguageModel, batch: Batch, heads: TaskHeads | None = None)
     """Return the mean over examples of each example's loss, a scalar.
 
     Language models: the mean cross-entropy of an example's answer tokens (the end token behind a
-    choice weighs little, see `Collator`); the head runs on answer positions alone. So an example counts the same whatever its answer's length, unlike in the
-    stock loss, which averages over all tokens of the batch; the two are equal where the answers
-    are equally long. Encoder-only models: cross-entropy, or the squared error in units of the
-    training labels' variance.
+    choice weighs little, see `Collator`); the head runs on answer positions alone. So an example
+    counts the same whatever its answer's length, unlike in the stock loss, which averages over all
+    tokens of the batch; the two are equal where the answers are equally long and weigh the same.
+    Encoder-only models: cross-entropy, or the squared error in units of the training labels'
+    variance.
 
     Args:
         lm: The language model.
