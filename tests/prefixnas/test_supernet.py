@@ -191,7 +191,12 @@ def test_an_alpha_choice_that_is_set_is_not_mixed() -> None:
     net = Supernet(activations(2), 3, settings={"layer0/f": "tanh"})
     assert [decision.name for decision in net.decisions] == ["layer1/f"]
     assert net.architecture()["layer0/f"] == "tanh"
-    assert net.child()(torch.ones(1, 3)).shape == (1, 3)
+    hidden = torch.randn(2, 3)
+    first = net.get_submodule("root.parts.0.parts.0")(hidden).tanh()
+    set_alpha(net, 0, [0.0, 90.0, 0.0])
+    by_hand = net.get_submodule("root.parts.1.parts.0")(first).tanh()
+    torch.testing.assert_close(net(hidden), by_hand)
+    torch.testing.assert_close(net.child()(hidden), by_hand)
 
 
 def test_choices_inside_an_option_that_was_not_taken_have_no_alpha() -> None:
