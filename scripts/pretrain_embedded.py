@@ -32,18 +32,20 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from peml.embedded.corpus import Document, documents, judgement, vocabulary
+from peml.embedded.corpus import Document, comparisons, documents, judgement, vocabulary
 from peml.embedded.suite import TASKS
 
 PAD, EOS, UNK, BOS = "<pad>", "</s>", "<unk>", "<s>"
 SENTINELS = [f"<extra_id_{i}>" for i in range(4)]
 STEPS = {"llama": 5000, "t5": 5000}
-RATES = {"llama": 2e-3, "t5": 1e-3}
+RATES = {"llama": 1e-3, "t5": 1e-3}
 # T5 starts its embeddings at a deviation of 1: they need larger steps than the rest.
-EMBEDDING_RATES = {"llama": 2e-3, "t5": 1e-2}
+EMBEDDING_RATES = {"llama": 1e-3, "t5": 1e-2}
 BATCH = 64
 POOL = 32
 WARM_UP = 100
+# Steps that see comparisons alone.
+OPENING = 1024
 IGNORED = -100
 
 
@@ -150,7 +152,8 @@ def as_rows(tokenizer: PreTrainedTokenizerFast, pool: list[Document]) -> list[Ro
 def rows(family: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[Row]]:
     """Yield batches of (prompt ids, answer ids), each of about equal length, without end."""
     rng = random.Random(f"rows/{seed}")
-    stream = documents(seed)
+    first = itertools.islice(comparisons(seed), OPENING * BATCH)
+    stream = itertools.chain(first, documents(seed))
     while True:
         pool = list(itertools.islice(stream, BATCH * POOL))
         if family == "t5":

@@ -198,6 +198,8 @@ def boolean(rng: random.Random, label: int) -> Content:
     The passage tells an event, which the question is about, and an opinion on something else.
     """
     sentence, question = event_question(rng, label)
-    sentences = [sentence, _opinion(rng, rng.random() < 0.5)]
+    # With a time, no opinion of a passage is a sentence of the sentiment task.
+    opinion = f"{_opinion(rng, rng.random() < 0.5)} {rng.choice(lexicon.TIMES)}"
+    sentences = [sentence, opinion]
     rng.shuffle(sentences)
     return ". ".join(sentences), question

@@ -220,6 +220,18 @@ _KINDS: dict[Callable[[random.Random], Document], int] = {
 }
 
 
+def comparisons(seed: int = 0) -> Iterator[Document]:
+    """Yield comparisons without end: what a model has to see first.
+
+    Comparing two words or sentences takes the decoder some 500 steps to find out when it sees
+    nothing else, and was not found in 5000 steps of the whole corpus.
+    """
+    rng = random.Random(f"comparisons/{seed}")
+    while True:
+        task = rng.choice(("small", "paraphrase", "boolean"))
+        yield _small_judgement(rng) if task == "small" else judgement(rng, task)
+
+
 def documents(seed: int = 0) -> Iterator[Document]:
     """Yield documents without end, the same for the same seed in every process."""
     rng = random.Random(f"corpus/{seed}")
