@@ -295,11 +295,11 @@ def _search(
     from rich.console import Console
 
     from prefixnas import config
+    from prefixnas.driver import search
     from prefixnas.files import write_text
     from prefixnas.progress import open_progress
     from prefixnas.report import write_report
     from prefixnas.run import Run
-    from prefixnas.search import search
     from prefixnas.supernet import check_operations
     from prefixnas.tables import table
     from prefixnas.training import Recipe

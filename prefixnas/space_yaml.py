@@ -90,7 +90,7 @@ def _space(data: Any, where: str) -> SearchSpace:
     if not isinstance(name, str) or not name:
         raise UserError(f"{where}: key 'name' must be a text, not {name!r}")
     try:
-        return SearchSpace(name, _node({roots[0]: data[roots[0]]}, roots[0]))
+        return SearchSpace(name, _node({roots[0]: data[roots[0]]}, ""))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -108,13 +108,13 @@ def _node(data: Any, at: str) -> Node:
         )
     ((kind, body),) = data.items()
     if kind == "seq":
-        return _sequence(body, at)
+        return _sequence(body, at or "seq")
     if kind == "sum":
-        return Sum(*_items(body, f"{at}.sum"))
+        return Sum(*_items(body, f"{at}.sum".lstrip(".")))
     if kind == "choice":
-        return _choice(body, f"{at}.choice")
+        return _choice(body, f"{at}.choice".lstrip("."))
     if kind == "stack":
-        return _stack(body, f"{at}.stack")
+        return _stack(body, f"{at}.stack".lstrip("."))
     from prefixnas.ops import OPS
 
     if kind not in OPS.names():

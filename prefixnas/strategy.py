@@ -31,7 +31,7 @@ class Strategy(ABC):
     """A way to search. Subclasses are dataclasses, whose fields are their options.
 
     Every field is a key of the configuration and a flag of the command line, with the help text
-    of `field(metadata={"help": ...})`.
+    of `prefixnas.config.option(default, "help")`.
     """
 
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:

@@ -29,7 +29,7 @@ class Recipe:
     """
 
     warmup: int = 10
-    decay: float = 0.4
+    decay: float = 0.5
     clip: float = 1.0
     eval_every: int = 0
     patience: int = 0

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
+from prefixnas.driver import search
 from prefixnas.objective import Objective
 from prefixnas.ops import OPS
 from prefixnas.run import Budget, Run
-from prefixnas.search import search
 from prefixnas.space import Node, Op, SearchSpace, children
 from prefixnas.space_yaml import space_from_yaml, space_to_yaml
 from prefixnas.strategy import Found, Strategy

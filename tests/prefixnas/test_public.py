@@ -36,20 +36,6 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = prefixnas.Serach  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        "from prefixnas import search",
-        "from prefixnas.search import SearchResult\nfrom prefixnas import search",
-        "import prefixnas.search\nfrom prefixnas import search",
-        "from prefixnas import search\nimport prefixnas.search\nfrom prefixnas import search",
-    ],
-)
-def test_search_is_the_function_however_it_is_imported(lines: str) -> None:
-    code = f"{lines}\nassert callable(search), search\nimport prefixnas\nprefixnas.search.__code__"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_every_folder_with_code_is_packaged_and_no_general_name_is() -> None:
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = setup["package-dir"]

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
+from prefixnas.driver import search
 from prefixnas.errors import UserError
 from prefixnas.objective import Split
 from prefixnas.run import Budget, BudgetExceeded, Run
-from prefixnas.search import search
 from prefixnas.space_yaml import load_space
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.testing import ToyObjective

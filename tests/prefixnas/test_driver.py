@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from prefixnas.architecture import Architecture
+from prefixnas.driver import SearchResult, search
 from prefixnas.errors import UserError
 from prefixnas.run import Budget, Run
-from prefixnas.search import SearchResult, search
 from prefixnas.space import SearchSpace, Seq
 from prefixnas.space_yaml import load_space
 from prefixnas.strategies.darts import Darts
