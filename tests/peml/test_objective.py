@@ -15,10 +15,8 @@ from peml.config import LanguageModelConfig
 from peml.objective import JointObjective
 from peml.tasks import Example, Task
 from prefixnas.errors import UserError
-from prefixnas.objective import Objective
 from prefixnas.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.supernet import Supernet
-from prefixnas.testing import ObjectiveContract
 
 FAMILIES = ["llama", "t5", "bert"]
 SPACE = SearchSpace(
@@ -361,28 +359,3 @@ def test_each_part_has_its_learning_rate(bench: Path) -> None:
     trained = [p for n, p in objective.encoder.named_parameters() if "alphas" not in n]
     assert {rates[id(p)] for p in trained} == {0.2}
     assert len(rates) == sum(len(g["params"]) for g in objective.parameters())
-
-
-# the contract
-
-
-@pytest.fixture
-def _bench(request: pytest.FixtureRequest, bench: Path) -> None:
-    request.instance.bench = bench
-
-
-@pytest.mark.usefixtures("_bench")
-class TestDecoder(ObjectiveContract):
-    family = "llama"
-    bench: Path
-
-    def objective(self) -> Objective:
-        return JointObjective(config(self.bench, self.family), total_steps=20, seed=0)
-
-
-class TestEncoder(TestDecoder):
-    family = "bert"
-
-
-class TestEncoderDecoder(TestDecoder):
-    family = "t5"
