@@ -10,6 +10,7 @@ counts only when that option is taken, and is named `outer=option/inner`.
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,13 +21,13 @@ from prefixnas.errors import UserError, unknown
 DecidedBy = Literal["alpha", "trial"]
 
 
-class Node:
+class Node(ABC):
     """Base of the nodes of a space."""
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """A short text that tells this node from its fellow options."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ has the same parameter names as one built from its architecture alone.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -33,16 +34,16 @@ from prefixnas.space import (
 Weights = Mapping[str, Tensor]
 
 
-class Composite(nn.Module):
+class Composite(nn.Module, ABC):
     """A module whose parts may hold mixtures, and so are called with the mixtures' weights."""
 
     def __init__(self, parts: Sequence[nn.Module]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
 
+    @abstractmethod
     def mix(self, hidden: Tensor, weights: Weights) -> Tensor:
         """Map `hidden [..., width]`, with `weights[decision]` for every open mixture inside."""
-        raise NotImplementedError
 
 
 class Chain(Composite):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefixnas.diagnostics import emit_step
 from prefixnas.errors import UserError
 from prefixnas.objective import Split
 from prefixnas.run import Run, Stateful, refuse_nan
@@ -183,15 +184,7 @@ def fit(
     for step in loop:
         losses = optimizer.gradients(step, "train", phase)
         optimizer.step(before + step)
-        run.emit(
-            "step",
-            phase=phase,
-            step=step,
-            total=steps,
-            losses=losses,
-            loss=sum(losses.values()) / len(losses),
-            lr=optimizer.rate,
-        )
+        emit_step(run, phase, step, steps, losses, optimizer.rate)
         looks = recipe.eval_every and (step + 1) % recipe.eval_every == 0
         if looks and step + 1 < steps:
             best.look(run.evaluate(f"{phase} {step + 1}", "selection").score)

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from prefixnas.architecture import Architecture
 from prefixnas.config import option
+from prefixnas.diagnostics import emit_alphas, emit_step, warn_of_dropout
 from prefixnas.errors import UserError
 from prefixnas.relaxation import RELAXATIONS
 from prefixnas.run import Budget, Run, Stateful
-from prefixnas.space import SearchSpace, dropout_under_alpha
+from prefixnas.space import SearchSpace
 from prefixnas.strategy import Found, Strategy
 from prefixnas.supernet import Supernet
 from prefixnas.training import Recipe, WeightOptimizer
@@ -65,11 +66,7 @@ class Darts(Strategy):
         net = Supernet(
             run.space, run.objective.width, RELAXATIONS.get(self.relaxation)(), run.settings
         )
-        if not net.decisions:
-            raise UserError(
-                f"space {run.space.name!r} leaves no choice to alpha: nothing to search"
-            )
-        run.once("warned of dropout", lambda: _warn_of_dropout(run))
+        run.once("warned of dropout", lambda: warn_of_dropout(run))
         run.reset(net)
         weights = WeightOptimizer(run, recipe, run.budget.total)
         alphas = torch.optim.Adam(net.alphas.parameters(), self.alpha_learning_rate, (0.5, 0.999))
@@ -91,7 +88,9 @@ class Darts(Strategy):
                     gradient = _move(alphas, net)
                 losses = weights.gradients(step, "train", "search")
                 weights.step(step * passes)
-            self._record(run, net, step, steps, losses, weights.rate, gradient)
+            emit_step(run, "search", step, steps, losses, weights.rate, net)
+            if step % self.log_every == 0 or step == steps - 1:
+                emit_alphas(run, "search", step, net, gradient)
             if step >= warmup and (dropped := net.prune(self.prune_below)):
                 run.emit("prune", step=step, dropped=dropped)
         mixture = run.evaluate("mixture", "validation")
@@ -99,52 +98,6 @@ class Darts(Strategy):
         architecture = Architecture(choices, run.space.name)
         run.replace(net.child(architecture))
         return Found(architecture, mixture)
-
-    def _record(
-        self,
-        run: Run,
-        net: Supernet,
-        step: int,
-        steps: int,
-        losses: dict[str, float],
-        rate: float,
-        gradient: Tensor | None,
-    ) -> None:
-        run.emit(
-            "step",
-            phase="search",
-            step=step,
-            total=steps,
-            losses=losses,
-            loss=sum(losses.values()) / len(losses),
-            lr=rate,
-            entropy=net.entropy().item(),
-        )
-        if step % self.log_every == 0 or step == steps - 1:
-            table = {
-                decision.name: dict(zip(decision.options, probability.tolist(), strict=True))
-                for decision, probability in zip(
-                    net.decisions, net.probabilities().values(), strict=True
-                )
-            }
-            flat = torch.cat([alpha.detach() for alpha in net.alphas] or [torch.zeros(1)])
-            run.emit(
-                "alpha",
-                phase="search",
-                step=step,
-                probabilities=table,
-                gradient_norm=gradient.item() if gradient is not None else None,
-                variance=flat.var(unbiased=False).item(),
-            )
-
-
-def _warn_of_dropout(run: Run) -> None:
-    for key in dropout_under_alpha(run.space):
-        run.emit(
-            "warning",
-            message=f"choice {key!r} puts dropout rates under alpha, whose gradient cannot choose "
-            "them: the lowest rate tends to win",
-        )
 
 
 def _move(alphas: torch.optim.Optimizer, net: Supernet) -> Tensor:
