@@ -149,11 +149,24 @@ def as_rows(tokenizer: PreTrainedTokenizerFast, pool: list[Document]) -> list[Ro
     return [(p, [*a, tokenizer.eos_token_id]) for p, a in zip(prompts, answers, strict=True)]
 
 
-def rows(family: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[Row]]:
-    """Yield batches of (prompt ids, answer ids), each of about equal length, without end."""
+def rows(
+    family: str, tokenizer: PreTrainedTokenizerFast, seed: int, go_on: bool = False
+) -> Iterator[list[Row]]:
+    """Yield batches of (prompt ids, answer ids), each of about equal length, without end.
+
+    Args:
+        family: "llama" or "t5".
+        tokenizer: Its tokenizer.
+        seed: Seed of the documents and their order.
+        go_on: The stream for a model that has seen the whole corpus: no opening, and half of it
+            the kinds that take the longest.
+    """
     rng = random.Random(f"rows/{seed}")
-    first = itertools.islice(comparisons(seed), OPENING * BATCH)
-    stream = itertools.chain(first, documents(seed))
+    if go_on:
+        stream = senses_and_agreement(seed)
+    else:
+        first = itertools.islice(comparisons(seed), OPENING * BATCH)
+        stream = itertools.chain(first, documents(seed))
     while True:
         pool = list(itertools.islice(stream, BATCH * POOL))
         if family == "t5":
@@ -163,6 +176,14 @@ def rows(family: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator
         batches = [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
         rng.shuffle(batches)
         yield from batches
+
+
+def senses_and_agreement(seed: int) -> Iterator[Document]:
+    """Yield the corpus, every other document an exercise on word senses or on grammar."""
+    rng = random.Random(f"senses/{seed}")
+    for document in documents(seed + 1):
+        yield document
+        yield judgement(rng, rng.choice(("word_in_context", "word_in_context", "acceptability")))
 
 
 def padded(lists: list[list[int]], value: int) -> Tensor:
@@ -215,10 +236,14 @@ def judgement_scores(
     return scores
 
 
-def train(family: str, steps: int, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def train(
+    family: str, steps: int, seed: int, start: Path | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     torch.manual_seed(seed)
     tokenizer = make_tokenizer(family)
     model = make_model(family, tokenizer)
+    if start is not None:
+        model.load_state_dict(type(model).from_pretrained(start, dtype=torch.float32).state_dict())
     count = sum(p.numel() for p in model.parameters())
     print(f"{family}: {count:,} parameters, {len(tokenizer)} tokens", flush=True)
     groups: dict[float, list[Tensor]] = {}
@@ -237,7 +262,9 @@ def train(family: str, steps: int, seed: int) -> tuple[PreTrainedModel, PreTrain
     )
     started = time.perf_counter()
     shown = 0.0
-    for step, batch in enumerate(itertools.islice(rows(family, tokenizer, seed), steps), 1):
+    for step, batch in enumerate(
+        itertools.islice(rows(family, tokenizer, seed, start is not None), steps), 1
+    ):
         loss = batch_loss(model, batch, tokenizer.pad_token_id)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -279,11 +306,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--steps", type=int, help=f"optimiser steps, default {STEPS}")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="go on from this folder's weights")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     steps = STEPS[arguments.family] if arguments.steps is None else arguments.steps
-    save(*train(arguments.family, steps, arguments.seed), arguments.out)
+    save(*train(arguments.family, steps, arguments.seed, arguments.start), arguments.out)
     print(f"wrote {arguments.out}", flush=True)
 
 
