@@ -363,13 +363,19 @@ def test_every_key_of_a_task_is_documented() -> None:
     assert [name for name, _ in table_rows(ROOT / "docs" / "tasks.md", "key")] == list(KEYS)
 
 
+def shipped(registry: Any) -> list[str]:
+    """Names that come with the project: other tests of this process register some, too."""
+    own = ("prefixnas.", "peml.", "torch.")
+    return [n for n in registry.names() if registry.get(n).__module__.startswith(own)]
+
+
 @pytest.mark.parametrize(
     ("page", "names"),
     [
         ("spaces.md", lambda: [p.stem for p in (ROOT / "search_spaces").glob("*.yaml")]),
-        ("spaces.md", OPS.names),
-        ("strategies.md", STRATEGIES.names),
-        ("strategies.md", RELAXATIONS.names),
+        ("spaces.md", lambda: shipped(OPS)),
+        ("strategies.md", lambda: shipped(STRATEGIES)),
+        ("strategies.md", lambda: shipped(RELAXATIONS)),
         ("tasks.md", lambda: METRICS),
         ("export.md", lambda: list(FORMATS)),
         ("peml.md", lambda: [*STARTS, *LORA_KINDS, *MODES]),
