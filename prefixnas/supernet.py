@@ -1,217 +1,37 @@
-"""From a space to modules: the supernet that holds all candidates, and the children it yields.
-
-A child and a supernet are built by the same walk over the tree, so a child cut out of a supernet
-has the same parameter names as one built from its architecture alone.
-"""
+"""The supernet: a space with all candidates of its alpha choices, children cut out of it."""
 
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prefixnas.architecture import Architecture
-from prefixnas.errors import UserError
-from prefixnas.ops import make_op, width_after
-from prefixnas.relaxation import Relaxation, Softmax
-from prefixnas.space import (
-    Choice,
-    Decision,
-    Node,
-    Op,
-    SearchSpace,
-    Seq,
-    Stack,
-    Sum,
-    option_scope,
+from prefixnas.child import (
+    Build,
+    Child,
+    build_child,
+    build_node,
+    check_operations,
+    count_parameters,
+    one_width,
 )
+from prefixnas.errors import UserError
+from prefixnas.mixture import Composite, Dropped, Mixture, run
+from prefixnas.relaxation import Relaxation, Softmax
+from prefixnas.space import Choice, Decision, SearchSpace, option_scope
 
-Weights = Mapping[str, Tensor]
-
-
-class Composite(nn.Module, ABC):
-    """A module whose parts may hold mixtures, and so are called with the mixtures' weights."""
-
-    def __init__(self, parts: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(parts)
-
-    @abstractmethod
-    def mix(self, hidden: Tensor, weights: Weights) -> Tensor:
-        """Map `hidden [..., width]`, with `weights[decision]` for every open mixture inside."""
-
-
-class Chain(Composite):
-    """The parts one after the other."""
-
-    def mix(self, hidden: Tensor, weights: Weights) -> Tensor:
-        """Apply all parts in order."""
-        for part in self.parts:
-            hidden = run(part, hidden, weights)
-        return hidden
-
-
-class Branches(Composite):
-    """The sum of the parts' outputs."""
-
-    def mix(self, hidden: Tensor, weights: Weights) -> Tensor:
-        """Apply all parts to the same input and add."""
-        return torch.stack([run(part, hidden, weights) for part in self.parts]).sum(0)
-
-
-class Mixture(Composite):
-    """All candidates of one decision, weighted (eq. 7); a dropped candidate is gone for good.
-
-    Args:
-        decision: Name of the decision.
-        options: Their labels.
-        parts: A module per option.
-    """
-
-    def __init__(self, decision: str, options: tuple[str, ...], parts: Sequence[nn.Module]) -> None:
-        super().__init__(parts)
-        self.decision = decision
-        self.options = options
-
-    def mix(self, hidden: Tensor, weights: Weights) -> Tensor:
-        """Return `sum_j w_j o_j(hidden)` over the candidates that are left."""
-        weight = weights[self.decision]
-        alive = [index for index, part in enumerate(self.parts) if not isinstance(part, Dropped)]
-        if len(alive) == 1:
-            return run(self.parts[alive[0]], hidden, weights)
-        outputs = (weight[index] * run(self.parts[index], hidden, weights) for index in alive)
-        total = next(outputs)
-        for output in outputs:
-            total = total + output
-        return total
-
-
-class Dropped(nn.Module):
-    """What is left in the place of a pruned candidate: nothing to compute, no parameters."""
-
-
-def run(module: nn.Module, hidden: Tensor, weights: Weights) -> Tensor:
-    """Call a module of the tree."""
-    if isinstance(module, Composite):
-        return module.mix(hidden, weights)
-    output: Tensor = module(hidden)
-    return output
-
-
-class _Decide(Protocol):
-    def __call__(
-        self, choice: Choice, scope: str, width: int, build: _Build
-    ) -> tuple[nn.Module, int]: ...
-
-
-class _Build(Protocol):
-    def __call__(self, node: Node, scope: str, width: int, /) -> tuple[nn.Module, int]: ...
-
-
-def _build(node: Node, scope: str, width: int, decide: _Decide) -> tuple[nn.Module, int]:
-    """Build the module of `node`; return it with the width of its output."""
-
-    def deeper(inner: Node, inner_scope: str, inner_width: int) -> tuple[nn.Module, int]:
-        return _build(inner, inner_scope, inner_width, decide)
-
-    if isinstance(node, Op):
-        module = make_op(node.name, node.args, dict(node.kwargs), width)
-        return module, width_after(module, width)
-    if isinstance(node, Choice):
-        return decide(node, scope, width, deeper)
-    if isinstance(node, Sum):
-        built = [deeper(branch, scope, width) for branch in node.branches]
-        return Branches([module for module, _ in built]), _one_width(built, f"the sum {node.label}")
-    layers = (
-        [(node.cell, inner) for inner in node.scopes(scope)]
-        if isinstance(node, Stack)
-        else [(part, scope) for part in node.nodes]
-        if isinstance(node, Seq)
-        else []
-    )
-    parts = []
-    for part, part_scope in layers:
-        module, width = deeper(part, part_scope, width)
-        parts.append(module)
-    return Chain(parts), width
-
-
-def _one_width(built: Sequence[tuple[nn.Module, int]], place: str) -> int:
-    widths = {width for _, width in built}
-    if len(widths) > 1:
-        raise UserError(f"{place}: its parts give different widths {sorted(widths)}")
-    return widths.pop()
-
-
-class Child(nn.Module):
-    """The module of one architecture: `[..., width]` to `[..., width_out]`.
-
-    Args:
-        architecture: What it realises.
-        root: The module tree, without mixtures.
-        width: Width of the input.
-        width_out: Width of the output.
-    """
-
-    def __init__(
-        self, architecture: Architecture, root: nn.Module, width: int, width_out: int
-    ) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.root = root
-        self.width = width
-        self.width_out = width_out
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map `hidden [..., width]` to `[..., width_out]`."""
-        return run(self.root, hidden, {})
-
-
-def build_child(space: SearchSpace, architecture: Architecture, width: int) -> Child:
-    """Build the module of an architecture with fresh weights.
-
-    Raises:
-        UserError: The architecture is not of this space, or an operation's parameters are wrong.
-    """
-    space.validate(architecture)
-
-    def decide(choice: Choice, scope: str, width: int, build: _Build) -> tuple[nn.Module, int]:
-        label = architecture[scope + choice.key]
-        option = next(option for option in choice.options if option.label == label)
-        return build(option, option_scope(scope, choice, option), width)
-
-    root, width_out = _build(space.root, "", width, decide)
-    return Child(architecture, root, width, width_out)
-
-
-def count_parameters(space: SearchSpace, architecture: Architecture, width: int) -> int:
-    """Count the trainable parameters of a child; no memory is taken for them."""
-    with torch.device("meta"):
-        child = build_child(space, architecture, width)
-    return sum(parameter.numel() for parameter in child.parameters() if parameter.requires_grad)
-
-
-def check_operations(space: SearchSpace, width: int) -> None:
-    """Build every candidate of a space once, without memory, to find wrong parameters.
-
-    Raises:
-        UserError: An operation cannot be built with the parameters that the space gives it.
-    """
-
-    def decide(choice: Choice, scope: str, width: int, build: _Build) -> tuple[nn.Module, int]:
-        built = [
-            build(option, option_scope(scope, choice, option), width) for option in choice.options
-        ]
-        return built[0]
-
-    # A user's operation may compute something while it is built, which no meta tensor can.
-    with torch.device("meta"), suppress(NotImplementedError, RuntimeError):
-        _build(space.root, "", width, decide)
+__all__ = [
+    "Child",
+    "Supernet",
+    "build_child",
+    "check_operations",
+    "count_parameters",
+    "weights_of",
+]
 
 
 class Supernet(nn.Module):
@@ -244,7 +64,7 @@ class Supernet(nn.Module):
         self.relaxation = relaxation or Softmax()
         self.progress = 0.0
         self.settings = space.settle(settings or {})
-        self.root, self.width_out = _build(space.root, "", width, self._mixture)
+        self.root, self.width_out = build_node(space.root, "", width, self._mixture)
         self.decisions: tuple[Decision, ...] = tuple(
             decision
             for decision in space.decisions
@@ -263,7 +83,7 @@ class Supernet(nn.Module):
             self._alive.register_buffer(str(index), mask)
 
     def _mixture(
-        self, choice: Choice, scope: str, width: int, build: _Build
+        self, choice: Choice, scope: str, width: int, build: Build
     ) -> tuple[nn.Module, int]:
         name = scope + choice.key
         if choice.decided_by == "trial" or name in self.settings:
@@ -275,7 +95,7 @@ class Supernet(nn.Module):
             build(option, option_scope(scope, choice, option), width) for option in choice.options
         ]
         labels = tuple(option.label for option in choice.options)
-        return Mixture(name, labels, [module for module, _ in built]), _one_width(
+        return Mixture(name, labels, [module for module, _ in built]), one_width(
             built, f"choice {name!r}"
         )
 

@@ -1,0 +1,132 @@
+"""From a space and an architecture to a module.
+
+A child and a supernet are built by the same walk over the tree, so a child cut out of a supernet
+has the same parameter names as one built from its architecture alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import torch
+from torch import Tensor, nn
+
+from prefixnas.architecture import Architecture
+from prefixnas.errors import UserError
+from prefixnas.mixture import Branches, Chain, run
+from prefixnas.ops import make_op, width_after
+from prefixnas.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum, option_scope
+
+
+Build = Callable[[Node, str, int], tuple[nn.Module, int]]
+"""Builds a node in a scope for an input width; returns its module and the width of its output."""
+
+Decide = Callable[[Choice, str, int, Build], tuple[nn.Module, int]]
+"""Builds a choice in a scope for an input width, with a `Build` for its options."""
+
+
+def build_node(node: Node, scope: str, width: int, decide: Decide) -> tuple[nn.Module, int]:
+    """Build the module of `node`; return it with the width of its output."""
+
+    def deeper(inner: Node, inner_scope: str, inner_width: int) -> tuple[nn.Module, int]:
+        return build_node(inner, inner_scope, inner_width, decide)
+
+    if isinstance(node, Op):
+        module = make_op(node.name, node.args, dict(node.kwargs), width)
+        return module, width_after(module, width)
+    if isinstance(node, Choice):
+        return decide(node, scope, width, deeper)
+    if isinstance(node, Sum):
+        built = [deeper(branch, scope, width) for branch in node.branches]
+        return Branches([module for module, _ in built]), one_width(built, f"the sum {node.label}")
+    layers = (
+        [(node.cell, inner) for inner in node.scopes(scope)]
+        if isinstance(node, Stack)
+        else [(part, scope) for part in node.nodes]
+        if isinstance(node, Seq)
+        else []
+    )
+    parts = []
+    for part, part_scope in layers:
+        module, width = deeper(part, part_scope, width)
+        parts.append(module)
+    return Chain(parts), width
+
+
+def one_width(built: Sequence[tuple[nn.Module, int]], place: str) -> int:
+    """Return the width that all parts give.
+
+    Raises:
+        UserError: They differ.
+    """
+    widths = {width for _, width in built}
+    if len(widths) > 1:
+        raise UserError(f"{place}: its parts give different widths {sorted(widths)}")
+    return widths.pop()
+
+
+class Child(nn.Module):
+    """The module of one architecture: `[..., width]` to `[..., width_out]`.
+
+    Args:
+        architecture: What it realises.
+        root: The module tree, without mixtures.
+        width: Width of the input.
+        width_out: Width of the output.
+    """
+
+    def __init__(
+        self, architecture: Architecture, root: nn.Module, width: int, width_out: int
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.root = root
+        self.width = width
+        self.width_out = width_out
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map `hidden [..., width]` to `[..., width_out]`."""
+        return run(self.root, hidden, {})
+
+
+def build_child(space: SearchSpace, architecture: Architecture, width: int) -> Child:
+    """Build the module of an architecture with fresh weights.
+
+    Raises:
+        UserError: The architecture is not of this space, or an operation's parameters are wrong.
+    """
+    space.validate(architecture)
+
+    def decide(choice: Choice, scope: str, width: int, build: Build) -> tuple[nn.Module, int]:
+        label = architecture[scope + choice.key]
+        option = next(option for option in choice.options if option.label == label)
+        return build(option, option_scope(scope, choice, option), width)
+
+    root, width_out = build_node(space.root, "", width, decide)
+    return Child(architecture, root, width, width_out)
+
+
+def count_parameters(space: SearchSpace, architecture: Architecture, width: int) -> int:
+    """Count the trainable parameters of a child; no memory is taken for them."""
+    with torch.device("meta"):
+        child = build_child(space, architecture, width)
+    return sum(parameter.numel() for parameter in child.parameters() if parameter.requires_grad)
+
+
+def check_operations(space: SearchSpace, width: int) -> None:
+    """Build every candidate of a space once, without memory, to find wrong parameters.
+
+    Raises:
+        UserError: An operation cannot be built with the parameters that the space gives it.
+    """
+
+    def decide(choice: Choice, scope: str, width: int, build: Build) -> tuple[nn.Module, int]:
+        built = [
+            build(option, option_scope(scope, choice, option), width) for option in choice.options
+        ]
+        return built[0]
+
+    # A user's operation may compute something while it is built, which no meta tensor can.
+    with torch.device("meta"), suppress(NotImplementedError, RuntimeError):
+        build_node(space.root, "", width, decide)
