@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prefixnas.objective import Evaluation as Evaluation
     from prefixnas.objective import Objective as Objective
     from prefixnas.objective import register_objective as register_objective
+    from prefixnas.open_space import OpenSpace as OpenSpace
     from prefixnas.ops import register_op as register_op
     from prefixnas.relaxation import Relaxation as Relaxation
     from prefixnas.relaxation import register_relaxation as register_relaxation
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from prefixnas.training import Best as Best
     from prefixnas.training import Recipe as Recipe
     from prefixnas.training import fit as fit
+    from prefixnas.trials import Scored as Scored
+    from prefixnas.trials import TrialStrategy as TrialStrategy
 
 _PUBLIC = {
     "architecture": ("Architecture",),
@@ -42,6 +45,7 @@ _PUBLIC = {
     "driver": ("SearchResult", "search"),
     "errors": ("UserError",),
     "objective": ("Evaluation", "Objective", "register_objective"),
+    "open_space": ("OpenSpace",),
     "ops": ("register_op",),
     "relaxation": ("Relaxation", "register_relaxation"),
     "run": ("Budget", "Run"),
@@ -50,6 +54,7 @@ _PUBLIC = {
     "strategy": ("Found", "Strategy", "register_strategy"),
     "supernet": ("Supernet", "build_child", "weights_of"),
     "training": ("Best", "Recipe", "fit"),
+    "trials": ("Scored", "TrialStrategy"),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 

@@ -167,7 +167,7 @@ CASES: list[tuple[str, list[str]]] = [
     (SEARCH + "--lora lorra", ["--lora", "'lorra'", "'lora'"]),
     (SEARCH + "--dtype int8", ["--dtype", "'int8'"]),
     (SEARCH + "--prefix-where top", ["--prefix-where", "'encoder'", "'top'"]),
-    (SEARCH + "--strategy random --samples 900", ["'samples'", "900"]),
+    (SEARCH + "--strategy random --trials 900", ["'trials'", "900"]),
     (SEARCH + "--strategy fixed --arch nowhere", ["nowhere", "no such architecture"]),
     (SEARCH + "--strategy fixed --arch binary.yaml", ["binary.yaml", "UTF-8"]),
     (SEARCH + "--strategy fixed --arch earlier --space mlp", ["'mlp'", "layer0/activation"]),

@@ -77,7 +77,7 @@ def values_of(kind: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
 
 # Names and numbers that must fit to something else.
 MEANINGFUL = {"strategy", "objective", "plugin", "space", "set", "steps", "search_fraction"}
-MEANINGFUL |= {"arch", "relaxation", "samples"}
+MEANINGFUL |= {"arch", "relaxation", "trials"}
 
 
 @st.composite
@@ -200,7 +200,7 @@ def test_search_help_shows_the_flags_of_strategy_and_objective(
     for flag in ("--steps", "--relaxation", "--alpha-warmup", "--lora-rank", "--tasks", "--resume"):
         assert flag in darts
     other = text(["search", "--strategy", "random", "--help"])
-    assert "--samples" in other and "--relaxation" not in other
+    assert "--trials" in other and "--relaxation" not in other
 
 
 def test_train_help_offers_no_strategy(capsys: pytest.CaptureFixture[str]) -> None:

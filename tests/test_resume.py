@@ -177,14 +177,14 @@ def test_every_kind_of_run_resumes(
 
 
 def test_random_search_resumes(bench: Path, whole: Whole, tmp_path: Path) -> None:
-    more = ["--strategy", "random", "--samples", "3"]
+    more = ["--strategy", "random", "--trials", "3"]
 
     def argv(run: Path) -> list[str]:
         return [x for x in arguments(bench, run, "llama", *more) if x not in ("--log-every", "1")]
 
     kept, run = tmp_path / "whole", tmp_path / "run"
     assert start(argv(kept)) == 0
-    kill_and_resume(argv(run), run, [("candidate 1", 1), (TRAIN, 3)])
+    kill_and_resume(argv(run), run, [("trial 1", 1), (TRAIN, 3)])
     same(run, kept)
 
 

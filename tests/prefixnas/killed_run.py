@@ -17,7 +17,7 @@ from prefixnas.testing import ToyObjective
 
 STRATEGY: dict[str, dict[str, Any]] = {
     "darts": {"prune_below": 0.24, "relaxation": "gumbel"},
-    "random": {"samples": 3},
+    "random": {"trials": 3},
 }
 
 

@@ -46,14 +46,14 @@ SEARCHES = [
     *(Darts(level="joint", relaxation=name) for name in RELAXATIONS.names()),
     *(Darts(level="bilevel", relaxation=name) for name in RELAXATIONS.names()),
     RandomSearch(),
-    RandomSearch(samples=3),
+    RandomSearch(trials=3),
 ]
 
 
 def label(item: object) -> str:
     if isinstance(item, Darts):
         return f"darts-{item.level}-{item.relaxation}"
-    return f"random-{item.samples}" if isinstance(item, RandomSearch) else str(item)
+    return f"random-{item.trials}" if isinstance(item, RandomSearch) else str(item)
 
 
 # The whole contract, as an outside author uses it
@@ -66,7 +66,7 @@ class TestJointDarts(StrategyContract):
 
 class TestRandomSearch(StrategyContract):
     def strategy(self) -> Strategy:
-        return RandomSearch(samples=3)
+        return RandomSearch(trials=3)
 
     def spaces(self) -> list[SearchSpace]:
         return [SPACE]

@@ -40,7 +40,7 @@ def go(
 
 
 @pytest.mark.parametrize(
-    "strategy", [Darts(), Darts(level="bilevel"), RandomSearch(), RandomSearch(samples=5), Fixed()]
+    "strategy", [Darts(), Darts(level="bilevel"), RandomSearch(), RandomSearch(trials=5), Fixed()]
 )
 def test_every_strategy_trains_for_the_same_number_of_steps(
     strategy: Strategy, tmp_path: Path
@@ -132,7 +132,7 @@ def test_dropout_under_alpha_is_warned_of(tmp_path: Path) -> None:
     [
         (Darts(), SearchSpace("plain", Seq("linear", "relu")), "leaves no choice to alpha"),
         (Darts(relaxation="softmx"), load_space("default"), "unknown relaxation 'softmx'"),
-        (RandomSearch(samples=13), load_space("default"), "between 1 and the 12 search steps"),
+        (RandomSearch(trials=13), load_space("default"), "between 1 and the 12 search steps"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_anything_happens(

@@ -85,7 +85,7 @@ def test_resuming_a_finished_run_trains_nothing_and_changes_nothing(tmp_path: Pa
             return inner(split)
 
         run.objective.backward = counted  # type: ignore[method-assign]
-        search(run, RandomSearch(samples=2), Recipe())
+        search(run, RandomSearch(trials=2), Recipe())
         return calls
 
     assert go(resume=False) > 0
