@@ -1,0 +1,1 @@
+"""The commands of `peml`, one file each: `HELP` and `main(argv, prog)`."""

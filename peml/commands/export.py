@@ -1,0 +1,27 @@
+"""`peml export`: write a trained adapter as something to deploy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefixnas.console import Parser
+
+HELP = "write something to deploy"
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    parser = Parser(prog=prog, description=HELP)
+    parser.add_argument("adapter", type=Path, metavar="RUN", help="run directory or adapter folder")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
+    parser.add_argument("--format", default="peml", help="merged, peft or peml")
+    args = parser.parse_intermixed_args(argv)
+
+    from peml.export import export
+    from peml.quiet import quiet_libraries
+
+    quiet_libraries()
+    export(args.adapter, args.out, args.format)
+    print(args.out)
+    return 0

@@ -1,0 +1,1 @@
+"""The commands of `prefixnas`, one file each: `HELP` and `main(argv, prog)`."""

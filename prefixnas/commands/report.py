@@ -1,0 +1,22 @@
+"""`prefixnas report`: write a run's plots and its self-contained page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefixnas.console import Parser
+
+HELP = "write a run's plots and report.html"
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    parser = Parser(prog=prog, description=HELP)
+    parser.add_argument("run", type=Path, help="a run directory")
+    args = parser.parse_intermixed_args(argv)
+
+    from prefixnas.report import write_report
+
+    print(write_report(args.run))
+    return 0

@@ -1,0 +1,273 @@
+"""`prefixnas search`: search, train on, evaluate, write a run directory."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from prefixnas.console import Parser
+from prefixnas.errors import UserError
+
+if TYPE_CHECKING:
+    from prefixnas.config import RunConfig
+    from prefixnas.objective import ObjectiveConfig
+    from prefixnas.run import Budget
+    from prefixnas.space import SearchSpace
+    from prefixnas.strategy import Strategy
+
+HELP = "search, train on, evaluate, export"
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    return search_command(argv, prog)
+
+
+def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | None = None) -> int:
+    """Parse, resolve and run a search.
+
+    Args:
+        argv: The arguments after the command.
+        prog: How the command is called, for the help.
+        fixed: Keys that this command sets and does not offer.
+    """
+    from prefixnas import config
+
+    fixed = dict(fixed or {})
+    first, _ = _parser(prog, {}, fixed, help=False).parse_known_args(argv)
+    layers: list[tuple[str, Mapping[str, Any]]] = [("command", fixed)]
+    stored: dict[str, Any] = {}
+    if first.resume:
+        if first.out is None:
+            raise UserError("--resume needs --out RUN")
+        stored = _stored(first.out)
+        layers.append((str(first.out / "config.yaml"), stored))
+    if first.config is not None:
+        layers.append((str(first.config), config.read_config(first.config)))
+    for where, layer in layers:
+        for name, value in fixed.items():
+            if layer.get(name, value) != value:
+                raise UserError(
+                    f"{where}: key {name!r}: {prog} takes {value!r}, not {layer[name]!r}"
+                )
+    options, names = _options(layers, first)
+    if first.resume:
+        config.refuse_change(stored, names, first.out)
+    parser = _parser(prog, options, fixed, help=True)
+    flags = {
+        name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None
+    }
+    out, resume, dry_run = flags.pop("out", None), flags.pop("resume"), flags.pop("dry_run")
+    flags.pop("config", None)
+    values = config.resolve(options, [*layers, (config.FLAG, flags)])
+    values["objective"] = names["objective"]
+    if resume:
+        config.refuse_change(stored, values, out)
+    if dry_run:
+        _plan(options, values)
+        print(config.dump_config(values), end="")
+        return 0
+    return _search(options, values, out, resume)
+
+
+def _options(
+    layers: Sequence[tuple[str, Mapping[str, Any]]], flags: argparse.Namespace
+) -> tuple[dict[str, type[Any]], dict[str, str]]:
+    """Find the dataclasses whose fields are this run's keys; return also their names."""
+    from prefixnas.config import RunConfig
+    from prefixnas.objective import OBJECTIVES
+    from prefixnas.registry import load_plugin
+    from prefixnas.strategy import STRATEGIES
+
+    values: dict[str, Any] = {"strategy": RunConfig.strategy, "objective": None}
+    plugins: list[str] = []
+    for where, layer in [*layers, ("flag", vars(flags))]:
+        for name in ("strategy", "objective"):
+            if layer.get(name) is not None:
+                if not isinstance(layer[name], str):
+                    raise UserError(f"{where}: key {name!r}: expected a name, not {layer[name]!r}")
+                values[name] = layer[name]
+        given = layer.get("plugin") or []
+        given = [given] if isinstance(given, str) else given
+        if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+            raise UserError(f"{where}: key 'plugin': must be a list of texts, not {given!r}")
+        plugins += given
+    for plugin in plugins:
+        load_plugin(plugin)
+    names = {**values, "objective": values["objective"] or _only_objective()}
+    options: dict[str, type[Any]] = {
+        "run": RunConfig,
+        "strategy": STRATEGIES.get(names["strategy"]),
+        "objective": OBJECTIVES.get(names["objective"]),
+    }
+    return options, names
+
+
+def _only_objective() -> str:
+    from prefixnas.objective import OBJECTIVES
+
+    names = OBJECTIVES.names()
+    if len(names) != 1:
+        raise UserError(f"name the problem: --objective ({', '.join(names) or 'none installed'})")
+    return names[0]
+
+
+def _parser(
+    prog: str, options: Mapping[str, type[Any]], fixed: Mapping[str, Any], *, help: bool
+) -> Parser:
+    from prefixnas import config
+
+    parser = Parser(prog=prog, add_help=help, argument_default=None)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="run directory (default: runs/...)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config, stop")
+    if not options:
+        if "strategy" not in fixed:
+            parser.add_argument("--strategy")
+        parser.add_argument("--objective")
+        parser.add_argument("--plugin", nargs="*", default=[])
+        return parser
+    kinds = config.types(options)
+    for part, cls in options.items():
+        group = parser.add_argument_group(f"{part} ({cls.__name__})" if part != "run" else "run")
+        for entry in dataclasses.fields(cls):
+            if entry.name not in fixed:
+                _add_flag(group, entry, kinds[entry.name])
+    return parser
+
+
+def _add_flag(group: Any, entry: dataclasses.Field[Any], kind: Any) -> None:
+    from prefixnas import config
+
+    flag = "--" + entry.name.replace("_", "-")
+    text = entry.metadata.get("help", "")
+    shown = config.default(entry)
+    help = f"{text} (default: {shown})".replace("%", "%%").strip()
+    if kind is bool:
+        group.add_argument(
+            flag, dest=entry.name, action=argparse.BooleanOptionalAction, default=None, help=help
+        )
+    elif config.is_list(kind):
+        group.add_argument(flag, dest=entry.name, nargs="*", metavar="X", help=help)
+    else:
+        allowed = config.literals(kind)
+        metavar = "|".join(str(item) for item in allowed if item is not None) or _metavar(kind)
+        group.add_argument(flag, dest=entry.name, metavar=metavar, help=help)
+
+
+def _metavar(kind: Any) -> str:
+    parts = [part for part in get_args(kind) if part is not type(None)] or [kind]
+    return "/".join(getattr(part, "__name__", "X").upper() for part in parts)
+
+
+def _stored(out: Path) -> dict[str, Any]:
+    from prefixnas import config
+
+    path = out / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{out}: no run to resume (no config.yaml in it)")
+    return config.read_config(path)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything cheap of a run."""
+
+    run: RunConfig
+    strategy: Strategy
+    objective: ObjectiveConfig
+    space: SearchSpace
+    budget: Budget
+
+
+def _plan(options: Mapping[str, type[Any]], values: Mapping[str, Any]) -> _Plan:
+    """Build everything cheap, so that mistakes show before anything is loaded or written."""
+    from prefixnas import config
+    from prefixnas.run import Budget
+    from prefixnas.space_yaml import load_space
+
+    run_config, strategy, objective = (
+        config.make(options[part], values) for part in ("run", "strategy", "objective")
+    )
+    space = load_space(run_config.space)
+    for_search = round(run_config.steps * run_config.search_fraction)
+    budget = Budget(for_search, run_config.steps - for_search)
+    strategy.check(space, run_config.settings, budget)
+    return _Plan(run_config, strategy, objective, space, budget)
+
+
+def _search(
+    options: Mapping[str, type[Any]], values: Mapping[str, Any], out: Path | None, resume: bool
+) -> int:
+    from rich.console import Console
+
+    from prefixnas import config
+    from prefixnas.driver import search
+    from prefixnas.files import write_text
+    from prefixnas.progress import open_progress
+    from prefixnas.report import write_report
+    from prefixnas.run import Run
+    from prefixnas.supernet import check_operations
+    from prefixnas.tables import table
+    from prefixnas.training import Recipe
+
+    plan = _plan(options, values)
+    run_config, space = plan.run, plan.space
+    folder = out or _free_folder(run_config)
+    _refuse_used(folder, resume)
+    objective = plan.objective.build(plan.budget.total, run_config.seed)
+    check_operations(space, objective.width)
+    _make_folder(folder)
+    write_text(folder / "config.yaml", config.dump_config(values))
+    recipe = config.make(Recipe, values)
+    with open_progress() as progress:
+        run = Run(
+            folder,
+            space,
+            objective,
+            plan.budget,
+            run_config.seed,
+            settings=run_config.settings,
+            checkpoint_every=run_config.checkpoint_every,
+            on_event=progress.on_event,
+            resume=resume,
+        )
+        search(run, plan.strategy, recipe, baseline=run_config.baseline)
+    write_report(folder, space)
+    Console().print(table(folder))
+    print(f"run directory: {folder}")
+    return 0
+
+
+def _free_folder(run_config: Any) -> Path:
+    stem = f"{Path(run_config.space).stem}-{run_config.strategy}-seed{run_config.seed}"
+    number = 1
+    while True:
+        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        if not folder.exists():
+            return folder
+        number += 1
+
+
+def _refuse_used(folder: Path, resume: bool) -> None:
+    if not resume and (folder / "config.yaml").is_file():
+        raise UserError(f"{folder}: holds a run already; add --resume, or take another --out")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder}: is not empty; take another --out")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, not a folder")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error

@@ -1,0 +1,24 @@
+"""`prefixnas show`: print what a run found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefixnas.console import Parser
+
+HELP = "print what a run found"
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    parser = Parser(prog=prog, description=HELP)
+    parser.add_argument("run", type=Path, help="a run directory")
+    args = parser.parse_intermixed_args(argv)
+
+    from rich.console import Console
+
+    from prefixnas.tables import show
+
+    Console().print(show(args.run))
+    return 0

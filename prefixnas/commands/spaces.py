@@ -1,0 +1,34 @@
+"""`prefixnas spaces`: list the search spaces, or show one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefixnas.console import Parser, positive
+
+HELP = "list the spaces, or show one"
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    parser = Parser(prog=prog, description=HELP)
+    parser.add_argument("name", nargs="?", help="a space or a YAML file")
+    parser.add_argument("--width", type=positive, default=64, help="width for the parameter counts")
+    args = parser.parse_intermixed_args(argv)
+
+    from prefixnas.space_yaml import load_space, space_names, space_to_yaml
+    from prefixnas.supernet import count_parameters
+
+    if args.name is None:
+        for name in space_names():
+            space = load_space(name)
+            print(f"{name:14} {space.size:>12,} architectures, {len(space.decisions)} decisions")
+        return 0
+    space = load_space(args.name)
+    print(space_to_yaml(space), end="")
+    print(f"\n# {space.size:,} architectures")
+    for decision in space.decisions:
+        print(f"# {decision.name} (by {decision.decided_by}): {', '.join(decision.options)}")
+    parameters = count_parameters(space, space.first(), args.width)
+    print(f"# parameters of the first options at width {args.width}: {parameters:,}")
+    return 0

@@ -1,0 +1,33 @@
+"""`prefixnas strategies`: list the search strategies, or explain one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+from prefixnas.console import Parser
+
+HELP = "list the strategies, or explain one"
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    parser = Parser(prog=prog, description=HELP)
+    parser.add_argument("name", nargs="?", help="a strategy")
+    args = parser.parse_intermixed_args(argv)
+
+    from prefixnas import config
+    from prefixnas.strategy import STRATEGIES
+
+    if args.name is None:
+        for name in STRATEGIES.names():
+            print(f"{name:12} {(inspect.getdoc(STRATEGIES.get(name)) or '').splitlines()[0]}")
+        return 0
+    cls = STRATEGIES.get(args.name)
+    module = inspect.getmodule(cls)
+    print(inspect.getdoc(module) if module else inspect.getdoc(cls))
+    print()
+    for entry in config.keys({"strategy": cls}).values():
+        text = entry.metadata.get("help", "")
+        print(f"--{entry.name.replace('_', '-'):22} {text} (default: {config.default(entry)})")
+    return 0
