@@ -74,7 +74,15 @@ def search(
     columns[ARGMAX] = run.evaluate("argmax", "validation")
 
     spent = run.spent
-    fit(run, "train", budget.total - spent, recipe, before=spent, total=budget.total)
+    fit(
+        run,
+        "train",
+        budget.total - spent,
+        recipe,
+        before=spent,
+        total=budget.total,
+        former=found.optimizer,
+    )
     columns[TRAINED] = run.evaluate("trained", "validation")
     architecture.save(run.folder / "architecture.yaml")
     run.once("saved", lambda: _save(run))

@@ -11,7 +11,7 @@ from prefixnas.objective import Evaluation
 from prefixnas.registry import Registry
 from prefixnas.run import Budget, Run
 from prefixnas.space import SearchSpace
-from prefixnas.training import Recipe
+from prefixnas.training import Recipe, WeightOptimizer
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,13 @@ class Found:
     Attributes:
         architecture: The architecture that it chose.
         mixture: Validation scores of the mixture it was cut out of, where there is one.
+        optimizer: What moved the attached weights last, so that training goes on with its
+            moments; None: with fresh ones.
     """
 
     architecture: Architecture
     mixture: Evaluation | None = None
+    optimizer: WeightOptimizer | None = None
 
 
 class Strategy(ABC):

@@ -203,11 +203,22 @@ class Supernet(nn.Module):
         Raises:
             UserError: The architecture has an option that was pruned, or is not of this space.
         """
+        return copy.deepcopy(self.cut(architecture))
+
+    def cut(self, architecture: Architecture | None = None) -> Child:
+        """Return one architecture with the very weights it has here, so that training goes on.
+
+        Args:
+            architecture: The argmax if not given.
+
+        Raises:
+            UserError: The architecture has an option that was pruned, or is not of this space.
+        """
         chosen = self.space.validate(architecture or self.architecture())
         for name, option in self.settings.items():
             if chosen.get(name, option) != option:
                 raise UserError(f"this supernet holds {name!r} as {option!r}, not {chosen[name]!r}")
-        root = copy.deepcopy(_collapse(self.root, chosen))
+        root = _collapse(self.root, chosen)
         return Child(chosen, root, self.width, self.width_out).train(self.training)
 
 

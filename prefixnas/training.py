@@ -49,11 +49,20 @@ class WeightOptimizer:
         run: The run, with a module attached.
         recipe: Learning-rate shape and clipping.
         total: Steps of the whole run, which the learning rate's shape spans.
+        former: The optimiser that moved these weights until now. Its moments are kept for every
+            weight that goes on: AdamW without them takes its first steps at full length,
+            whatever the gradient, and undoes part of what was learned.
     """
 
-    def __init__(self, run: Run, recipe: Recipe, total: int) -> None:
+    def __init__(
+        self, run: Run, recipe: Recipe, total: int, former: WeightOptimizer | None = None
+    ) -> None:
         self.run, self.recipe, self.total = run, recipe, total
         self.adamw = torch.optim.AdamW(run.objective.parameters())
+        known = former.adamw.state if former is not None else {}
+        for group in self.adamw.param_groups:
+            kept = {weight: known[weight] for weight in group["params"] if weight in known}
+            self.adamw.state.update(kept)
         self._rates = [group["lr"] for group in self.adamw.param_groups]
 
     @property
@@ -164,6 +173,7 @@ def fit(
     total: int | None = None,
     counted: bool = False,
     state: Mapping[str, Stateful] | None = None,
+    former: WeightOptimizer | None = None,
 ) -> None:
     """Train the attached module and all other weights; end with the best by selection score.
 
@@ -176,9 +186,10 @@ def fit(
         total: Steps that the learning rate's shape spans; `before + steps` if not given.
         counted: Whether the steps count against the search budget.
         state: Parts of the caller's that go into the checkpoints.
+        former: The optimiser that moved these weights until now, if they were trained before.
     """
     total = total or before + steps
-    optimizer, best = WeightOptimizer(run, recipe, total), Best(run)
+    optimizer, best = WeightOptimizer(run, recipe, total, former), Best(run)
     parts: dict[str, Stateful] = {"optimizer": optimizer, "best": best, **(state or {})}
     loop = run.steps(phase, steps, parts) if counted else run.free_steps(phase, steps, parts)
     for step in loop:

@@ -96,8 +96,8 @@ class Darts(Strategy):
         mixture = run.evaluate("mixture", "validation")
         choices = run.once("architecture", lambda: net.architecture().choices)
         architecture = Architecture(choices, run.space.name)
-        run.replace(net.child(architecture))
-        return Found(architecture, mixture)
+        run.replace(net.cut(architecture))
+        return Found(architecture, mixture, weights)
 
 
 def _move(alphas: torch.optim.Optimizer, net: Supernet) -> Tensor:

@@ -14,7 +14,7 @@ from prefixnas.architecture import Architecture
 from prefixnas.driver import SearchResult, search
 from prefixnas.errors import UserError
 from prefixnas.run import Budget, Run
-from prefixnas.space import SearchSpace, Seq
+from prefixnas.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.space_yaml import load_space
 from prefixnas.strategies.darts import Darts
 from prefixnas.strategies.fixed import Fixed
@@ -65,6 +65,18 @@ def test_every_strategy_trains_for_the_same_number_of_steps(
 def _no_warmup(strategy: Strategy) -> dict[str, float]:
     # In its warm-up the bilevel search passes one batch a step, and counts two.
     return {"alpha_warmup": 0.0} if isinstance(strategy, Darts) else {}
+
+
+def test_training_goes_on_as_if_nothing_had_been_searched(tmp_path: Path) -> None:
+    one = SearchSpace("one", Stack(2, Seq("linear", Choice("f", ["tanh"]), "layer_norm")))
+
+    def losses(folder: Path, strategy: Strategy) -> list[dict[str, float]]:
+        _, events = go(folder, strategy, space=one, baseline=False)
+        return [event["losses"] for event in events if event["event"] == "step"]
+
+    searched = losses(tmp_path / "searched", Darts())
+    assert searched == losses(tmp_path / "fixed", Fixed())
+    assert len(searched) == BUDGET.total
 
 
 def test_columns_are_the_table(tmp_path: Path) -> None:
