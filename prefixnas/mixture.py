@@ -48,16 +48,30 @@ class Mixture(Composite):
         decision: Name of the decision.
         options: Their labels.
         parts: A module per option.
+        one_path: Whether training weights are one-hot, so that only the candidate that was drawn
+            is computed. Candidates without a matrix are computed all the same: that costs next to
+            nothing, and a LayerNorm behind a single one would undo its weight, with the gradient.
     """
 
-    def __init__(self, decision: str, options: tuple[str, ...], parts: Sequence[nn.Module]) -> None:
+    def __init__(
+        self,
+        decision: str,
+        options: tuple[str, ...],
+        parts: Sequence[nn.Module],
+        one_path: bool = False,
+    ) -> None:
         super().__init__(parts)
         self.decision = decision
         self.options = options
+        matrices = any(parameter.dim() > 1 for part in parts for parameter in part.parameters())
+        self.one_path = one_path and matrices
 
     def mix(self, hidden: Tensor, weights: Weights) -> Tensor:
         """Return `sum_j w_j o_j(hidden)` over the candidates that are left."""
         weight = weights[self.decision]
+        if self.one_path and self.training:
+            drawn = int(weight.argmax())
+            return weight[drawn] * run(self.parts[drawn], hidden, weights)
         alive = [index for index, part in enumerate(self.parts) if not isinstance(part, Dropped)]
         if len(alive) == 1:
             return run(self.parts[alive[0]], hidden, weights)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +24,13 @@ class Relaxation(ABC):
     Args:
         temperature_start: Temperature at progress 0, above 0.
         temperature_end: Temperature at progress 1, above 0.
+
+    Attributes:
+        one_path: Whether the training weights are one-hot, and candidates with weight 0 are to be
+            left out where they have matrices of their own: no compute, no gradient of theirs.
     """
+
+    one_path: ClassVar[bool] = False
 
     temperature_start: float = 1.0
     temperature_end: float = 1.0
@@ -44,6 +51,21 @@ class Relaxation(ABC):
     def expected(self, alpha: Tensor) -> Tensor:
         """Return the deterministic weights `[k]` that evaluation uses."""
         return torch.softmax(alpha, dim=-1)
+
+    def probabilities(self, alpha: Tensor) -> Tensor:
+        """Return what alpha says of the candidates `[k]`, with gradient: it sums to one.
+
+        Entropy, pruning and the choice of the architecture read it.
+        """
+        return torch.softmax(alpha, dim=-1)
+
+    def start(self, options: int) -> Tensor:
+        """Return the first alpha `[options]`: nearly equal probabilities (DARTS)."""
+        return 1e-3 * torch.randn(options)
+
+    def nearest(self, alpha: Tensor) -> Tensor:
+        """Return the nearest alpha `[k]` that this relaxation can read; any, unless it says so."""
+        return alpha
 
 
 RELAXATIONS: Registry[type[Relaxation]] = Registry("relaxation", "prefixnas.relaxations")
@@ -79,6 +101,17 @@ class GumbelHard(Gumbel):
     def weights(self, alpha: Tensor, progress: float) -> Tensor:
         """Return a one-hot sample that carries the gradient of the relaxed one."""
         return functional.gumbel_softmax(alpha, tau=self.temperature(progress), hard=True)
+
+
+@register_relaxation("one-path")
+class OnePath(GumbelHard):
+    """One candidate a step: its output times its weight, `w_i o_i(x)`, and no other is computed.
+
+    GDAS (Dong and Yang, CVPR 2019) without the constants that it adds for the candidates left out.
+    A choice whose candidates have no matrices is still mixed over all of them.
+    """
+
+    one_path: ClassVar[bool] = True
 
 
 @register_relaxation("ste")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from prefixnas.architecture import Architecture
 from prefixnas.child import (
     Build,
     Child,
+    Knobs,
     build_child,
     build_node,
     check_operations,
@@ -22,7 +24,7 @@ from prefixnas.child import (
 from prefixnas.errors import UserError
 from prefixnas.mixture import Composite, Dropped, Mixture, run
 from prefixnas.relaxation import Relaxation, Softmax
-from prefixnas.space import Choice, Decision, SearchSpace, option_scope
+from prefixnas.space import Choice, Decision, SearchSpace, Stack, option_scope
 
 __all__ = [
     "Child",
@@ -64,19 +66,25 @@ class Supernet(nn.Module):
         self.relaxation = relaxation or Softmax()
         self.progress = 0.0
         self.settings = space.settle(settings or {})
-        self.root, self.width_out = build_node(space.root, "", width, self._mixture)
+        self.root, self.width_out = build_node(space.root, "", width, self._mixture, self._layers)
+        for knob in space.knob_decisions:
+            if knob.decided_by == "trial" and knob.active(self.settings):
+                self.settings.setdefault(knob.name, knob.options[0])
         self.decisions: tuple[Decision, ...] = tuple(
             decision
             for decision in space.decisions
             if decision.name not in self.settings
             and all(
-                self.settings.get(name, option) == option for name, option in decision.conditions
+                self.settings.get(name, options[0]) in options
+                for name, options in decision.conditions
             )
         )
         self.width = width
         self.alphas = nn.ParameterList(
-            nn.Parameter(1e-3 * torch.randn(len(decision.options))) for decision in self.decisions
+            nn.Parameter(self.relaxation.start(len(decision.options)))
+            for decision in self.decisions
         )
+        self._drawn: dict[str, Tensor] = {}
         self._alive = nn.Module()
         for index, decision in enumerate(self.decisions):
             mask = torch.ones(len(decision.options), dtype=torch.bool)
@@ -95,25 +103,63 @@ class Supernet(nn.Module):
             build(option, option_scope(scope, choice, option), width) for option in choice.options
         ]
         labels = tuple(option.label for option in choice.options)
-        return Mixture(name, labels, [module for module, _ in built]), one_width(
-            built, f"choice {name!r}"
-        )
+        parts, one_path = [module for module, _ in built], self.relaxation.one_path
+        return Mixture(name, labels, parts, one_path), one_width(built, f"choice {name!r}")
+
+    def _layers(self, stack: Stack, scope: str) -> int:
+        if not isinstance(stack.layers, Choice):
+            return max(stack.depths)
+        first = stack.layers.options[0].label
+        return int(self.settings.setdefault(scope + stack.layers.key, first))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_drawn": {}}  # a copy cannot have the graph behind the weights
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map `hidden [..., width]` to the mixture's output `[..., width_out]`."""
+        self._drawn = self._weights(self.training)
+        return run(self.root, hidden, self._drawn)
+
+    def knobs(self) -> Knobs:
+        """Return the weights of the knobs' options, with gradient, as the last pass drew them.
+
+        Before the first pass they are the weights of evaluation. An option that was pruned, or is
+        not the one that the supernet holds, is left out; what is left alone has the weight 1.
+        """
+        drawn = self._drawn or self._weights(training=False)
+        alive = {decision.name: self.alive(i).tolist() for i, decision in enumerate(self.decisions)}
+        knobs: Knobs = {}
+        for decision in self.space.knob_decisions:
+            name = decision.name
+            if name in alive:
+                left = [option for option, is_left in enumerate(alive[name]) if is_left]
+                knobs[name] = {decision.options[option]: drawn[name][option] for option in left}
+            elif decision.active(self.settings):
+                knobs[name] = {self.settings[name]: torch.ones(())}
+            if len(options := knobs.get(name, {})) == 1:
+                knobs[name] = dict.fromkeys(options, torch.ones(()))
+        return knobs
+
+    def _weights(self, training: bool) -> dict[str, Tensor]:
         weights = {}
         for index, decision in enumerate(self.decisions):
-            alpha, alive = self.alphas[index], self.alive(index)
-            left = alpha[alive]
-            mixed = (
-                self.relaxation.weights(left, self.progress)
-                if self.training
-                else self.relaxation.expected(left)
+            weights[decision.name] = self._among_alive(
+                index,
+                lambda left: (
+                    self.relaxation.weights(left, self.progress)
+                    if training
+                    else self.relaxation.expected(left)
+                ),
             )
-            weights[decision.name] = torch.zeros_like(alpha).index_put(
-                (alive.nonzero()[:, 0],), mixed
-            )
-        return run(self.root, hidden, weights)
+        return weights
+
+    def _among_alive(self, index: int, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return `function` of the alphas that are left, with 0 where an option was pruned."""
+        alpha, alive = self.alphas[index], self.alive(index)
+        if bool(alive.all()):
+            return function(alpha)
+        places = alive.nonzero()[:, 0]
+        return torch.zeros_like(alpha).index_put((places,), function(alpha[places]))
 
     def alive(self, index: int) -> Tensor:
         """Return which options of decision `index` are left: bool `[options]`."""
@@ -121,21 +167,20 @@ class Supernet(nn.Module):
         return mask
 
     def probabilities(self) -> dict[str, Tensor]:
-        """Return `softmax(alpha)` per decision, 0 where pruned, without gradient: `[options]`."""
+        """Return what alpha says per decision, 0 where pruned, without gradient: `[options]`."""
         return {
             decision.name: self._probability(index).detach()
             for index, decision in enumerate(self.decisions)
         }
 
     def _probability(self, index: int) -> Tensor:
-        alpha = self.alphas[index].masked_fill(~self.alive(index), -torch.inf)
-        return torch.softmax(alpha, dim=-1)
+        return self._among_alive(index, self.relaxation.probabilities)
 
     def entropies(self) -> dict[str, Tensor]:
-        """Return the entropy of `softmax(alpha)` per decision, in nats, with gradient."""
+        """Return the entropy of the probabilities per decision, in nats, with gradient."""
         return {
             decision.name: torch.special.entr(
-                torch.softmax(self.alphas[index][self.alive(index)], dim=-1)
+                self.relaxation.probabilities(self.alphas[index][self.alive(index)])
             ).sum()
             for index, decision in enumerate(self.decisions)
         }
@@ -145,31 +190,57 @@ class Supernet(nn.Module):
         values = list(self.entropies().values())
         return torch.stack(values).sum() if values else torch.zeros(())
 
-    def prune(self, threshold: float) -> list[tuple[str, str]]:
+    def prune(self, threshold: float, at_most: int | None = None) -> list[tuple[str, str]]:
         """Drop every candidate whose probability is below `threshold`, never the last one.
 
         A dropped candidate costs no compute any more.
+
+        Args:
+            threshold: The least probability that stays.
+            at_most: Candidates of one decision that may stay, the likeliest; None: all.
 
         Returns:
             The decisions and options that went.
         """
         dropped = []
-        for index, decision in enumerate(self.decisions):
+        for index in range(len(self.decisions)):
             probability = self._probability(index).detach()
             keep = probability >= threshold
+            ranked = probability.argsort(descending=True, stable=True)
+            keep[ranked[len(ranked) if at_most is None else at_most :]] = False
             keep[int(probability.argmax())] = True
-            gone = self.alive(index) & ~keep
-            self.alive(index).copy_(self.alive(index) & keep)
-            dropped += [
-                (decision.name, option)
-                for option, out in zip(decision.options, gone.tolist(), strict=True)
-                if out
-            ]
-        self.drop_pruned()
+            dropped += self._keep(index, keep)
         return dropped
+
+    def keep(self, decision: str, option: str) -> list[tuple[str, str]]:
+        """Drop every candidate of a decision but one; return the decision and option of each."""
+        index = [known.name for known in self.decisions].index(decision)
+        keep = [label == option for label in self.decisions[index].options]
+        return self._keep(index, torch.tensor(keep, device=self.alive(index).device))
+
+    def _keep(self, index: int, keep: Tensor) -> list[tuple[str, str]]:
+        decision, alive = self.decisions[index], self.alive(index)
+        gone = (alive & ~keep).tolist()
+        alive.copy_(alive & keep)
+        self.drop_pruned()
+        options = zip(decision.options, gone, strict=True)
+        return [(decision.name, option) for option, out in options if out]
+
+    @contextmanager
+    def without(self, decision: str, option: str) -> Iterator[None]:
+        """Leave a candidate out of the mixture for a while; another one must be left."""
+        index = [known.name for known in self.decisions].index(decision)
+        alive = self.alive(index)
+        before = alive.clone()
+        alive[self.decisions[index].options.index(option)] = False
+        try:
+            yield
+        finally:
+            alive.copy_(before)
 
     def drop_pruned(self) -> None:
         """Put `Dropped` in the place of every candidate that is not alive."""
+        self._drawn = {}
         position = {decision.name: index for index, decision in enumerate(self.decisions)}
         for module in list(self.root.modules()):
             if isinstance(module, Mixture):
@@ -219,7 +290,9 @@ class Supernet(nn.Module):
             if chosen.get(name, option) != option:
                 raise UserError(f"this supernet holds {name!r} as {option!r}, not {chosen[name]!r}")
         root = _collapse(self.root, chosen)
-        return Child(chosen, root, self.width, self.width_out).train(self.training)
+        return Child(chosen, root, self.width, self.width_out, self.space.knob_decisions).train(
+            self.training
+        )
 
 
 def weights_of(module: nn.Module) -> list[nn.Parameter]:
