@@ -173,7 +173,11 @@ class Run:
     # Loops
 
     def steps(
-        self, phase: str, total: int, state: Mapping[str, Stateful] | None = None, cost: int = 1
+        self,
+        phase: str,
+        total: int,
+        state: Mapping[str, Stateful] | None = None,
+        cost: int | Callable[[int], int] = 1,
     ) -> Loop:
         """Return a resumable loop over `range(total)` that counts against the search budget.
 
@@ -181,13 +185,15 @@ class Run:
             phase: Unique name of the loop in this run.
             total: Number of steps.
             state: What the loop changes besides the objective and the attached module.
-            cost: Search steps that one step is worth (2 if it passes two batches).
+            cost: Search steps that one step is worth (2 if it passes two batches), or a function
+                of the step.
         """
-        return Loop(self, phase, total, dict(state or {}), cost)
+        costs = cost if callable(cost) else lambda _: cost
+        return Loop(self, phase, total, dict(state or {}), costs)
 
     def free_steps(self, phase: str, total: int, state: Mapping[str, Stateful]) -> Loop:
         """Return a resumable loop outside of the search budget; the driver trains with it."""
-        return Loop(self, phase, total, dict(state), 0)
+        return Loop(self, phase, total, dict(state), lambda _: 0)
 
     # Checkpoints
 
@@ -267,11 +273,16 @@ class Loop(Iterator[int]):
         phase: Unique name.
         total: Number of steps.
         state: Parts that go into the checkpoint.
-        cost: Search steps per step.
+        cost: Search steps that a step is worth.
     """
 
     def __init__(
-        self, run: Run, phase: str, total: int, state: dict[str, Stateful], cost: int
+        self,
+        run: Run,
+        phase: str,
+        total: int,
+        state: dict[str, Stateful],
+        cost: Callable[[int], int],
     ) -> None:
         self.run, self.phase, self.total, self.state, self.cost = run, phase, total, state, cost
         self._next, self._over = run._enter(phase, state)
@@ -291,8 +302,8 @@ class Loop(Iterator[int]):
             if self._pending is not None:
                 run._write(self._pending)
             self._pending = None
+            run._spent += self.cost(self._next)
             self._next += 1
-            run._spent += self.cost
         if self._stop or self._next >= self.total:
             self._over, run._looping = True, False
             run._mark(self.phase, self._next, self.state, finished=True)
@@ -305,7 +316,8 @@ class Loop(Iterator[int]):
         elif not self._entered and self._next == 0:
             run._mark(self.phase, 0, self.state, finished=False)
             run._save()
-        if run._spent + self.cost > run.budget.search and self.cost:
+        cost = self.cost(self._next)
+        if cost and run._spent + cost > run.budget.search:
             raise BudgetExceeded(
                 f"phase {self.phase!r} goes beyond the search budget of {run.budget.search} steps"
             )

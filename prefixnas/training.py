@@ -25,7 +25,8 @@ class Recipe:
         warmup: Steps in which the learning rate grows from 0.
         decay: Share of the total steps, at the end, in which it falls to 0.
         clip: Largest norm of the weights' gradient.
-        eval_every: Steps between two looks at the selection split; 0: only at the end.
+        eval_every: Steps between two looks at the selection split, the best weights seen are kept;
+            0: none, the last weights are kept.
         patience: Looks without a better score before training ends early; 0: never.
     """
 
@@ -70,6 +71,11 @@ class WeightOptimizer:
         """The first group's current learning rate."""
         return float(self.adamw.param_groups[0]["lr"])
 
+    def rates(self, step: int) -> list[float]:
+        """Return each group's learning rate at `step`, counted from the start of the run."""
+        factor = self.recipe.rate(step, self.total)
+        return [rate * factor for rate in self._rates]
+
     def gradients(
         self, step: int, split: Split, phase: str, extra: Tensor | None = None
     ) -> dict[str, float]:
@@ -91,7 +97,6 @@ class WeightOptimizer:
         Raises:
             UserError: The gradient holds NaN or infinity, which would spoil all weights.
         """
-        factor = self.recipe.rate(step, self.total)
         parameters: Iterable[Tensor] = (
             parameter for group in self.adamw.param_groups for parameter in group["params"]
         )
@@ -101,8 +106,8 @@ class WeightOptimizer:
                 f"the gradient became {norm.item()} at step {step}; the last good checkpoint stays "
                 f"in {self.run.folder / 'checkpoint'}; a lower learning rate may help"
             )
-        for group, rate in zip(self.adamw.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
+        for group, rate in zip(self.adamw.param_groups, self.rates(step), strict=True):
+            group["lr"] = rate
         self.adamw.step()
         self.run.objective.stepped(step)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,10 +61,10 @@ def look_ahead(optimizer: WeightOptimizer, step: int) -> LookAhead:
 
 
 def _adamw(
-    weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, object], rate: float
+    weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], rate: float
 ) -> Tensor:
     """Return AdamW's next weight (Loshchilov and Hutter, ICLR 2019, algorithm 2)."""
-    beta1, beta2 = group["betas"]  # type: ignore[misc]
+    beta1, beta2 = group["betas"]
     step = float(state["step"]) + 1 if state else 1.0
     zero = torch.zeros_like(weight)
     first = beta1 * state.get("exp_avg", zero) + (1 - beta1) * gradient
@@ -73,4 +74,5 @@ def _adamw(
     moves = second > 0
     root = (torch.where(moves, second, 1) / (1 - beta2**step)).sqrt()
     update = torch.where(moves, first / (1 - beta1**step) / (root + group["eps"]), 0.0)
-    return weight * (1 - rate * group["weight_decay"]) - rate * update  # type: ignore[operator]
+    kept: Tensor = weight * (1 - rate * group["weight_decay"])
+    return kept - rate * update
