@@ -42,8 +42,8 @@ class Level(ABC):
     ) -> None:
         self.run, self.net, self.weights, self.alphas = run, net, weights, alphas
 
-    def warm_up(self, step: int) -> Losses:
-        """Move the weights alone, by one training batch; return the losses."""
+    def move_weights(self, step: int) -> Losses:
+        """Move the weights by one training batch; return the losses."""
         losses = self.weights.gradients(step, "train", PHASE)
         self.weights.step(self.run.spent)
         return losses
@@ -100,7 +100,7 @@ class Bilevel(Level):
         regulariser = entropy_weight * self.net.entropy()
         self.weights.gradients(step, "selection", PHASE, regulariser)
         norm = self._move_alphas()
-        return self.warm_up(step), norm
+        return self.move_weights(step), norm
 
 
 @register_level("second-order")

@@ -88,6 +88,8 @@ def describe(event: Mapping[str, Any]) -> str:
             keys.setdefault(name.rsplit("/", 1)[-1], []).append(option)
         listing = "; ".join(f"{key}: {', '.join(options)}" for key, options in keys.items())
         return f"architecture: {listing}"
+    if kind == "stop":
+        return f"step {event['step'] + 1}: the search stops: {event['reason']}"
     if kind == "warning":
         return f"warning: {event['message']}"
     if kind == "end":

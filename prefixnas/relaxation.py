@@ -7,8 +7,8 @@ training it may sample; `expected` gives the weights that stand for the mixture 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -43,6 +43,11 @@ class Relaxation(ABC):
         """Return the temperature at `progress` in [0, 1] of the search."""
         ratio = self.temperature_end / self.temperature_start
         return float(self.temperature_start * ratio**progress)
+
+    def tempered(self, start: float | None, end: float | None) -> Self:
+        """Return this relaxation with other temperatures; None keeps one."""
+        asked = {"temperature_start": start, "temperature_end": end}
+        return replace(self, **{name: value for name, value in asked.items() if value is not None})
 
     @abstractmethod
     def weights(self, alpha: Tensor, progress: float) -> Tensor:

@@ -48,7 +48,7 @@ class Logits(Update):
 
 @register_update("projected")
 class Projected(Update):
-    """Alpha is a distribution: `alpha <- project(alpha - eta g)` (section 7.2 of the PEML paper)."""
+    """Alpha is a distribution: `alpha <- project(alpha - eta g)` (PEML, section 7.2)."""
 
     learning_rate: ClassVar[float] = 0.1
 

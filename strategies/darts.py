@@ -1,7 +1,7 @@
 """DARTS: differentiable search by gradient on relaxed choices.
 
 `--level joint` is Algorithm 1 of PEML: weights and alphas move in the same step, by the gradient
-of the same joint loss. `--level bilevel` is first-order DARTS (Liu, Simonyan, Yang, ICLR 2019):
+of the same joint loss. `bilevel` and `second-order` are DARTS (Liu, Simonyan, Yang, ICLR 2019):
 alphas move on batches of the selection split, weights on training batches, in turn.
 """
 
@@ -9,100 +9,114 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
-from torch import Tensor
-
-from prefixnas.architecture import Architecture
 from prefixnas.config import option
 from prefixnas.diagnostics import emit_alphas, emit_step, warn_of_dropout
 from prefixnas.errors import UserError
-from prefixnas.relaxation import RELAXATIONS
+from prefixnas.levels import LEVELS
+from prefixnas.one_path import refuse_norm_behind
+from prefixnas.relaxation import RELAXATIONS, Relaxation
 from prefixnas.run import Budget, Run, Stateful
+from prefixnas.schedule import SCHEDULES, Plan
+from prefixnas.selection import SELECTIONS, Selection
 from prefixnas.space import SearchSpace
+from prefixnas.stopping import EarlyStop
 from prefixnas.strategy import Found, Strategy
 from prefixnas.supernet import Supernet
 from prefixnas.training import Recipe, WeightOptimizer
+from prefixnas.updates import UPDATES
 
 
 @dataclass(frozen=True)
 class Darts(Strategy):
-    """Differentiable search; joint (Algorithm 1 of the paper) or bilevel, first order."""
+    """Differentiable search: joint (Algorithm 1 of the paper), bilevel or second order."""
 
-    level: Literal["joint", "bilevel"] = option("joint", "update alphas with the weights, or apart")
-    relaxation: str = option("softmax", "from alpha to mixture weights")
-    alpha_learning_rate: float = option(0.03, "learning rate of the alphas (Adam)", above=0)
+    level: str = option("joint", "joint, bilevel or second-order: what moves alphas, and when")
+    update: str = option("logits", "logits (Adam) or projected (SGD on the simplex)")
+    relaxation: str = option("softmax", "softmax, gumbel, gumbel-hard, ste or one-path")
+    selection: str = option("argmax", "argmax or perturbation (DARTS-PT)")
+    alpha_learning_rate: float | None = option(None, "of the alphas; none: the update's", above=0)
     alpha_warmup: float = option(
         0.2, "share of the search in which only weights move", at_least=0, at_most=1
     )
-    entropy_weight: float = option(
-        0.05, "lambda of eq. 4; grows linearly to this value", at_least=0
-    )
+    entropy_weight: float = option(0.05, "lambda of eq. 4, at the end of the search", at_least=0)
+    entropy_schedule: str = option("linear", "constant, linear or cosine: how lambda grows")
+    temperature_start: float | None = option(None, "first; none: the relaxation's", above=0)
+    temperature_end: float | None = option(None, "last; none: the relaxation's", above=0)
     prune_below: float = option(
         0.05, "drop candidates whose probability falls below this", at_least=0, below=1
     )
+    prune_to: float = option(
+        1.0, "share of a choice's candidates left at the end", at_least=0, at_most=1
+    )
+    tune_steps: int = option(0, "perturbation: training steps after each decision", at_least=0)
+    random_order: bool = option(False, "perturbation: take decisions in a random order")
+    settled_records: int = option(0, "stop when settled for so many records; 0: never", at_least=0)
+    settled_within: float = option(0.01, "settled: most that a probability moves", at_least=0)
+    collapse_above: float = option(
+        1.0, "stop when more than this share of choices lead to a weak option", at_least=0
+    )
     log_every: int = option(5, "steps between two records of the alphas", at_least=1)
 
-    @property
-    def _passes(self) -> int:
-        return 2 if self.level == "bilevel" else 1
-
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
-        """Refuse an unknown relaxation, a space without alphas, a budget without a step."""
-        RELAXATIONS.get(self.relaxation, "key 'relaxation'")
+        """Refuse unknown names, a space without alphas, a budget without a step of the alphas."""
+        self._relaxation()
+        SCHEDULES.get(self.entropy_schedule, "key 'entropy_schedule'")
         settled = space.settle(settings)
-        if all(d.decided_by != "alpha" or d.name in settled for d in space.decisions):
+        decisions = [d.name for d in space.decisions if d.decided_by == "alpha"]
+        if all(name in settled for name in decisions):
             raise UserError(f"space {space.name!r} leaves no choice to alpha: nothing to search")
-        if budget.search < self._passes:
+        passes = LEVELS.get(self.level, "key 'level'").passes
+        least = passes + self._selection().cost(len(decisions))
+        if budget.search < least:
             raise UserError(
-                f"{budget.search} search steps are too few; raise steps or search_fraction"
+                f"{budget.search} search steps are too few, at least {least} are needed; "
+                "raise steps or search_fraction"
             )
 
     def search(self, run: Run, recipe: Recipe) -> Found:
-        """Move weights and alphas, prune on the way, return the argmax."""
-        passes = self._passes
-        steps = run.budget.search // passes
-        net = Supernet(
-            run.space, run.objective.width, RELAXATIONS.get(self.relaxation)(), run.settings
-        )
+        """Move weights and alphas, prune on the way, select an architecture."""
+        update = UPDATES.get(self.update)()
+        net = Supernet(run.space, run.objective.width, self._relaxation(), run.settings)
+        refuse_norm_behind(net)
         run.once("warned of dropout", lambda: warn_of_dropout(run))
         run.reset(net)
         weights = WeightOptimizer(run, recipe, run.budget.total)
-        alphas = torch.optim.Adam(net.alphas.parameters(), self.alpha_learning_rate, (0.5, 0.999))
-        warmup = int(self.alpha_warmup * steps)
-        state: dict[str, Stateful] = {"weights": weights, "alphas": alphas}
-        for step in run.steps("search", steps, state, cost=passes):
-            net.progress = step / steps
-            alphas.zero_grad(set_to_none=True)  # warm-up and weight steps leave gradients behind
-            strength = self.entropy_weight * net.progress
-            if self.level == "joint":
-                regulariser = strength * net.entropy()
-                losses = weights.gradients(step, "train", "search", regulariser)
-                gradient = _move(alphas, net) if step >= warmup else None
-                weights.step(step)
+        alphas = update.optimizer(net, self.alpha_learning_rate or update.learning_rate)
+        level = LEVELS.get(self.level)(run, net, weights, alphas)
+        grown = SCHEDULES.get(self.entropy_schedule)
+        stop = EarlyStop(net, self.settled_records, self.settled_within, self.collapse_above)
+        budget = run.budget.search - self._selection().cost(len(net.decisions))
+        plan = Plan.of(budget, level.passes, self.alpha_warmup)
+        state: dict[str, Stateful] = {"weights": weights, "alphas": alphas, "stop": stop}
+        loop = run.steps("search", plan.steps, state, plan.cost)
+        for step in loop:
+            net.progress = run.spent / budget
+            gradient, moves = None, step >= plan.warmup
+            if moves:
+                losses, gradient = level.step(step, self.entropy_weight * grown(net.progress))
             else:
-                gradient = None
-                if step >= warmup:
-                    weights.gradients(step, "selection", "search", strength * net.entropy())
-                    gradient = _move(alphas, net)
-                losses = weights.gradients(step, "train", "search")
-                weights.step(step * passes)
-            emit_step(run, "search", step, steps, losses, weights.rate, net)
-            if step % self.log_every == 0 or step == steps - 1:
+                losses = level.move_weights(step)
+            emit_step(run, "search", step, plan.steps, losses, weights.rate, net)
+            records = step % self.log_every == 0 or step == plan.steps - 1
+            if records:
                 emit_alphas(run, "search", step, net, gradient)
-            if step >= warmup and (dropped := net.prune(self.prune_below)):
+            share = 1 - (1 - self.prune_to) * plan.progress(step)
+            if moves and (dropped := net.prune(self.prune_below, share)):
                 run.emit("prune", step=step, dropped=dropped)
+            if moves and records and (reason := stop.look(net)):
+                run.emit("stop", step=step, reason=reason)
+                loop.stop()
         mixture = run.evaluate("mixture", "validation")
-        choices = run.once("architecture", lambda: net.architecture().choices)
-        architecture = Architecture(choices, run.space.name)
+        architecture = self._selection().choose(run, net, weights)
         run.replace(net.cut(architecture))
         return Found(architecture, mixture, weights)
 
+    def _relaxation(self) -> Relaxation:
+        relaxation = RELAXATIONS.get(self.relaxation, "key 'relaxation'")()
+        tempered = relaxation.tempered(self.temperature_start, self.temperature_end)
+        return UPDATES.get(self.update, "key 'update'")().relaxation(tempered)
 
-def _move(alphas: torch.optim.Optimizer, net: Supernet) -> Tensor:
-    """Step the alphas by the gradients they hold, return the gradients' norm."""
-    gradients = [alpha.grad for alpha in net.alphas if alpha.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
-    alphas.step()
-    return norm
+    def _selection(self) -> Selection:
+        kind = SELECTIONS.get(self.selection, "key 'selection'")
+        return kind(self.tune_steps, self.random_order)
