@@ -24,7 +24,9 @@ class LanguageModelConfig:
     prefix_start: Literal["random", "zero", "text"] | None = option(
         None, "where the prefix starts; none: text, or zero for encoder-only models"
     )
-    prefix_text: str | None = option(None, "text to start from; none: a short instruction")
+    prefix_text: str | None = option(
+        None, "text to start from, with prefix_start text; none: a short instruction"
+    )
     prefix_where: list[Literal["encoder", "decoder", "cross"]] | None = option(
         None, "kinds of attention that read it; none: all"
     )

@@ -23,8 +23,9 @@ from peml.heads import TaskHeads
 from peml.lora import add_lora
 from peml.loss import answer_loss
 from peml.model import load_language_model
+from peml.peft_export import why_not
 from peml.prefix import PrefixEncoder, attach, find_sites
-from peml.prefix_init import initialise
+from peml.prefix_init import initialise, text_tokens
 from peml.sampler import JointSampler
 from peml.tasks import Example, Task, load_tasks
 from prefixnas.config import check_limits
@@ -68,6 +69,14 @@ class JointObjective:
             for split in task.splits:
                 self.collator.lengths(task, split)
         self.sites = find_sites(self.lm.model, config.prefix_where)
+        self.start = config.prefix_start or ("zero" if self.lm.family == "encoder" else "text")
+        if config.prefix_text is not None:
+            if self.start != "text":
+                raise UserError(
+                    f"key 'prefix_text': this prefix starts with {self.start!r}, which reads no "
+                    "text; set prefix_start to 'text'"
+                )
+            text_tokens(self.lm, config.prefix_text)
         self.lora = add_lora(
             self.lm,
             config.lora,
@@ -108,8 +117,7 @@ class JointObjective:
             encoder = PrefixEncoder(
                 config.prefix_length, self.width, None, self.sites, width_out
             ).to(self.lm.device)
-            start = config.prefix_start or ("zero" if self.lm.family == "encoder" else "text")
-            initialise(encoder, self.lm, start, seed=seed, text=config.prefix_text)
+            initialise(encoder, self.lm, self.start, seed=seed, text=config.prefix_text)
             self.encoder = encoder
             self.replace(module)
 
@@ -230,8 +238,10 @@ class JointObjective:
         )
 
     def warnings(self) -> Iterable[str]:
-        """Say how many prompts were cut."""
-        return self.collator.truncation.messages()
+        """Say how many prompts were cut, and if stock PEFT can't hold the result."""
+        yield from self.collator.truncation.messages()
+        if reason := why_not(self.lm, self.sites):
+            yield f"no export to stock PEFT later (the format 'peml' works): {reason}"
 
     def _sources(self) -> list[str]:
         """Return where each task came from, usable from any folder."""

@@ -42,7 +42,11 @@ def write_peft(
     Raises:
         UserError: PEFT's format can't hold this model's prefix.
     """
-    refuse(lm, sites)
+    if (reason := why_not(lm, sites)) is not None:
+        kind = lm.model.config.model_type
+        raise UserError(
+            f"format 'peft' can't hold the prefix of a {kind} model: {reason}; {_INSTEAD}"
+        )
     table = peft_table(lm.model, blocks)
     layers, _, kv_heads, length, head_dim = blocks.shape
     config = peft.PrefixTuningConfig(
@@ -61,35 +65,24 @@ def write_peft(
     save_file({"prompt_embeddings": table.cpu()}, folder / "adapter_model.safetensors")
 
 
-def refuse(lm: LanguageModel, sites: Sequence[Site]) -> None:
-    """Raise a UserError, with the reason, where PEFT's prefix format can't be exact."""
+def why_not(lm: LanguageModel, sites: Sequence[Site]) -> str | None:
+    """Return the reason why PEFT's prefix format can't hold this model's prefix; None: it can."""
     config = lm.model.config
-    kind = config.model_type
-    start = f"format 'peft' can't hold the prefix of a {kind} model: "
     if lm.family == "encoder-decoder":
-        raise UserError(start + f"PEFT has no prefix for encoders and cross-attention; {_INSTEAD}")
+        return "PEFT has no prefix for encoders and cross-attention"
     if lm.family == "encoder":
-        raise UserError(start + f"PEFT's prefix takes up positions of the text; {_INSTEAD}")
+        return "PEFT's prefix takes up positions of the text"
     rotary = _rotary(lm.model)
     if rotary is None:
-        raise UserError(
-            start + f"its positions are not rotary, so they can't be moved behind a prefix; "
-            f"{_INSTEAD}"
-        )
+        return "its positions are not rotary, so they can't be moved behind a prefix"
     layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
     if layer_types != {"full_attention"} or getattr(config, "sliding_window", None):
-        raise UserError(
-            start + f"PEFT's prefix would slide out of its attention windows; {_INSTEAD}"
-        )
+        return "PEFT's prefix would slide out of its attention windows"
     if (rope := getattr(rotary, "rope_type", "default")) in ("dynamic", "longrope"):
-        raise UserError(
-            start + f"its rotary frequencies ({rope}) depend on the text's length; {_INSTEAD}"
-        )
+        return f"its rotary frequencies ({rope}) depend on the text's length"
     if len(sites) != config.num_hidden_layers:
-        raise UserError(
-            start + f"it reads a prefix in {len(sites)} of {config.num_hidden_layers} layers; "
-            f"{_INSTEAD}"
-        )
+        return f"it reads a prefix in {len(sites)} of {config.num_hidden_layers} layers"
+    return None
 
 
 def peft_table(model: PreTrainedModel, blocks: Tensor) -> Tensor:

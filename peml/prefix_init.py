@@ -43,7 +43,8 @@ def _zero(encoder: PrefixEncoder, lm: LanguageModel, text: str | None) -> None:
 def _text(encoder: PrefixEncoder, lm: LanguageModel, text: str | None) -> None:
     """Keys and values of a real text; the encoder learns a correction to them."""
     _zero(encoder, lm, text)
-    encoder.start.copy_(text_blocks(lm, encoder.sites, encoder.length, text or DEFAULT_TEXT))
+    text = DEFAULT_TEXT if text is None else text
+    encoder.start.copy_(text_blocks(lm, encoder.sites, encoder.length, text))
 
 
 STARTS: Mapping[str, Callable[[PrefixEncoder, LanguageModel, str | None], None]] = {
@@ -83,6 +84,18 @@ def initialise(
         STARTS[start](encoder, lm, text)
 
 
+def text_tokens(lm: LanguageModel, text: str) -> list[int]:
+    """Return the tokens of a text that a prefix is to start from.
+
+    Raises:
+        UserError: It has none.
+    """
+    tokens = list(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not tokens:
+        raise UserError(f"the text of the prefix, {text!r}, has no tokens")
+    return tokens
+
+
 def text_blocks(lm: LanguageModel, sites: Sequence[Site], length: int, text: str) -> Tensor:
     """Take the keys and values that a text has in the model.
 
@@ -97,10 +110,8 @@ def text_blocks(lm: LanguageModel, sites: Sequence[Site], length: int, text: str
     Raises:
         UserError: The text has no tokens.
     """
-    tokens = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not tokens:
-        raise UserError(f"the text of the prefix, {text!r}, has no tokens")
-    repeated = (list(tokens) * (length // len(tokens) + 1))[-length:]
+    tokens = text_tokens(lm, text)
+    repeated = (tokens * (length // len(tokens) + 1))[-length:]
     ids = torch.tensor([repeated], device=lm.device)
     inputs: dict[str, Any] = {"input_ids": ids}
     if lm.family == "encoder-decoder":

@@ -77,13 +77,20 @@ class RunConfig:
         0.5, "share of the steps that go into searching", at_least=0, below=1
     )
     seed: int = option(0, "seed of everything random", at_least=0, below=2**32)
-    set: list[str] = option([], "options of choices decided by trial: activation=tanh ...")
+    set: list[str] = option(
+        [], "options of choices, set by hand: activation=tanh (every layer), layer0/activation=relu"
+    )
     warmup: int = option(10, "steps in which the learning rate grows from 0", at_least=0)
     decay: float = option(
         0.5, "share of the steps, at the end, in which it falls to 0", at_least=0, at_most=1
     )
     clip: float = option(1.0, "largest norm of the gradient", above=0)
-    eval_every: int = option(0, "steps between looks at the selection split; 0: none", at_least=0)
+    eval_every: int = option(
+        0,
+        "steps between looks at the selection split while weights train; the best weights seen "
+        "are kept; 0: none, the last are kept",
+        at_least=0,
+    )
     patience: int = option(
         0, "looks without a better score before training ends; 0: never", at_least=0
     )

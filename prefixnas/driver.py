@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from prefixnas.files import write_text
 from prefixnas.objective import Evaluation
 from prefixnas.run import Run
 from prefixnas.space_yaml import space_to_yaml
-from prefixnas.strategy import Strategy
+from prefixnas.strategy import STRATEGIES, Strategy
 from prefixnas.training import Recipe, fit
 
 
@@ -63,6 +63,7 @@ def search(
     objective, budget = run.objective, run.budget
     columns: dict[str, Evaluation | None] = {}
     run.once("started", lambda: _start(run, strategy))
+    warned = run.once("warned at the start", lambda: _warn(run, ()))
     if objective.optional:
         run.reset(None)
         columns[UNTOUCHED] = run.evaluate("untouched", "validation")
@@ -91,7 +92,7 @@ def search(
         run.reset(None)
         fit(run, "without", budget.total, recipe)
         columns[objective.without_label] = run.evaluate("without", "validation")
-    run.once("warned", lambda: _warn(run))
+    run.once("warned", lambda: _warn(run, warned))
 
     seconds = run.once("seconds", lambda: round(time.monotonic() - began, 1))
     result = SearchResult(architecture, columns, run.folder)
@@ -106,16 +107,20 @@ def _start(run: Run, strategy: Strategy) -> None:
     run.emit(
         "start",
         space=run.space.name,
-        strategy=type(strategy).__name__,
+        strategy=STRATEGIES.name_of(type(strategy)) or type(strategy).__name__,
         objective=run.objective.name,
         seed=run.seed,
         steps={"search": run.budget.search, "train": run.budget.train},
     )
 
 
-def _warn(run: Run) -> None:
-    for message in run.objective.warnings():
-        run.emit("warning", message=message)
+def _warn(run: Run, known: Sequence[str]) -> list[str]:
+    """Emit what the objective warns of and is not known yet; return all of it."""
+    messages = list(run.objective.warnings())
+    for message in messages:
+        if message not in known:
+            run.emit("warning", message=message)
+    return messages
 
 
 def _save(run: Run) -> None:

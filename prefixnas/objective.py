@@ -115,7 +115,11 @@ class Objective(Protocol):
         ...
 
     def warnings(self) -> Iterable[str]:
-        """Return what the user should know about the run so far (truncated inputs, say)."""
+        """Return what the user should know about the run so far (truncated inputs, say).
+
+        Asked before the first step and after the last; a text that was returned before is not
+        shown again.
+        """
         ...
 
 

@@ -87,6 +87,17 @@ class Registry(Generic[T]):
         self._registered[name] = item
         return item
 
+    def name_of(self, item: T) -> str | None:
+        """Return the name that `item`, a class or function, is found by; None: by none."""
+        named = [name for name, known in self._registered.items() if known is item]
+        module, inside = getattr(item, "__module__", None), getattr(item, "__qualname__", None)
+        named += [
+            name
+            for name, points in self._entry_points().items()
+            if any(point.value == f"{module}:{inside}" for point in points)
+        ]
+        return min(named, default=None)
+
     def _entry_points(self) -> dict[str, list[EntryPoint]]:
         found: dict[str, list[EntryPoint]] = {}
         for point in entry_points(group=self.group):

@@ -50,6 +50,10 @@ class Strategy(ABC):
         """
         space.settle(settings)
 
+    def default_space(self) -> str | None:
+        """Return the space to search where the user names none; None: the usual default."""
+        return None
+
     @abstractmethod
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Find an architecture within `run.budget.search` steps.

@@ -24,7 +24,14 @@ from prefixnas.training import Recipe
 class Fixed(Strategy):
     """A known architecture: from a file or a run, or the space's first options as set."""
 
-    arch: str | None = option(None, "architecture.yaml or a run directory; none: first options")
+    arch: str | None = option(
+        None, "architecture.yaml, or a run directory with its space; none: first options"
+    )
+
+    def default_space(self) -> str | None:
+        """Return the space that lies in the run directory."""
+        kept = Path(self.arch or "") / "space.yaml"
+        return str(kept) if self.arch and kept.is_file() else None
 
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
         """Refuse an architecture that is not there, or not of the space."""

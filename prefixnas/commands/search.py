@@ -65,6 +65,9 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     flags.pop("config", None)
     values = config.resolve(options, [*layers, (config.FLAG, flags)])
     values["objective"] = names["objective"]
+    if not any("space" in layer for layer in (flags, *(layer for _, layer in layers))):
+        strategy: Strategy = config.make(options["strategy"], values)
+        values["space"] = strategy.default_space() or values["space"]
     if resume:
         config.refuse_change(stored, values, out)
     if dry_run:

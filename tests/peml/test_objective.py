@@ -359,3 +359,30 @@ def test_each_part_has_its_learning_rate(bench: Path) -> None:
     trained = [p for n, p in objective.encoder.named_parameters() if "alphas" not in n]
     assert {rates[id(p)] for p in trained} == {0.2}
     assert len(rates) == sum(len(g["params"]) for g in objective.parameters())
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "said"),
+    [
+        ("llama", {"prefix_text": "", "prefix_start": None}, "'', has no tokens"),
+        ("llama", {"prefix_text": "Read.", "prefix_start": "random"}, "'prefix_text'.*'random'"),
+        ("bert", {"prefix_text": "Read.", "prefix_start": None}, "'prefix_text'.*'zero'"),
+    ],
+)
+def test_a_text_that_would_not_be_read_is_refused(
+    family: str, options: dict[str, Any], said: str, bench: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        JointObjective(config(bench, family, **options), total_steps=20, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "said"), [("llama", []), ("t5", ["encoders"]), ("bert", ["positions"])]
+)
+def test_an_export_that_will_not_work_is_said_before_training(
+    family: str, said: list[str], bench: Path
+) -> None:
+    objective = JointObjective(config(bench, family), total_steps=20, seed=0)
+    warnings = list(objective.warnings())
+    assert len(warnings) == len(said)
+    assert all("stock PEFT" in line and said[0] in line for line in warnings)

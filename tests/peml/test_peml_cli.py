@@ -65,6 +65,19 @@ def test_train_takes_the_architecture_of_another_run(bench: Path, tmp_path: Path
     assert "LoRA alone" in first["columns"] and "LoRA alone" not in second["columns"]
 
 
+def test_a_run_brings_its_own_space(
+    bench: Path, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = trained("llama"), tmp_path / "second"  # in the space "mlp"
+    shared = ["--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
+    argv = ["train", *shared, "--arch", str(first), "--no-baseline", "--out", str(second)]
+    assert main(argv) == 0
+    assert (second / "space.yaml").read_bytes() == (first / "space.yaml").read_bytes()
+    capsys.readouterr()
+    assert main([*argv[:-1], str(tmp_path / "third"), "--space", "paper"]) == 2
+    assert "space 'paper'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("family", ["llama", "t5", "bert"])
 def test_evaluate_repeats_the_scores_of_the_run(
     family: str, trained: Trained, capsys: pytest.CaptureFixture[str]

@@ -123,14 +123,28 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     assert kinds["architecture"] == kinds["end"] == kinds["start"] == 1
 
 
-def test_warnings_reach_the_events_once(tmp_path: Path) -> None:
+def test_warnings_reach_the_events_once_and_early(tmp_path: Path) -> None:
     class Warning(ToyObjective):
+        asked = 0
+
         def warnings(self) -> list[str]:
-            return ["three prompts were cut", "three prompts were cut"]
+            self.asked += 1
+            return ["three prompts were cut", "the end is near"][: self.asked]
 
     _, events = go(tmp_path, RandomSearch(), Warning())
-    said = [event["message"] for event in events if event["event"] == "warning"]
-    assert said == ["three prompts were cut"] * 2
+    kinds = [event.get("message", event["event"]) for event in events]
+    assert kinds[:2] == ["start", "three prompts were cut"]
+    assert kinds[-2:] == ["the end is near", "end"]
+    assert kinds.count("three prompts were cut") == kinds.count("the end is near") == 1
+
+
+def test_the_first_event_names_the_strategy(tmp_path: Path) -> None:
+    class Nameless(RandomSearch):
+        pass
+
+    for strategy, name in ((RandomSearch(), "random"), (Nameless(), "Nameless")):
+        _, events = go(tmp_path / name, strategy, baseline=False)
+        assert events[0]["strategy"] == name
 
 
 def test_dropout_under_alpha_is_warned_of(tmp_path: Path) -> None:

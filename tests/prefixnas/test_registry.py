@@ -40,6 +40,16 @@ def test_decorated_things_are_found() -> None:
     assert registry.names() == ["mine"]
 
 
+def test_a_thing_knows_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "odds", {"random-number": "random:Random"}, monkeypatch)
+    registry = things()
+    mine = object()
+    registry.register("mine")(mine)
+    assert registry.name_of(mine) == "mine"
+    assert registry.name_of(random.Random) == "random-number"
+    assert registry.name_of(random.SystemRandom) is None
+
+
 def test_an_unknown_name_lists_the_allowed_and_the_nearest() -> None:
     registry = things()
     registry.register("hill-climb")(object())
