@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.workbench import TASKS, write_model, write_task
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _contracts_in_memory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Contracts write hundreds of checkpoints, each flushed to the disk; memory is faster."""
+    tmp_path_factory.getbasetemp()  # pytest's own folders stay where they are
+    if os.access("/dev/shm", os.W_OK):
+        tempfile.tempdir = "/dev/shm"
 
 
 @pytest.fixture(scope="session")
