@@ -16,8 +16,17 @@ from prefixnas.architecture import Architecture
 from prefixnas.errors import UserError
 from prefixnas.mixture import Branches, Chain, run
 from prefixnas.ops import make_op, width_after
-from prefixnas.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum, option_scope
-
+from prefixnas.space import (
+    Choice,
+    Decision,
+    Node,
+    Op,
+    SearchSpace,
+    Seq,
+    Stack,
+    Sum,
+    option_scope,
+)
 
 Build = Callable[[Node, str, int], tuple[nn.Module, int]]
 """Builds a node in a scope for an input width; returns its module and the width of its output."""
@@ -26,11 +35,20 @@ Decide = Callable[[Choice, str, int, Build], tuple[nn.Module, int]]
 """Builds a choice in a scope for an input width, with a `Build` for its options."""
 
 
-def build_node(node: Node, scope: str, width: int, decide: Decide) -> tuple[nn.Module, int]:
+Layers = Callable[[Stack, str], int]
+"""Says how many layers a stack in a scope gets."""
+
+Knobs = dict[str, dict[str, Tensor]]
+"""Per knob, the weight of each option that is still in question: a number that sums to one."""
+
+
+def build_node(
+    node: Node, scope: str, width: int, decide: Decide, layers: Layers
+) -> tuple[nn.Module, int]:
     """Build the module of `node`; return it with the width of its output."""
 
     def deeper(inner: Node, inner_scope: str, inner_width: int) -> tuple[nn.Module, int]:
-        return build_node(inner, inner_scope, inner_width, decide)
+        return build_node(inner, inner_scope, inner_width, decide, layers)
 
     if isinstance(node, Op):
         module = make_op(node.name, node.args, dict(node.kwargs), width)
@@ -40,15 +58,13 @@ def build_node(node: Node, scope: str, width: int, decide: Decide) -> tuple[nn.M
     if isinstance(node, Sum):
         built = [deeper(branch, scope, width) for branch in node.branches]
         return Branches([module for module, _ in built]), one_width(built, f"the sum {node.label}")
-    layers = (
-        [(node.cell, inner) for inner in node.scopes(scope)]
-        if isinstance(node, Stack)
-        else [(part, scope) for part in node.nodes]
-        if isinstance(node, Seq)
-        else []
-    )
+    chain: list[tuple[Node, str]] = []
+    if isinstance(node, Stack):
+        chain = [(node.cell, inner) for inner in node.scopes(scope)[: layers(node, scope)]]
+    elif isinstance(node, Seq):
+        chain = [(part, scope) for part in node.nodes]
     parts = []
-    for part, part_scope in layers:
+    for part, part_scope in chain:
         module, width = deeper(part, part_scope, width)
         parts.append(module)
     return Chain(parts), width
@@ -74,20 +90,37 @@ class Child(nn.Module):
         root: The module tree, without mixtures.
         width: Width of the input.
         width_out: Width of the output.
+        knobs: The space's decisions that the objective carries out.
     """
 
     def __init__(
-        self, architecture: Architecture, root: nn.Module, width: int, width_out: int
+        self,
+        architecture: Architecture,
+        root: nn.Module,
+        width: int,
+        width_out: int,
+        knobs: Sequence[Decision] = (),
     ) -> None:
         super().__init__()
         self.architecture = architecture
         self.root = root
         self.width = width
         self.width_out = width_out
+        self._knobs = [decision.name for decision in knobs if decision.name in architecture]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map `hidden [..., width]` to `[..., width_out]`."""
         return run(self.root, hidden, {})
+
+    def knobs(self) -> Knobs:
+        """Return the chosen option per knob, with the weight 1: `{"length": {"10": 1.0}}`."""
+        return {name: {self.architecture[name]: torch.ones(())} for name in self._knobs}
+
+
+def knobs_of(module: nn.Module | None) -> Knobs:
+    """Return the knobs of a searched module; none of one that is no supernet and no child."""
+    knobs: Callable[[], Knobs] = getattr(module, "knobs", dict)
+    return knobs()
 
 
 def build_child(space: SearchSpace, architecture: Architecture, width: int) -> Child:
@@ -103,8 +136,13 @@ def build_child(space: SearchSpace, architecture: Architecture, width: int) -> C
         option = next(option for option in choice.options if option.label == label)
         return build(option, option_scope(scope, choice, option), width)
 
-    root, width_out = build_node(space.root, "", width, decide)
-    return Child(architecture, root, width, width_out)
+    def layers(stack: Stack, scope: str) -> int:
+        if isinstance(stack.layers, Choice):
+            return int(architecture[scope + stack.layers.key])
+        return max(stack.depths)
+
+    root, width_out = build_node(space.root, "", width, decide, layers)
+    return Child(architecture, root, width, width_out, space.knob_decisions)
 
 
 def count_parameters(space: SearchSpace, architecture: Architecture, width: int) -> int:
@@ -129,4 +167,4 @@ def check_operations(space: SearchSpace, width: int) -> None:
 
     # A user's operation may compute something while it is built, which no meta tensor can.
     with torch.device("meta"), suppress(NotImplementedError, RuntimeError):
-        build_node(space.root, "", width, decide)
+        build_node(space.root, "", width, decide, lambda stack, scope: max(stack.depths))

@@ -90,10 +90,7 @@ class _Builder:
                 before = self._walk(part, before, scope, layer, decision, lane)
             return before
         if isinstance(node, Stack):
-            for index, inner in enumerate(node.scopes(scope)):
-                place = f"{layer}/{node.name}{index}".removeprefix("/")
-                before = self._walk(node.cell, before, inner, place, decision, lane)
-            return before
+            return self._stack(node, before, scope, layer, decision, lane)
         if isinstance(node, Sum):
             parts = [(branch, scope, decision) for branch in node.branches]
             ends = self._fan(parts, before, layer, lane)
@@ -109,6 +106,27 @@ class _Builder:
         if self.architecture is not None:
             return ends
         return self._add("choice", f"<{node.key}>", node.key, ends, layer, name, lane)
+
+    def _stack(
+        self, node: Stack, before: list[str], scope: str, layer: str, decision: str, lane: int
+    ) -> list[str]:
+        """Add the layers; without an architecture, all depths meet behind the deepest."""
+        depths = self._depths(node, scope)
+        ends: list[str] = []
+        for index, inner in enumerate(node.scopes(scope)[: max(depths)]):
+            place = f"{layer}/{node.name}{index}".removeprefix("/")
+            before = self._walk(node.cell, before, inner, place, decision, lane)
+            ends += before if index + 1 in depths else []
+        if len(depths) == 1:
+            return before
+        assert isinstance(node.layers, Choice)
+        key = node.layers.key
+        return self._add("choice", f"<{key}>", key, ends, layer, scope + key, lane)
+
+    def _depths(self, node: Stack, scope: str) -> tuple[int, ...]:
+        if isinstance(node.layers, Choice) and self.architecture is not None:
+            return (int(self.architecture[scope + node.layers.key]),)
+        return node.depths
 
     def _fan(
         self, parts: list[tuple[Node, str, str]], before: list[str], layer: str, lane: int
@@ -131,7 +149,8 @@ class _Builder:
         if isinstance(node, Sum):
             return sum(self._lanes(branch, scope) for branch in node.branches)
         if isinstance(node, Stack):
-            return max(self._lanes(node.cell, inner) for inner in node.scopes(scope))
+            layers = node.scopes(scope)[: max(self._depths(node, scope))]
+            return max(self._lanes(node.cell, inner) for inner in layers)
         if isinstance(node, Choice):
             counts = {
                 option.label: self._lanes(option, option_scope(scope, node, option))
@@ -179,5 +198,5 @@ def _length(node: Node) -> int:
     if isinstance(node, Choice):
         return max(_length(option) for option in node.options)
     if isinstance(node, Stack):
-        return node.layers * _length(node.cell)
+        return max(node.depths) * _length(node.cell)
     return 1

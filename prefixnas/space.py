@@ -1,180 +1,49 @@
-"""The search-space algebra: `Op`, `Seq`, `Sum`, `Choice`, `Stack`, and the `SearchSpace` they make.
+"""The `SearchSpace` that a tree of nodes makes, and the decisions in it.
 
-A space is a tree of these nodes. Every `Choice` becomes one or more *decisions*; an
-`Architecture` is one option for each. `Stack(6, cell)` gives each layer its own decisions, named
-`layer0/activation`, `layer1/activation`, ...; with `shared=True` all layers follow one decision,
-`activation`, while their weights stay their own. A choice inside an option of another choice
-counts only when that option is taken, and is named `outer=option/inner`.
+Every `Choice` becomes one or more *decisions*; an `Architecture` is one option for each.
+`Stack(6, cell)` gives each layer its own decisions, named `layer0/activation`,
+`layer1/activation`, ...; with `shared=True` all layers follow one decision, `activation`, while
+their weights stay their own. A choice inside an option of another choice counts only when that
+option is taken, and is named `outer=option/inner`; the decisions of a layer count only when the
+stack is that deep.
 """
 
 from __future__ import annotations
 
 import random
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from math import prod
 
 from prefixnas.architecture import Architecture
 from prefixnas.errors import UserError, unknown
+from prefixnas.nodes import (
+    Choice,
+    DecidedBy,
+    Node,
+    Op,
+    Seq,
+    Stack,
+    Sum,
+    as_node,
+    children,
+    option_scope,
+    with_sizes,
+)
 
-DecidedBy = Literal["alpha", "trial"]
-
-
-class Node(ABC):
-    """Base of the nodes of a space."""
-
-    @property
-    @abstractmethod
-    def label(self) -> str:
-        """A short text that tells this node from its fellow options."""
-
-
-@dataclass(frozen=True)
-class Op(Node):
-    """One operation of the registry, with its parameters: `Op("dropout", 0.1)`."""
-
-    name: str
-    args: tuple[Any, ...]
-    kwargs: tuple[tuple[str, Any], ...]
-
-    def __init__(self, name: str, /, *args: Any, **kwargs: Any) -> None:
-        object.__setattr__(self, "name", name)
-        object.__setattr__(self, "args", args)
-        object.__setattr__(self, "kwargs", tuple(sorted(kwargs.items())))
-
-    @property
-    def label(self) -> str:
-        """`relu`, `dropout(0.1)`, `linear(bias=False)`."""
-        given = [*map(str, self.args), *(f"{key}={value}" for key, value in self.kwargs)]
-        return f"{self.name}({', '.join(given)})" if given else self.name
-
-
-@dataclass(frozen=True)
-class Seq(Node):
-    """Nodes one after the other. Strings stand for operations without parameters."""
-
-    nodes: tuple[Node, ...]
-
-    def __init__(self, *nodes: Node | str) -> None:
-        if not nodes:
-            raise UserError("a seq needs at least one node")
-        object.__setattr__(self, "nodes", tuple(as_node(node) for node in nodes))
-
-    @property
-    def label(self) -> str:
-        """The labels of the parts, joined by `+`."""
-        return "+".join(node.label for node in self.nodes)
-
-
-@dataclass(frozen=True)
-class Sum(Node):
-    """The sum of several branches of one input: `Sum("identity", cell)` is a skip connection."""
-
-    branches: tuple[Node, ...]
-
-    def __init__(self, *branches: Node | str) -> None:
-        if not branches:
-            raise UserError("a sum needs at least one branch")
-        object.__setattr__(self, "branches", tuple(as_node(node) for node in branches))
-
-    @property
-    def label(self) -> str:
-        """`sum(identity, linear+relu)`."""
-        return f"sum({', '.join(node.label for node in self.branches)})"
-
-
-@dataclass(frozen=True)
-class Choice(Node):
-    """A place where one of several options is taken.
-
-    Args:
-        key: Name of the decision; unique in its cell.
-        options: The candidates; strings stand for operations.
-        decided_by: "alpha": by the gradient of the relaxed choice. "trial": by strategies that
-            train candidates apart, or by hand; a supernet holds the first option, or the one set.
-    """
-
-    key: str
-    options: tuple[Node, ...]
-    decided_by: DecidedBy
-
-    def __init__(
-        self,
-        key: str,
-        options: list[Node | str] | tuple[Node | str, ...],
-        decided_by: str = "alpha",
-    ) -> None:
-        where = f"choice {key!r}"
-        if not options:
-            raise UserError(f"{where} has no options; give at least one")
-        if decided_by not in ("alpha", "trial"):
-            raise unknown("decided_by", decided_by, ["alpha", "trial"], where)
-        nodes = tuple(as_node(option) for option in options)
-        labels = [node.label for node in nodes]
-        if len(set(labels)) < len(labels):
-            double = next(label for label in labels if labels.count(label) > 1)
-            raise UserError(f"{where} lists the option {double!r} twice")
-        object.__setattr__(self, "key", key)
-        object.__setattr__(self, "options", nodes)
-        object.__setattr__(self, "decided_by", decided_by)
-
-    @property
-    def label(self) -> str:
-        """The key, which stands for whatever is chosen."""
-        return f"<{self.key}>"
-
-
-@dataclass(frozen=True)
-class Stack(Node):
-    """`layers` copies of a cell, each with weights of its own.
-
-    Args:
-        layers: Number of copies, at least 1.
-        cell: The node that is repeated.
-        shared: One set of decisions for all layers instead of one per layer.
-        name: Prefix of the layers' names; two stacks in one space need different names.
-    """
-
-    layers: int
-    cell: Node
-    shared: bool = False
-    name: str = "layer"
-
-    def __init__(
-        self, layers: int, cell: Node | str, shared: bool = False, name: str = "layer"
-    ) -> None:
-        if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
-            raise UserError(
-                f"stack {name!r}: layers must be a whole number of at least 1, not {layers!r}"
-            )
-        object.__setattr__(self, "layers", layers)
-        object.__setattr__(self, "cell", as_node(cell))
-        object.__setattr__(self, "shared", shared)
-        object.__setattr__(self, "name", name)
-
-    @property
-    def label(self) -> str:
-        """`stack(2, linear+relu)`."""
-        shared = ", shared" if self.shared else ""
-        return f"stack({self.layers}, {self.cell.label}{shared})"
-
-    def scopes(self, scope: str) -> list[str]:
-        """Return the scope of each layer's decisions inside `scope`."""
-        if self.shared:
-            return [scope] * self.layers
-        return [f"{scope}{self.name}{index}/" for index in range(self.layers)]
-
-
-def as_node(item: Node | str) -> Node:
-    """Return `item` as a node; a string is an operation without parameters."""
-    if isinstance(item, Node):
-        return item
-    if isinstance(item, str):
-        return Op(item)
-    raise UserError(
-        f"{item!r} is no node of a search space; use Op, Seq, Sum, Choice, Stack or a name"
-    )
+__all__ = [
+    "Choice",
+    "Decision",
+    "Node",
+    "Op",
+    "SearchSpace",
+    "Seq",
+    "Stack",
+    "Sum",
+    "children",
+    "dropout_under_alpha",
+    "option_scope",
+]
 
 
 @dataclass(frozen=True)
@@ -185,17 +54,19 @@ class Decision:
         name: Unique name, `layer0/activation`.
         options: Labels of the candidates.
         decided_by: "alpha" or "trial".
-        conditions: Decisions and options that must hold for this decision to count.
+        conditions: Decisions and the options of theirs with which this decision counts.
+        knob: Whether the objective carries it out, instead of the network.
     """
 
     name: str
     options: tuple[str, ...]
     decided_by: DecidedBy
-    conditions: tuple[tuple[str, str], ...] = ()
+    conditions: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    knob: bool = False
 
     def active(self, choices: Mapping[str, str]) -> bool:
         """Tell whether this decision counts under `choices`."""
-        return all(choices.get(name) == option for name, option in self.conditions)
+        return all(choices.get(name) in options for name, options in self.conditions)
 
 
 class SearchSpace:
@@ -203,36 +74,72 @@ class SearchSpace:
 
     Args:
         name: Name of the space.
-        root: The tree.
+        root: The tree, in which stacks may name a size: `Stack("attention_layers", cell)`.
+        knobs: Choices between names, or stacks of such choices, that the objective carries out
+            instead of the network. The objective must know them by name.
+        sizes: Numbers of layers by name. They are defaults: those of the objective win.
+
+    Attributes:
+        root: The tree with numbers in the place of sizes.
+        knobs: The knobs likewise.
+        sizes: The sizes.
+        decisions: Those of the network, then those of the knobs.
 
     Raises:
-        UserError: Two choices of one name in one cell, or an unknown operation.
+        UserError: Two choices of one name in one cell, an unknown operation or size.
     """
 
-    def __init__(self, name: str, root: Node | str) -> None:
+    def __init__(
+        self,
+        name: str,
+        root: Node | str,
+        knobs: Sequence[Node] = (),
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
         self.name = name
+        self.sizes = dict(sizes or {})
         node = as_node(root)
-        self.root: Node = Seq(node) if isinstance(node, Op) else node
-        self.decisions: tuple[Decision, ...] = self._collect()
+        self.declared: Node = Seq(node) if isinstance(node, Op) else node
+        self.declared_knobs = tuple(knobs)
+        try:
+            self.root = with_sizes(self.declared, self.sizes)
+            self.knobs = tuple(with_sizes(as_node(knob), self.sizes) for knob in knobs)
+        except UserError as error:
+            raise UserError(f"space {name!r}: {error}") from error
+        for knob in self.knobs:
+            _check_knob(knob, name)
         self._check_operations(self.root)
+        self.decisions: tuple[Decision, ...] = self._collect()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SearchSpace) and (self.name, self.root) == (other.name, other.root)
+        return isinstance(other, SearchSpace) and self._content() == other._content()
 
     def __hash__(self) -> int:
-        return hash((self.name, self.root))
+        return hash(self._content())
+
+    def _content(self) -> tuple[object, ...]:
+        sizes = tuple(sorted(self.sizes.items()))
+        return self.name, self.declared, self.declared_knobs, sizes
 
     def __repr__(self) -> str:
         return f"SearchSpace({self.name!r}, {self.root.label})"
 
+    def with_sizes(self, sizes: Mapping[str, int]) -> SearchSpace:
+        """Return this space with other values for those of its sizes that `sizes` names."""
+        values = {name: sizes.get(name, value) for name, value in self.sizes.items()}
+        return SearchSpace(self.name, self.declared, self.declared_knobs, values)
+
     @property
     def size(self) -> int:
         """The number of different architectures."""
-        factors = _sizes(self.root, "")
-        total = 1
-        for count in factors.values():
-            total *= count
-        return total
+        return prod(
+            count for node in (self.root, *self.knobs) for count in _sizes(node, "").values()
+        )
+
+    @property
+    def knob_decisions(self) -> tuple[Decision, ...]:
+        """The decisions that the objective carries out."""
+        return tuple(decision for decision in self.decisions if decision.knob)
 
     def active(self, choices: Mapping[str, str]) -> Iterator[Decision]:
         """Yield the decisions that count under `choices`, in the order of the tree."""
@@ -317,15 +224,10 @@ class SearchSpace:
         return architecture
 
     def _collect(self) -> tuple[Decision, ...]:
-        found: dict[str, Decision] = {}
-        for decision in _decisions(self.root, "", ()):
-            known = found.setdefault(decision.name, decision)
-            if known is not decision and known != decision:
-                raise UserError(
-                    f"space {self.name!r}: two different choices are called {decision.name!r}; "
-                    "give them different keys, or their stacks different names"
-                )
-        _refuse_doubles(self.root, self.name)
+        _refuse_doubles((self.root, *self.knobs), self.name)
+        found = {decision.name: decision for decision in _decisions(self.root, "", (), False)}
+        for knob in self.knobs:
+            found |= {decision.name: decision for decision in _decisions(knob, "", (), True)}
         return tuple(found.values())
 
     def _check_operations(self, node: Node) -> None:
@@ -360,43 +262,50 @@ def dropout_under_alpha(space: SearchSpace) -> list[str]:
     return list(dict.fromkeys(visit(space.root)))
 
 
-def children(node: Node) -> tuple[Node, ...]:
-    """Return the nodes directly under `node`."""
-    if isinstance(node, Seq):
-        return node.nodes
-    if isinstance(node, Sum):
-        return node.branches
+def _check_knob(node: Node, space: str) -> None:
+    """Refuse a knob that is more than choices between names, or a stack of such choices."""
     if isinstance(node, Choice):
-        return node.options
-    if isinstance(node, Stack):
-        return (node.cell,)
-    return ()
-
-
-def option_scope(scope: str, choice: Choice, option: Node) -> str:
-    """Return the scope of decisions inside one option of a choice."""
-    return f"{scope}{choice.key}={option.label}/"
+        for option in node.options:
+            if not isinstance(option, Op) or option.label != option.name:
+                raise UserError(
+                    f"space {space!r}: the options of knob {node.key!r} must be names or numbers, "
+                    f"not {option.label!r}"
+                )
+    elif isinstance(node, Stack | Seq):
+        for child in children(node):
+            _check_knob(child, space)
+    else:
+        raise UserError(
+            f"space {space!r}: a knob is a choice, or a stack of choices, not {node.label!r}"
+        )
 
 
 def _decisions(
-    node: Node, scope: str, conditions: tuple[tuple[str, str], ...]
+    node: Node, scope: str, conditions: tuple[tuple[str, tuple[str, ...]], ...], knob: bool
 ) -> Iterator[Decision]:
     if isinstance(node, Choice):
         name = scope + node.key
         labels = tuple(option.label for option in node.options)
-        yield Decision(name, labels, node.decided_by, conditions)
+        yield Decision(name, labels, node.decided_by, conditions, knob)
         for option in node.options:
-            inner = (*conditions, (name, option.label))
-            yield from _decisions(option, option_scope(scope, node, option), inner)
+            inner = (*conditions, (name, (option.label,)))
+            yield from _decisions(option, option_scope(scope, node, option), inner, knob)
     elif isinstance(node, Stack):
-        for layer_scope in node.scopes(scope):
-            yield from _decisions(node.cell, layer_scope, conditions)
+        if isinstance(node.layers, Choice):
+            yield from _decisions(node.layers, scope, conditions, knob)
+        for index, layer_scope in enumerate(node.scopes(scope)):
+            inner = conditions
+            if isinstance(node.layers, Choice) and not node.shared:
+                deep = tuple(str(depth) for depth in node.depths if depth > index)
+                if len(deep) < len(node.depths):
+                    inner = (*conditions, (scope + node.layers.key, deep))
+            yield from _decisions(node.cell, layer_scope, inner, knob)
     else:
         for child in children(node):
-            yield from _decisions(child, scope, conditions)
+            yield from _decisions(child, scope, conditions, knob)
 
 
-def _refuse_doubles(node: Node, space: str) -> None:
+def _refuse_doubles(nodes: Sequence[Node], space: str) -> None:
     """Refuse two places of one scope with one name: only shared layers may follow one decision."""
     seen: set[str] = set()
 
@@ -411,30 +320,32 @@ def _refuse_doubles(node: Node, space: str) -> None:
             for option in node.options:
                 visit(option, option_scope(scope, node, option))
         elif isinstance(node, Stack):
+            if isinstance(node.layers, Choice):
+                visit(node.layers, scope)
             for layer_scope in dict.fromkeys(node.scopes(scope)):
                 visit(node.cell, layer_scope)
         else:
             for child in children(node):
                 visit(child, scope)
 
-    visit(node, "")
+    for node in nodes:
+        visit(node, "")
 
 
 def _sizes(node: Node, scope: str) -> dict[str, int]:
     """Map each decision outside of conditions to its number of variants."""
-    sizes: dict[str, int] = {}
     if isinstance(node, Choice):
-        total = 0
-        for option in node.options:
-            product = 1
-            for count in _sizes(option, option_scope(scope, node, option)).values():
-                product *= count
-            total += product
-        sizes[scope + node.key] = total
-    elif isinstance(node, Stack):
-        for layer_scope in node.scopes(scope):
-            sizes |= _sizes(node.cell, layer_scope)
-    else:
-        for child in children(node):
-            sizes |= _sizes(child, scope)
+        variants = (_sizes(option, option_scope(scope, node, option)) for option in node.options)
+        return {scope + node.key: sum(prod(variant.values()) for variant in variants)}
+    sizes: dict[str, int] = {}
+    if isinstance(node, Stack):
+        layers = [_sizes(node.cell, layer_scope) for layer_scope in node.scopes(scope)]
+        if isinstance(node.layers, Choice) and not node.shared:
+            each = [prod(layer.values()) for layer in layers]
+            return {scope + node.layers.key: sum(prod(each[:depth]) for depth in node.depths)}
+        if isinstance(node.layers, Choice):
+            sizes[scope + node.layers.key] = len(node.depths)
+        return sizes | {name: count for layer in layers for name, count in layer.items()}
+    for child in children(node):
+        sizes |= _sizes(child, scope)
     return sizes

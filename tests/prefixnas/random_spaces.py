@@ -24,7 +24,7 @@ OPERATIONS: list[Node] = [
 
 @st.composite
 def spaces(draw: st.DrawFn, depth: int = 3) -> SearchSpace:
-    """Draw a space of up to about 300 architectures, with every kind of node in it."""
+    """Draw a space with every kind of node in it, knobs among them."""
     names = count()
 
     def node(left: int) -> Node:
@@ -36,7 +36,7 @@ def spaces(draw: st.DrawFn, depth: int = 3) -> SearchSpace:
             return Sum(*(node(left - 1) for _ in range(draw(st.integers(1, 2)))))
         if kind == "stack":
             shared = draw(st.booleans())
-            return Stack(draw(st.integers(1, 2)), node(left - 1), shared, f"stack{next(names)}")
+            return Stack(layers(), node(left - 1), shared, f"stack{next(names)}")
         if kind == "choice":
             options = [node(left - 1) for _ in range(draw(st.integers(1, 3)))]
             unique = {option.label: option for option in options}
@@ -44,4 +44,17 @@ def spaces(draw: st.DrawFn, depth: int = 3) -> SearchSpace:
             return Choice(f"key{next(names)}", list(unique.values()), decided_by)
         return draw(st.sampled_from(OPERATIONS))
 
-    return SearchSpace("random", node(depth))
+    def layers() -> int | str | Choice:
+        kind = draw(st.sampled_from(["number", "size", "choice"]))
+        if kind == "choice":
+            depths = draw(st.lists(st.integers(1, 2), min_size=1, unique=True))
+            return Choice(f"depth{next(names)}", depths, "trial")
+        return "few" if kind == "size" else draw(st.integers(1, 2))
+
+    def knob() -> Node:
+        options = draw(st.lists(st.sampled_from(["on", "off", "5"]), min_size=1, unique=True))
+        choice = Choice(f"knob{next(names)}", options, draw(st.sampled_from(["alpha", "trial"])))
+        return Stack(layers(), choice, name=f"site{next(names)}") if draw(st.booleans()) else choice
+
+    knobs = [knob() for _ in range(draw(st.integers(0, 2)))]
+    return SearchSpace("random", node(depth), knobs, {"few": draw(st.integers(1, 2))})

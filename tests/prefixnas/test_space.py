@@ -65,7 +65,8 @@ def test_shipped_spaces_round_trip_and_build(space: SearchSpace) -> None:
 
 def test_sizes_of_the_shipped_spaces() -> None:
     sizes = {space.name: space.size for space in shipped_spaces()}
-    assert sizes == {"default": (4 * 3) ** 6, "paper": 12**6, "sensitivity": (4 * 3 * 2) ** 3}
+    by_hand = {"default": (4 * 3) ** 6, "paper": 12**6, "sensitivity": (4 * 3 * 2) ** 3}
+    assert by_hand.items() <= sizes.items()
 
 
 def test_every_option_is_sampled() -> None:
@@ -87,7 +88,7 @@ def test_a_choice_inside_an_option_counts_only_with_that_option() -> None:
     space = SearchSpace("s", Choice("outer", ["identity", Seq("linear", inner)]))
     assert space.size == 3
     outer, nested = space.decisions
-    assert nested.conditions == ((outer.name, "linear+<inner>"),)
+    assert nested.conditions == ((outer.name, ("linear+<inner>",)),)
     assert {frozenset(a.items()) for a in space.enumerate()} == {
         frozenset({("outer", "identity")}),
         frozenset({("outer", "linear+<inner>"), ("outer=linear+<inner>/inner", "relu")}),
