@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,10 +12,6 @@ from prefixnas.console import Parser
 from prefixnas.errors import UserError
 
 if TYPE_CHECKING:
-    from prefixnas.config import RunConfig
-    from prefixnas.objective import ObjectiveConfig
-    from prefixnas.run import Budget
-    from prefixnas.space import SearchSpace
     from prefixnas.strategy import Strategy
 
 HELP = "search, train on, evaluate, export"
@@ -36,6 +31,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         fixed: Keys that this command sets and does not offer.
     """
     from prefixnas import config
+    from prefixnas.plan import find_options, plan_run
 
     fixed = dict(fixed or {})
     first, _ = _parser(prog, {}, fixed, help=False).parse_known_args(argv)
@@ -54,7 +50,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
                 raise UserError(
                     f"{where}: key {name!r}: {prog} takes {value!r}, not {layer[name]!r}"
                 )
-    options, names = _options(layers, first)
+    options, names = find_options([*layers, (config.FLAG, vars(first))])
     if first.resume:
         config.refuse_change(stored, names, first.out)
     parser = _parser(prog, options, fixed, help=True)
@@ -71,52 +67,10 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     if resume:
         config.refuse_change(stored, values, out)
     if dry_run:
-        _plan(options, values)
+        plan_run(options, values)
         print(config.dump_config(values), end="")
         return 0
     return _search(options, values, out, resume)
-
-
-def _options(
-    layers: Sequence[tuple[str, Mapping[str, Any]]], flags: argparse.Namespace
-) -> tuple[dict[str, type[Any]], dict[str, str]]:
-    """Find the dataclasses whose fields are this run's keys; return also their names."""
-    from prefixnas.config import RunConfig
-    from prefixnas.objective import OBJECTIVES
-    from prefixnas.registry import load_plugin
-    from prefixnas.strategy import STRATEGIES
-
-    values: dict[str, Any] = {"strategy": RunConfig.strategy, "objective": None}
-    plugins: list[str] = []
-    for where, layer in [*layers, ("flag", vars(flags))]:
-        for name in ("strategy", "objective"):
-            if layer.get(name) is not None:
-                if not isinstance(layer[name], str):
-                    raise UserError(f"{where}: key {name!r}: expected a name, not {layer[name]!r}")
-                values[name] = layer[name]
-        given = layer.get("plugin") or []
-        given = [given] if isinstance(given, str) else given
-        if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
-            raise UserError(f"{where}: key 'plugin': must be a list of texts, not {given!r}")
-        plugins += given
-    for plugin in plugins:
-        load_plugin(plugin)
-    names = {**values, "objective": values["objective"] or _only_objective()}
-    options: dict[str, type[Any]] = {
-        "run": RunConfig,
-        "strategy": STRATEGIES.get(names["strategy"]),
-        "objective": OBJECTIVES.get(names["objective"]),
-    }
-    return options, names
-
-
-def _only_objective() -> str:
-    from prefixnas.objective import OBJECTIVES
-
-    names = OBJECTIVES.names()
-    if len(names) != 1:
-        raise UserError(f"name the problem: --objective ({', '.join(names) or 'none installed'})")
-    return names[0]
 
 
 def _parser(
@@ -140,11 +94,12 @@ def _parser(
         group = parser.add_argument_group(f"{part} ({cls.__name__})" if part != "run" else "run")
         for entry in dataclasses.fields(cls):
             if entry.name not in fixed:
-                _add_flag(group, entry, kinds[entry.name])
+                add_flag(group, entry, kinds[entry.name])
     return parser
 
 
-def _add_flag(group: Any, entry: dataclasses.Field[Any], kind: Any) -> None:
+def add_flag(group: Any, entry: dataclasses.Field[Any], kind: Any) -> None:
+    """Offer a key of the configuration as a flag."""
     from prefixnas import config
 
     flag = "--" + entry.name.replace("_", "-")
@@ -177,33 +132,6 @@ def _stored(out: Path) -> dict[str, Any]:
     return config.read_config(path)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Everything cheap of a run."""
-
-    run: RunConfig
-    strategy: Strategy
-    objective: ObjectiveConfig
-    space: SearchSpace
-    budget: Budget
-
-
-def _plan(options: Mapping[str, type[Any]], values: Mapping[str, Any]) -> _Plan:
-    """Build everything cheap, so that mistakes show before anything is loaded or written."""
-    from prefixnas import config
-    from prefixnas.run import Budget
-    from prefixnas.space_yaml import load_space
-
-    run_config, strategy, objective = (
-        config.make(options[part], values) for part in ("run", "strategy", "objective")
-    )
-    space = load_space(run_config.space)
-    for_search = round(run_config.steps * run_config.search_fraction)
-    budget = Budget(for_search, run_config.steps - for_search)
-    strategy.check(space, run_config.settings, budget)
-    return _Plan(run_config, strategy, objective, space, budget)
-
-
 def _search(
     options: Mapping[str, type[Any]], values: Mapping[str, Any], out: Path | None, resume: bool
 ) -> int:
@@ -212,19 +140,18 @@ def _search(
     from prefixnas import config
     from prefixnas.driver import search
     from prefixnas.files import write_text
+    from prefixnas.plan import plan_run
     from prefixnas.progress import open_progress
     from prefixnas.report import write_report
     from prefixnas.run import Run
-    from prefixnas.supernet import check_operations
     from prefixnas.tables import table
     from prefixnas.training import Recipe
 
-    plan = _plan(options, values)
+    plan = plan_run(options, values)
     run_config, space = plan.run, plan.space
     folder = out or _free_folder(run_config)
     _refuse_used(folder, resume)
-    objective = plan.objective.build(plan.budget.total, run_config.seed)
-    check_operations(space, objective.width)
+    objective = plan.build()
     _make_folder(folder)
     write_text(folder / "config.yaml", config.dump_config(values))
     recipe = config.make(Recipe, values)

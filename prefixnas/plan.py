@@ -1,0 +1,116 @@
+"""From configuration to a run that could start: names looked up, everything cheap built and checked.
+
+`prefixnas search` plans one run with it, `prefixnas compare` all of its runs before the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefixnas import config
+from prefixnas.config import RunConfig
+from prefixnas.errors import UserError
+from prefixnas.objective import OBJECTIVES, Objective, ObjectiveConfig
+from prefixnas.registry import load_plugin
+from prefixnas.run import Budget
+from prefixnas.space import SearchSpace
+from prefixnas.space_yaml import load_space
+from prefixnas.strategy import STRATEGIES, Strategy
+from prefixnas.supernet import check_operations
+
+Layers = Sequence[tuple[str, Mapping[str, Any]]]
+"""Pairs of where values come from (a file, `prefixnas.config.FLAG`) and the values."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Everything cheap of a run.
+
+    Attributes:
+        run: What every run has.
+        strategy: How to search.
+        objective: The options of the problem.
+        space: The search space.
+        budget: Steps for searching and for training on.
+    """
+
+    run: RunConfig
+    strategy: Strategy
+    objective: ObjectiveConfig
+    space: SearchSpace
+    budget: Budget
+
+    def build(self) -> Objective:
+        """Load data and models, and try the space's operations at their width.
+
+        Raises:
+            UserError: A model, a task or an operation is not usable.
+        """
+        objective = self.objective.build(self.budget.total, self.run.seed)
+        check_operations(self.space, objective.width)
+        return objective
+
+
+def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
+    """Find the dataclasses whose fields are a run's keys; plugins are loaded on the way.
+
+    Args:
+        layers: Where "strategy", "objective" and "plugin" may be named; the last one wins.
+
+    Returns:
+        The dataclasses, see `prefixnas.config.Options`, and the names of strategy and objective.
+
+    Raises:
+        UserError: A name is unknown, or a plugin cannot be loaded.
+    """
+    values: dict[str, Any] = {"strategy": RunConfig.strategy, "objective": None}
+    plugins: list[str] = []
+    for where, layer in layers:
+        for name in ("strategy", "objective"):
+            if layer.get(name) is not None:
+                if not isinstance(layer[name], str):
+                    raise UserError(f"{where}: key {name!r}: expected a name, not {layer[name]!r}")
+                values[name] = layer[name]
+        given = layer.get("plugin") or []
+        given = [given] if isinstance(given, str) else given
+        if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+            raise UserError(f"{where}: key 'plugin': must be a list of texts, not {given!r}")
+        plugins += given
+    for plugin in plugins:
+        load_plugin(plugin)
+    names = {**values, "objective": values["objective"] or _only_objective()}
+    options: dict[str, type[Any]] = {
+        "run": RunConfig,
+        "strategy": STRATEGIES.get(names["strategy"]),
+        "objective": OBJECTIVES.get(names["objective"]),
+    }
+    return options, names
+
+
+def plan_run(options: config.Options, values: Mapping[str, Any]) -> RunPlan:
+    """Build everything cheap, so that mistakes show before anything is loaded or written.
+
+    Args:
+        options: The dataclasses.
+        values: Resolved values of all their keys.
+
+    Raises:
+        UserError: A value outside its limits, no such space, or a space that the strategy refuses.
+    """
+    run, strategy, objective = (
+        config.make(options[part], values) for part in ("run", "strategy", "objective")
+    )
+    space = load_space(run.space)
+    for_search = round(run.steps * run.search_fraction)
+    budget = Budget(for_search, run.steps - for_search)
+    strategy.check(space, run.settings, budget)
+    return RunPlan(run, strategy, objective, space, budget)
+
+
+def _only_objective() -> str:
+    names = OBJECTIVES.names()
+    if len(names) != 1:
+        raise UserError(f"name the problem: --objective ({', '.join(names) or 'none installed'})")
+    return names[0]
