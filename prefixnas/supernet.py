@@ -120,13 +120,20 @@ class Supernet(nn.Module):
         self._drawn = self._weights(self.training)
         return run(self.root, hidden, self._drawn)
 
+    def drawn(self) -> dict[str, Tensor]:
+        """Return every decision's weights `[options]`, with gradient, as the last pass drew them.
+
+        Before the first pass they are the weights of evaluation.
+        """
+        return self._drawn or self._weights(training=False)
+
     def knobs(self) -> Knobs:
         """Return the weights of the knobs' options, with gradient, as the last pass drew them.
 
         Before the first pass they are the weights of evaluation. An option that was pruned, or is
         not the one that the supernet holds, is left out; what is left alone has the weight 1.
         """
-        drawn = self._drawn or self._weights(training=False)
+        drawn = self.drawn()
         alive = {decision.name: self.alive(i).tolist() for i, decision in enumerate(self.decisions)}
         knobs: Knobs = {}
         for decision in self.space.knob_decisions:
