@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prefixnas.architecture import Architecture
+from prefixnas.diagnostics import emit_discretisation
 from prefixnas.files import write_text
 from prefixnas.objective import Evaluation
 from prefixnas.run import Run
@@ -72,7 +73,7 @@ def search(
     architecture = found.architecture
     run.once("announced", lambda: run.emit("architecture", choices=architecture.choices))
     columns[MIXTURE] = found.mixture
-    columns[ARGMAX] = run.evaluate("argmax", "validation")
+    columns[ARGMAX] = argmax = run.evaluate("argmax", "validation")
 
     spent = run.spent
     fit(
@@ -84,7 +85,9 @@ def search(
         total=budget.total,
         former=found.optimizer,
     )
-    columns[TRAINED] = run.evaluate("trained", "validation")
+    columns[TRAINED] = trained = run.evaluate("trained", "validation")
+    if (mixture := found.mixture) is not None:
+        run.once("discretised", lambda: emit_discretisation(run, mixture, argmax, trained))
     architecture.save(run.folder / "architecture.yaml")
     run.once("saved", lambda: _save(run))
 

@@ -53,12 +53,16 @@ class WeightOptimizer:
         former: The optimiser that moved these weights until now. Its moments are kept for every
             weight that goes on: AdamW without them takes its first steps at full length,
             whatever the gradient, and undoes part of what was learned.
+
+    Attributes:
+        norm: Norm of the gradient in the last step, before it was clipped; None before the first.
     """
 
     def __init__(
         self, run: Run, recipe: Recipe, total: int, former: WeightOptimizer | None = None
     ) -> None:
         self.run, self.recipe, self.total = run, recipe, total
+        self.norm: float | None = None
         self.adamw = torch.optim.AdamW(run.objective.parameters())
         known = former.adamw.state if former is not None else {}
         for group in self.adamw.param_groups:
@@ -106,6 +110,7 @@ class WeightOptimizer:
                 f"the gradient became {norm.item()} at step {step}; the last good checkpoint stays "
                 f"in {self.run.folder / 'checkpoint'}; a lower learning rate may help"
             )
+        self.norm = norm.item()
         for group, rate in zip(self.adamw.param_groups, self.rates(step), strict=True):
             group["lr"] = rate
         self.adamw.step()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prefixnas.config import option
-from prefixnas.diagnostics import emit_alphas, emit_step, warn_of_dropout
+from prefixnas.diagnostics import emit_alphas, emit_step, gradient_norms, warn_of_dropout
 from prefixnas.errors import UserError
 from prefixnas.levels import LEVELS
 from prefixnas.one_path import refuse_norm_behind
@@ -97,7 +97,8 @@ class Darts(Strategy):
                 losses, gradient = level.step(step, self.entropy_weight * grown(net.progress))
             else:
                 losses = level.move_weights(step)
-            emit_step(run, "search", step, plan.steps, losses, weights.rate, net)
+            norms = gradient_norms(weights.norm, gradient)
+            emit_step(run, "search", step, plan.steps, losses, weights.rate, net, norms)
             records = step % self.log_every == 0 or step == plan.steps - 1
             if records:
                 emit_alphas(run, "search", step, net, gradient)
