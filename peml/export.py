@@ -35,7 +35,7 @@ from prefixnas.errors import UserError, unknown
 if TYPE_CHECKING:
     import torch
 
-VERSION = 1
+VERSION = 2
 _MANIFEST, _PREFIX, _HEADS, _LORA = "peml.json", "prefix.safetensors", "heads.safetensors", "lora"
 
 
@@ -75,7 +75,7 @@ class Manifest:
         """Read `peml.json` from a folder.
 
         Raises:
-            UserError: There is none, or it is damaged or of a later version.
+            UserError: There is none, or it is damaged or of another version.
         """
         path = folder / _MANIFEST
         if not folder.is_dir():
@@ -88,6 +88,11 @@ class Manifest:
             if version > VERSION:
                 raise UserError(
                     f"{path}: format version {version} is newer than this installation ({VERSION})"
+                )
+            if version < VERSION:
+                raise UserError(
+                    f"{path}: format version {version} is of an earlier version, which kept keys "
+                    "at other positions; train again"
                 )
             data["sites"] = tuple(Site(**site) for site in data["sites"])
             return cls(**data)

@@ -1,13 +1,12 @@
 """Write a prefix as a stock PEFT ``PREFIX_TUNING`` adapter, exactly.
 
-PEFT's prefix takes the positions 0 .. l-1 and moves the real tokens to l and on; ours moves
-nothing. Rotary attention sees only differences of positions, so turning every prefix key by the
-rotation of position l makes the two equal. No other kind of position can be moved like this.
+PEFT's prefix takes the positions 0 .. l-1 and moves the real tokens to l and on. So does ours in
+decoder-only models with rotary positions (`peml.positions`), which need nothing but another
+layout. In all others PEFT's prefix would be another one.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,16 @@ from typing import Any
 import peft
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from peml.attention import evaluating
 from peml.model import LanguageModel
+from peml.positions import text_moves
 from peml.prefix import Site, attach
 from prefixnas.errors import UserError
 
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 _INSTEAD = "use the format 'peml' (and peml.load) instead"
 
 
@@ -47,7 +47,7 @@ def write_peft(
         raise UserError(
             f"format 'peft' can't hold the prefix of a {kind} model: {reason}; {_INSTEAD}"
         )
-    table = peft_table(lm.model, blocks)
+    table = peft_table(blocks)
     layers, _, kv_heads, length, head_dim = blocks.shape
     config = peft.PrefixTuningConfig(
         task_type=peft.TaskType.CAUSAL_LM,
@@ -72,51 +72,26 @@ def why_not(lm: LanguageModel, sites: Sequence[Site]) -> str | None:
         return "PEFT has no prefix for encoders and cross-attention"
     if lm.family == "encoder":
         return "PEFT's prefix takes up positions of the text"
-    rotary = _rotary(lm.model)
-    if rotary is None:
+    if not text_moves(lm.model):
         return "its positions are not rotary, so they can't be moved behind a prefix"
     layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
     if layer_types != {"full_attention"} or getattr(config, "sliding_window", None):
         return "PEFT's prefix would slide out of its attention windows"
-    if (rope := getattr(rotary, "rope_type", "default")) in ("dynamic", "longrope"):
-        return f"its rotary frequencies ({rope}) depend on the text's length"
     if len(sites) != config.num_hidden_layers:
         return f"it reads a prefix in {len(sites)} of {config.num_hidden_layers} layers"
     return None
 
 
-def peft_table(model: PreTrainedModel, blocks: Tensor) -> Tensor:
-    """Lay a prefix out as PEFT stores it, keys turned by the rotation of position l.
+def peft_table(blocks: Tensor) -> Tensor:
+    """Lay a prefix out as PEFT stores it.
 
     Args:
-        model: A decoder-only model with rotary positions.
         blocks: ``[layers, 2, kv_heads, l, head_dim]``.
 
     Returns:
         ``[l, layers * 2 * kv_heads * head_dim]``, in the order (layer, key|value, head, dim).
     """
-    rotary = _rotary(model)
-    assert rotary is not None
-    length = blocks.shape[3]
-    turn = sys.modules[type(model).__module__].__dict__["apply_rotary_pos_emb"]
-    keys, values = blocks.float().cpu().unbind(1)
-    with torch.no_grad():
-        position = torch.full((1, 1), length, device=model.device)
-        cos, sin = rotary(torch.zeros(1, 1, device=model.device), position)
-        # Long-context variants scale queries and keys here; a rotation alone must not.
-        scale = float(getattr(rotary, "attention_scaling", 1.0))
-        cos, sin = cos.float().cpu() / scale, sin.float().cpu() / scale
-        # Models with partly rotary heads turn the front of each head.
-        front, rest = keys[..., : cos.shape[-1]], keys[..., cos.shape[-1] :]
-        turned = torch.cat([turn(front, front, cos, sin)[1], rest], dim=-1)
-    return torch.stack([turned, values], dim=1).permute(3, 0, 1, 2, 4).reshape(length, -1)
-
-
-def _rotary(model: PreTrainedModel) -> nn.Module | None:
-    for module in model.modules():
-        if "RotaryEmbedding" in type(module).__name__:
-            return module
-    return None
+    return blocks.float().permute(3, 0, 1, 2, 4).reshape(blocks.shape[3], -1).contiguous()
 
 
 def _check(

@@ -2,7 +2,7 @@
 
 One mechanism serves decoder-only, encoder-decoder and encoder-only models: our attention function
 (`peml.attention`) puts the prefix of the calling attention module in front of its keys and values.
-Real tokens keep their positions, the KV cache holds real tokens only.
+The text stands behind the prefix (`peml.positions`), the KV cache holds real tokens only.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from peml.attention import (
@@ -28,6 +29,7 @@ from peml.attention import (
     watch,
 )
 from peml.model import family_of
+from peml.positions import move_text
 from prefixnas.errors import UserError, unknown
 
 Kind = Literal["encoder", "decoder", "cross"]
@@ -146,6 +148,7 @@ class PrefixHandle:
         self._modules = [model.get_submodule(site.path) for site in self.sites]
         self._before = implementations(model)
         self._blocks: Tensor | None = None
+        self._moved: list[RemovableHandle] = []
         self._attached = True
         use_our_attention(model)
 
@@ -158,8 +161,9 @@ class PrefixHandle:
         """Give the model a prefix, or take it away with None.
 
         Args:
-            blocks: ``[sites, 2, kv_heads, l, head_dim]``; 2 = key, value. Gradients flow into it.
-                Cast to the model's dtype and device where it is used.
+            blocks: ``[sites, 2, kv_heads, l, head_dim]``; 2 = key, value, as attention sees them
+                (after any rotation). Gradients flow into it. Cast to the model's dtype and device
+                where it is used.
 
         Raises:
             ValueError: The shape does not fit the sites.
@@ -167,6 +171,9 @@ class PrefixHandle:
         """
         if not self._attached:
             raise RuntimeError("this prefix handle was detached")
+        for hook in self._moved:
+            hook.remove()
+        self._moved = []
         if blocks is None:
             for module in self._modules:
                 module.__dict__.pop(PREFIX, None)
@@ -176,6 +183,7 @@ class PrefixHandle:
                 _refuse_reentrant_checkpointing(self.model)
             for module, site, block in zip(self._modules, self.sites, blocks, strict=True):
                 module.__dict__[PREFIX] = tuple(_as_heads(block, site)[:, None])
+            self._moved = move_text(self.model, blocks.shape[3])
         self._blocks = blocks
 
     @contextmanager

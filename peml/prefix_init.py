@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from peml.attention import isolated_random, watch
 from peml.model import LanguageModel
+from peml.positions import rotary_modules, text_moves
 from peml.prefix import PrefixEncoder, Site, block_shape
 from prefixnas.errors import UserError, unknown
 
@@ -99,10 +100,10 @@ def text_tokens(lm: LanguageModel, text: str) -> list[int]:
 def text_blocks(lm: LanguageModel, sites: Sequence[Site], length: int, text: str) -> Tensor:
     """Take the keys and values that a text has in the model.
 
-    The text is repeated, or cut at its beginning, to `length` tokens. Rotary models read it at
-    positions -l .. -1, so that it lies in front of the real tokens, which keep their positions
-    0, 1, ...; models with learned positions read it at their first positions. In an
-    encoder-decoder model the encoder and the decoder both read the text.
+    The text is repeated, or cut at its beginning, to `length` tokens, and read at the first
+    positions. Rotary models in which real tokens keep theirs (`peml.positions`) read it at
+    -l .. -1 instead, in front of them. In an encoder-decoder model the encoder and the decoder
+    both read the text.
 
     Returns:
         ``[sites, 2, kv_heads, length, head_dim]``, float32.
@@ -116,7 +117,7 @@ def text_blocks(lm: LanguageModel, sites: Sequence[Site], length: int, text: str
     inputs: dict[str, Any] = {"input_ids": ids}
     if lm.family == "encoder-decoder":
         inputs["decoder_input_ids"] = ids
-    if any("RotaryEmbedding" in type(module).__name__ for module in lm.model.modules()):
+    if rotary_modules(lm.model) and not text_moves(lm.model):
         inputs["position_ids"] = torch.arange(-length, 0, device=lm.device)[None]
     paths = {module: path for path, module in lm.model.named_modules()}
     read: dict[str, Tensor] = {}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from peml.attention import watch
 from peml.prefix import PrefixEncoder, Site, attach, block_shape, find_sites
 from prefixnas.errors import UserError
 from tests.peml import zoo
@@ -134,7 +135,7 @@ def test_every_site_gets_a_gradient_and_changes_the_output(kind: str, checkpoint
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral", "phi", "gpt2"])
-def test_a_decoder_prefix_equals_a_cache_that_moves_no_position(kind: str) -> None:
+def test_a_decoder_prefix_equals_a_cache(kind: str) -> None:
     model, given = zoo.build(kind), zoo.inputs(kind)
     handle = attach(model)
     blocks = random_blocks(handle.sites)
@@ -146,9 +147,26 @@ def test_a_decoder_prefix_equals_a_cache_that_moves_no_position(kind: str) -> No
     for layer, (key, value) in enumerate(blocks):
         cache.update(key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1), layer)
     given["attention_mask"] = torch.ones(batch, LENGTH + length, dtype=torch.long)
-    given["position_ids"] = torch.arange(length).expand(batch, -1)
+    if kind == "gpt2":  # has learned positions, of which a prefix must not take any
+        given["position_ids"] = torch.arange(length).expand(batch, -1)
     theirs = model(**given, past_key_values=cache).logits
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["llama", "phi"])
+def test_the_text_behind_a_prefix_attends_to_itself_as_before(kind: str) -> None:
+    model, given = zoo.build(kind), zoo.inputs(kind)
+    plain = zoo.output(model, given)
+    handle = attach(model)
+    blocks = torch.zeros_like(random_blocks(handle.sites))
+    with handle.using(blocks):
+        moved = watch(model, given)
+    still = watch(model, given)
+    # A key's products with the other keys depend on differences of positions alone.
+    scores = [call.key @ call.key.transpose(-1, -2) for call in (moved[0], still[0])]
+    torch.testing.assert_close(*scores, atol=1e-5, rtol=1e-5)  # rotary angles are float32
+    assert not torch.allclose(moved[0].key, still[0].key, atol=1e-3)
+    assert torch.equal(zoo.output(model, given), plain)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, prefix: Tensor) -> Tensor:
