@@ -1,4 +1,4 @@
-"""From configuration to a run that could start: names looked up, everything cheap built and checked.
+"""From configuration to a run that could start: names looked up, all that is cheap built and checked.
 
 `prefixnas search` plans one run with it, `prefixnas compare` all of its runs before the first.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from prefixnas import config
 from prefixnas.config import RunConfig
 from prefixnas.errors import UserError
-from prefixnas.objective import OBJECTIVES, Objective, ObjectiveConfig
+from prefixnas.objective import OBJECTIVES, Objective, ObjectiveConfig, fit_space
 from prefixnas.registry import load_plugin
 from prefixnas.run import Budget
 from prefixnas.space import SearchSpace
@@ -43,13 +43,15 @@ class RunPlan:
     budget: Budget
 
     def build(self) -> Objective:
-        """Load data and models, and try the space's operations at their width.
+        """Load data and models, and try on them what the space needs of them.
 
         Raises:
-            UserError: A model, a task or an operation is not usable.
+            UserError: A model, a task, an operation, a knob or a size is not usable.
         """
         objective = self.objective.build(self.budget.total, self.run.seed)
-        check_operations(self.space, objective.width)
+        space = fit_space(self.space, objective)
+        self.strategy.check(space, self.run.settings, self.budget)
+        check_operations(space, objective.width)
         return objective
 
 
@@ -105,12 +107,18 @@ def plan_run(options: config.Options, values: Mapping[str, Any]) -> RunPlan:
     space = load_space(run.space)
     for_search = round(run.steps * run.search_fraction)
     budget = Budget(for_search, run.steps - for_search)
-    strategy.check(space, run.settings, budget)
+    if not space.sizes:  # decisions may depend on the objective's sizes: see `RunPlan.build`
+        strategy.check(space, run.settings, budget)
     return RunPlan(run, strategy, objective, space, budget)
 
 
 def _only_objective() -> str:
     names = OBJECTIVES.names()
-    if len(names) != 1:
+    problems = [name for name in names if name not in _BENCHMARKS]
+    if len(problems) != 1:
         raise UserError(f"name the problem: --objective ({', '.join(names) or 'none installed'})")
-    return names[0]
+    return problems[0]
+
+
+_BENCHMARKS = ("tabular",)
+"""Objectives for trying strategies on: they are named, never taken for a user's problem."""

@@ -20,22 +20,10 @@ from torch import nn
 
 from prefixnas.checkpoint import load_checkpoint, save_checkpoint
 from prefixnas.errors import UserError
-from prefixnas.objective import Evaluation, Objective, Split
+from prefixnas.objective import Evaluation, Objective, Split, fit_space
 from prefixnas.space import SearchSpace
 
 T = TypeVar("T")
-
-
-class Stateful(Protocol):
-    """Whatever can be put into a checkpoint."""
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """Return nested dicts of tensors and JSON values."""
-        ...
-
-    def load_state_dict(self, state: Any) -> Any:
-        """Restore it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,17 +44,13 @@ class Budget:
         return self.search + self.train
 
 
-class BudgetExceeded(RuntimeError):
-    """A strategy asked for more search steps than its budget holds."""
-
-
 class Run:
     """Everything a strategy works with.
 
     Args:
         folder: The run directory; made if missing.
-        space: The search space.
-        objective: The problem.
+        space: The search space; its sizes become the objective's.
+        objective: The problem; it must know the space's knobs.
         budget: Steps for searching and for training on.
         seed: Seed of everything random.
         settings: Options of choices that are decided by trial, set by hand.
@@ -89,7 +73,7 @@ class Run:
         resume: bool = False,
     ) -> None:
         self.folder = folder
-        self.space = space
+        self.space = fit_space(space, objective)
         self.objective = objective
         self.budget = budget
         self.seed = seed
@@ -263,66 +247,6 @@ class Run:
             raise UserError(f"{self._metrics}: missing or shorter than the checkpoint says")
         with self._metrics.open("r+b") as file:
             file.truncate(kept)
-
-
-class Loop(Iterator[int]):
-    """A loop over steps that saves and restores itself; see `Run.steps`.
-
-    Args:
-        run: The run.
-        phase: Unique name.
-        total: Number of steps.
-        state: Parts that go into the checkpoint.
-        cost: Search steps that a step is worth.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        phase: str,
-        total: int,
-        state: dict[str, Stateful],
-        cost: Callable[[int], int],
-    ) -> None:
-        self.run, self.phase, self.total, self.state, self.cost = run, phase, total, state, cost
-        self._next, self._over = run._enter(phase, state)
-        self._stop = False
-        self._entered = False
-        self._pending: dict[str, Any] | None = None
-
-    def stop(self) -> None:
-        """End the loop after the current step."""
-        self._stop = True
-
-    def __next__(self) -> int:
-        run = self.run
-        if self._over:
-            raise StopIteration
-        if self._entered:
-            if self._pending is not None:
-                run._write(self._pending)
-            self._pending = None
-            run._spent += self.cost(self._next)
-            self._next += 1
-        if self._stop or self._next >= self.total:
-            self._over, run._looping = True, False
-            run._mark(self.phase, self._next, self.state, finished=True)
-            run._save()
-            raise StopIteration
-        if self._entered and self._next % run.checkpoint_every == 0:
-            run._mark(self.phase, self._next, self.state, finished=False)
-            # Written after the step, which shows whether these weights still give a finite loss.
-            self._pending = run._snapshot()
-        elif not self._entered and self._next == 0:
-            run._mark(self.phase, 0, self.state, finished=False)
-            run._save()
-        cost = self.cost(self._next)
-        if cost and run._spent + cost > run.budget.search:
-            raise BudgetExceeded(
-                f"phase {self.phase!r} goes beyond the search budget of {run.budget.search} steps"
-            )
-        self._entered = run._looping = True
-        return self._next
 
 
 def refuse_nan(losses: Mapping[str, float], phase: str, step: int, run: Run) -> None:

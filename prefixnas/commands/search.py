@@ -148,7 +148,7 @@ def _search(
     from prefixnas.training import Recipe
 
     plan = plan_run(options, values)
-    run_config, space = plan.run, plan.space
+    run_config = plan.run
     folder = out or _free_folder(run_config)
     _refuse_used(folder, resume)
     objective = plan.build()
@@ -158,7 +158,7 @@ def _search(
     with open_progress() as progress:
         run = Run(
             folder,
-            space,
+            plan.space,
             objective,
             plan.budget,
             run_config.seed,
@@ -168,7 +168,7 @@ def _search(
             resume=resume,
         )
         search(run, plan.strategy, recipe, baseline=run_config.baseline)
-    write_report(folder, space)
+    write_report(folder, run.space)
     Console().print(table(folder))
     print(f"run directory: {folder}")
     return 0

@@ -14,11 +14,17 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser = Parser(prog=prog, description=HELP)
     parser.add_argument("name", nargs="?", help="a space or a YAML file")
     parser.add_argument("--width", type=positive, default=64, help="width for the parameter counts")
+    parser.add_argument(
+        "--plugin", nargs="*", default=[], help="modules or .py files that register operations"
+    )
     args = parser.parse_intermixed_args(argv)
 
+    from prefixnas.registry import load_plugin
     from prefixnas.space_yaml import load_space, space_names, space_to_yaml
     from prefixnas.supernet import count_parameters
 
+    for plugin in args.plugin:
+        load_plugin(plugin)
     if args.name is None:
         for name in space_names():
             space = load_space(name)
@@ -28,7 +34,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     print(space_to_yaml(space), end="")
     print(f"\n# {space.size:,} architectures")
     for decision in space.decisions:
-        print(f"# {decision.name} (by {decision.decided_by}): {', '.join(decision.options)}")
+        kind = "knob, " if decision.knob else ""
+        print(f"# {decision.name} ({kind}by {decision.decided_by}): {', '.join(decision.options)}")
     parameters = count_parameters(space, space.first(), args.width)
     print(f"# parameters of the first options at width {args.width}: {parameters:,}")
     return 0

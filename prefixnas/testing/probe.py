@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prefixnas.child_weights import SinglePath
 from prefixnas.objective import Evaluation, Objective, Split
 from prefixnas.supernet import Supernet
 from prefixnas.testing.promise import BrokenPromise
@@ -41,7 +42,7 @@ class Probe:
     Attributes:
         module: The module that is attached.
         batches: Batches drawn so far.
-        nets: Every supernet that was attached.
+        nets: Every supernet that was attached, where alphas take part.
     """
 
     def __init__(self, inner: Objective, lie: bool = False) -> None:
@@ -49,9 +50,15 @@ class Probe:
         self._lie = lie
         self.name, self.width = inner.name, inner.width
         self.optional, self.without_label = inner.optional, inner.without_label
+        self.rewrites_weights = getattr(inner, "rewrites_weights", False)
         self.module: nn.Module | None = None
         self.batches = 0
         self.nets: list[WatchedNet] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("sizes", "check_knobs", "rewrites_weights"):  # what an objective may lack
+            return getattr(self._inner, name)
+        raise AttributeError(name)
 
     def reset(self, module: nn.Module | None, seed: int) -> None:
         """Pass on."""
@@ -116,7 +123,8 @@ class Probe:
         self.module = module
         known = [watched.net for watched in self.nets]
         for part in module.modules() if module is not None else ():
-            if isinstance(part, Supernet) and part not in known:
+            searched = isinstance(part, Supernet) and not isinstance(part.relaxation, SinglePath)
+            if searched and part not in known:
                 alphas = [alpha.detach().clone() for alpha in part.alphas]
                 self.nets.append(WatchedNet(part, alphas, [0 * alpha for alpha in alphas]))
 
