@@ -7,14 +7,16 @@ fed with and what its output is for. `prefixnas.testing` holds a small complete 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from torch import nn
 
+from prefixnas.errors import UserError
 from prefixnas.registry import Registry
+from prefixnas.space import Decision, SearchSpace
 
 Split = Literal["train", "selection", "validation"]
 """`train` moves weights, `selection` moves alphas and chooses, `validation` is only reported."""
@@ -95,7 +97,11 @@ class Objective(Protocol):
         ...
 
     def stepped(self, step: int) -> None:
-        """Do what is due after the optimiser's step and before the gradients are cleared."""
+        """Do what is due after the optimiser's step and before the gradients are cleared.
+
+        An objective that changes weights here says so in an attribute `rewrites_weights = True`:
+        a strategy that looks ahead of the optimiser's step cannot foresee it.
+        """
         ...
 
     def evaluate(self, split: Split) -> Evaluation:
@@ -107,7 +113,7 @@ class Objective(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Any:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned, in place: the batches that come next included."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -121,6 +127,46 @@ class Objective(Protocol):
         shown again.
         """
         ...
+
+
+class TakesKnobs(Protocol):
+    """What an objective has besides if it carries out decisions itself (`SearchSpace.knobs`).
+
+    It reads them off the module that `reset` and `replace` give it: `module.knobs()`, after the
+    module's forward pass, holds per knob the weight of each option, with gradient to alpha.
+
+    Attributes:
+        sizes: Numbers that a space may name instead of giving them (`layers: attention_layers`).
+    """
+
+    sizes: Mapping[str, int]
+
+    def check_knobs(self, knobs: Sequence[Decision]) -> None:
+        """Refuse knobs, options or ways to decide that this objective does not know.
+
+        Raises:
+            UserError: Names the first knob that is not usable.
+        """
+        ...
+
+
+def fit_space(space: SearchSpace, objective: Objective) -> SearchSpace:
+    """Return the space as an objective takes it: with its sizes, and with knobs that it knows.
+
+    Raises:
+        UserError: The space has a knob that the objective does not carry out.
+    """
+    sizes: Mapping[str, int] = getattr(objective, "sizes", {})
+    space = space.with_sizes(sizes) if space.sizes else space
+    if knobs := space.knob_decisions:
+        check = getattr(objective, "check_knobs", None)
+        if check is None:
+            raise UserError(
+                f"space {space.name!r}: the objective {objective.name!r} carries out no knobs, "
+                f"so it cannot take {knobs[0].name!r}"
+            )
+        check(knobs)
+    return space
 
 
 class ObjectiveConfig(Protocol):

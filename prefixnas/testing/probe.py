@@ -56,7 +56,7 @@ class Probe:
         self.nets: list[WatchedNet] = []
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("sizes", "check_knobs", "rewrites_weights"):  # what an objective may lack
+        if name in ("sizes", "check_knobs"):  # what an objective may lack
             return getattr(self._inner, name)
         raise AttributeError(name)
 
@@ -123,8 +123,9 @@ class Probe:
         self.module = module
         known = [watched.net for watched in self.nets]
         for part in module.modules() if module is not None else ():
-            searched = isinstance(part, Supernet) and not isinstance(part.relaxation, SinglePath)
-            if searched and part not in known:
+            if not isinstance(part, Supernet) or isinstance(part.relaxation, SinglePath):
+                continue
+            if part not in known:
                 alphas = [alpha.detach().clone() for alpha in part.alphas]
                 self.nets.append(WatchedNet(part, alphas, [0 * alpha for alpha in alphas]))
 
