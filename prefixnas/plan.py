@@ -1,4 +1,4 @@
-"""From configuration to a run that could start: names looked up, all that is cheap built and checked.
+"""From configuration to a run that could start: everything cheap is looked up, built and checked.
 
 `prefixnas search` plans one run with it, `prefixnas compare` all of its runs before the first.
 """
