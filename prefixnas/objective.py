@@ -150,11 +150,23 @@ class TakesKnobs(Protocol):
         ...
 
 
+class TakesSomeSpaces(Protocol):
+    """What an objective has besides if it cannot take every space."""
+
+    def check_space(self, space: SearchSpace) -> None:
+        """Refuse a space.
+
+        Raises:
+            UserError: Names the space and what is taken.
+        """
+        ...
+
+
 def fit_space(space: SearchSpace, objective: Objective) -> SearchSpace:
     """Return the space as an objective takes it: with its sizes, and with knobs that it knows.
 
     Raises:
-        UserError: The space has a knob that the objective does not carry out.
+        UserError: The objective refuses the space, or does not carry out a knob of it.
     """
     sizes: Mapping[str, int] = getattr(objective, "sizes", {})
     space = space.with_sizes(sizes) if space.sizes else space
@@ -166,6 +178,9 @@ def fit_space(space: SearchSpace, objective: Objective) -> SearchSpace:
                 f"so it cannot take {knobs[0].name!r}"
             )
         check(knobs)
+    check_space = getattr(objective, "check_space", None)
+    if check_space is not None:
+        check_space(space)
     return space
 
 

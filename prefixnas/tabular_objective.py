@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prefixnas.architecture import Architecture
 from prefixnas.errors import UserError
 from prefixnas.objective import Evaluation, Split
+from prefixnas.space import SearchSpace
 from prefixnas.supernet import Child, Supernet, weights_of
 from prefixnas.tabular import Table, shipped_table
 
@@ -51,6 +52,19 @@ class TabularObjective:
         self._losses: dict[str, Tensor] = {}
         self._module: Child | Supernet | None = None
 
+    def check_space(self, space: SearchSpace) -> None:
+        """Refuse a space with architectures that the table does not hold.
+
+        Raises:
+            UserError: Names the space.
+        """
+        known = set(self.table.architectures)
+        if space.size > len(known) or not known.issuperset(space.enumerate()):
+            raise UserError(
+                f"the tabular objective holds the architectures of space {self.table.space!r} "
+                f"alone, not those of {space.name!r}: add --space {self.table.space}"
+            )
+
     def reset(self, module: nn.Module | None, seed: int) -> None:
         """Attach `module`, choose which training of each child is looked up.
 
@@ -74,13 +88,10 @@ class TabularObjective:
         """
         if isinstance(module, Child):
             self.table.score(module.architecture, "selection")
-        elif not isinstance(module, Supernet):
+        elif isinstance(module, Supernet):
+            self.check_space(module.space)
+        else:
             raise ValueError(f"a {type(module).__name__} has no architecture to look up")
-        elif module.space.name != self.table.space:
-            raise UserError(
-                f"the tabular objective holds space {self.table.space!r} alone, "
-                f"not {module.space.name!r}"
-            )
         self._module = module
 
     def parameters(self) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ class Probe:
         self.nets: list[WatchedNet] = []
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("sizes", "check_knobs"):  # what an objective may lack
+        if name in ("sizes", "check_knobs", "check_space"):  # what an objective may lack
             return getattr(self._inner, name)
         raise AttributeError(name)
 
