@@ -9,21 +9,29 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from prefixnas.checkpoint import load_checkpoint, save_checkpoint
 from prefixnas.errors import UserError
+from prefixnas.loop import BudgetExceeded as BudgetExceeded
+from prefixnas.loop import Loop
+from prefixnas.loop import Stateful as Stateful
 from prefixnas.objective import Evaluation, Objective, Split, fit_space
 from prefixnas.space import SearchSpace
 
 T = TypeVar("T")
+
+_WHOLE = ""
+"""The name of no stage."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,9 @@ class Run:
         self._finished: list[str] = []
         self._asked: set[str] = set()
         self._entered: set[str] = set()
-        self._spent = 0
+        self._spent = {_WHOLE: 0}
+        self._stage = _WHOLE
+        self._prices: dict[str, float] = {}
         self._looping = False
         self._serial = 0
         self._position: dict[str, Any] = {}
@@ -119,6 +129,7 @@ class Run:
             self.emit("evaluation", name=name, split=split, **evaluation)
             return evaluation
 
+        name = self._scoped(name)
         return Evaluation.from_json(self.once(f"evaluation {name} {split}", measure))
 
     # Events and notes
@@ -138,6 +149,7 @@ class Run:
         loop the note is written with the loop's next checkpoint, so that notes, events and
         weights on the disk belong together.
         """
+        name = self._scoped(name)
         if name in self._asked:
             raise ValueError(f"the note {name!r} is asked for twice in one run")
         self._asked.add(name)
@@ -151,8 +163,12 @@ class Run:
 
     @property
     def spent(self) -> int:
-        """Search steps spent so far."""
-        return self._spent
+        """Search steps spent so far; within a stage, those of the stage."""
+        if self._stage:
+            return self._spent[self._stage]
+        return self._spent[_WHOLE] + sum(
+            _priced(price, self._spent[name]) for name, price in self._prices.items()
+        )
 
     # Loops
 
@@ -179,10 +195,60 @@ class Run:
         """Return a resumable loop outside of the search budget; the driver trains with it."""
         return Loop(self, phase, total, dict(state), lambda _: 0)
 
+    @contextmanager
+    def stage(
+        self,
+        name: str,
+        objective: Objective,
+        steps: int,
+        price: float = 1.0,
+        settings: Mapping[str, str] | None = None,
+    ) -> Iterator[None]:
+        """Work on another objective for a while, with a budget of its own.
+
+        Meanwhile `objective`, `budget`, `settings`, `module` and `spent` are those of the stage;
+        phases, notes and evaluations get its name in front. Afterwards all of them are the run's
+        again, and the stage's steps count against its search budget by their price.
+
+        Args:
+            name: Unique name of the stage.
+            objective: The problem.
+            steps: Search steps of the stage; there are none for training on.
+            price: What one of them counts for in the run; the sum is rounded up.
+            settings: Options set by hand; the run's if not given.
+
+        Raises:
+            BudgetExceeded: The steps cost more than what is left.
+        """
+        if self._stage:
+            raise ValueError(f"stage {name!r} begins within stage {self._stage!r}")
+        if name in self._prices:
+            raise ValueError(f"the stage {name!r} is entered twice in one run")
+        self._spent.setdefault(name, 0)
+        if self.spent + _priced(price, steps) > self.budget.search:
+            raise BudgetExceeded(
+                f"stage {name!r} goes beyond the search budget of {self.budget.search} steps"
+            )
+        whole = self.objective, self.budget, self.settings, self.module
+        self._stage, self.objective, self.budget = name, objective, Budget(steps, 0)
+        self.settings, self.module = dict(self.settings if settings is None else settings), None
+        try:
+            yield
+        finally:
+            self.objective, self.budget, self.settings, self.module = whole
+            self._stage, self._prices[name] = _WHOLE, price
+
+    def _scoped(self, name: str) -> str:
+        return f"{self._stage} {name}" if self._stage else name
+
+    def _count(self, steps: int) -> None:
+        self._spent[self._stage] += steps
+
     # Checkpoints
 
     def _enter(self, phase: str, state: Mapping[str, Stateful]) -> tuple[int, bool]:
         """Return where a loop starts, and whether it is over; restores its state if it is due."""
+        phase = self._scoped(phase)
         if phase in self._entered:
             raise ValueError(f"the phase {phase!r} is entered twice in one run")
         self._entered.add(phase)
@@ -197,6 +263,7 @@ class Run:
         return 0, phase in self._finished
 
     def _mark(self, phase: str, step: int, state: Mapping[str, Stateful], finished: bool) -> None:
+        phase = self._scoped(phase)
         if finished:
             self._finished.append(phase)
         parts = {name: part.state_dict() for name, part in self._parts(state).items()}
@@ -223,7 +290,8 @@ class Run:
             "position": self._position,
             "notes": copy.deepcopy(self._notes),
             "finished": [*self._finished],
-            "spent": self._spent,
+            "spent": self._spent[_WHOLE],
+            "stages": {name: spent for name, spent in self._spent.items() if name},
             "metrics_bytes": self._metrics.stat().st_size,
         }
 
@@ -240,7 +308,7 @@ class Run:
         self._position = state["position"]
         self._notes = state["notes"]
         self._finished = state["finished"]
-        self._spent = state["spent"]
+        self._spent = {_WHOLE: state["spent"], **state.get("stages", {})}
         self._serial = state["serial"]
         kept = state["metrics_bytes"]
         if not self._metrics.is_file() or self._metrics.stat().st_size < kept:
@@ -249,16 +317,5 @@ class Run:
             file.truncate(kept)
 
 
-def refuse_nan(losses: Mapping[str, float], phase: str, step: int, run: Run) -> None:
-    """Stop the run at the first loss that is no number.
-
-    Raises:
-        UserError: Names the phase, the step and the task.
-    """
-    for task, loss in losses.items():
-        if not (float("-inf") < loss < float("inf")):
-            kept = run.folder / "checkpoint"
-            raise UserError(
-                f"the loss of task {task!r} became {loss} at step {step} of phase {phase!r}; "
-                f"the last good checkpoint stays in {kept}; a lower learning rate may help"
-            )
+def _priced(price: float, steps: int) -> int:
+    return math.ceil(price * steps - 1e-9)  # 0.1 * 30 is 3, and not a little more

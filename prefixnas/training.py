@@ -13,8 +13,9 @@ from torch import Tensor
 
 from prefixnas.diagnostics import emit_step
 from prefixnas.errors import UserError
+from prefixnas.loop import Stateful, refuse_nan
 from prefixnas.objective import Split
-from prefixnas.run import Run, Stateful, refuse_nan
+from prefixnas.run import Run
 
 
 @dataclass(frozen=True)
