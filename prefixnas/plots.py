@@ -14,6 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from prefixnas.alpha_plots import (
+    alpha_gradient_norms,
+    discretisation_figure,
+    entropy_figure,
+    gradient_figure,
+    trajectory_figure,
+)
 from prefixnas.drawing import FAINT, HUES, INK, graph_figure, plain, save_figure
 from prefixnas.errors import UserError
 from prefixnas.graph import architecture_graph
@@ -28,6 +35,10 @@ TITLES = {
     "scores": "Scores on the validation split",
     "losses": "Training loss",
     "alphas": "Probabilities of the candidates",
+    "trajectories": "Alpha",
+    "entropy": "Entropy of each decision",
+    "discretisation": "From the mixture to the trained child",
+    "gradients": "Norm of alpha's gradient: density over time, and distribution",
     "stability": "Stability of the search",
     "architecture": "Architecture",
 }
@@ -56,6 +67,10 @@ def draw_record(record: Record, space: SearchSpace | None) -> dict[str, Path]:
         "scores": lambda: score_figure(record),
         "losses": lambda: loss_figure(record),
         "alphas": lambda: alpha_figure(record),
+        "trajectories": lambda: trajectory_figure(record),
+        "entropy": lambda: entropy_figure(record),
+        "discretisation": lambda: discretisation_figure(record),
+        "gradients": lambda: gradient_figure({"this run": [alpha_gradient_norms(record)]}),
         "stability": lambda: stability_figure(record),
         "architecture": lambda: _architecture_figure(record, space),
     }

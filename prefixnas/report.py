@@ -76,6 +76,9 @@ def run_space(record: Record) -> SearchSpace:
     return space
 
 
+_SEARCH = ("alphas", "trajectories", "entropy", "discretisation", "gradients", "stability")
+
+
 def render(record: Record, plots: Mapping[str, Path], note: str = "") -> str:
     """Return the HTML text of the report.
 
@@ -93,7 +96,7 @@ def render(record: Record, plots: Mapping[str, Path], note: str = "") -> str:
             _image("architecture", plots),
             f"<p class='note'>{escape(note)}</p>" if note else "",
         ),
-        _section("Search", _image("alphas", plots), _image("stability", plots), _ranking(record)),
+        _section("Search", *(_image(name, plots) for name in _SEARCH), _ranking(record)),
         _section("Training", _image("losses", plots)),
         _section("Every evaluation", _evaluations(record.of("evaluation"))),
         _section("Time", _timing(record)),

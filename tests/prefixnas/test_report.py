@@ -484,7 +484,7 @@ def test_report_holds_everything_and_nothing_from_outside(finished: Path) -> Non
     assert "http" not in html
     assert "url(" not in html
     assert "@import" not in html
-    assert len(page.sources) == 5
+    assert len(page.sources) == 8
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in page.sources)
     assert page.tags.count("b") >= 5, "the best of each row, and chosen candidates"
     assert "not drawn" not in page.text
@@ -499,6 +499,8 @@ def test_report_of_an_interrupted_run_leaves_out_what_is_not_there(interrupted: 
     assert "Architecture" not in page.text
     assert {p.name for p in (interrupted / "plots").iterdir()} == {
         "alphas.png",
+        "entropy.png",
+        "gradients.png",
         "losses.png",
         "scores.png",
         "stability.png",
@@ -525,7 +527,7 @@ def test_a_space_that_is_gone_is_said_in_the_report(finished: Path) -> None:
     (finished / "config.yaml").write_text("space: gone\n")
     page, _ = page_of(finished)
     assert "not drawn: unknown space 'gone'" in page.text
-    assert len(page.sources) == 4
+    assert len(page.sources) == 7
     (finished / "config.yaml").write_text("space: default\n")
     page, _ = page_of(finished)
     assert "not drawn: architecture of space 'default'" in page.text
@@ -536,7 +538,7 @@ def test_a_space_kept_in_the_run_folder_goes_before_the_one_named(finished: Path
     (finished / "space.yaml").write_text(SPACE_TEXT)
     page, _ = page_of(finished)
     assert "not drawn" not in page.text
-    assert len(page.sources) == 5
+    assert len(page.sources) == 8
 
 
 def test_plots_that_no_longer_apply_are_removed(finished: Path) -> None:
