@@ -97,6 +97,8 @@ class Trained(ChildWeights):
 class SinglePath(Relaxation):
     """One option of each decision, drawn uniformly in every pass: alpha takes no part."""
 
+    one_path = True
+
     def weights(self, alpha: Tensor, progress: float) -> Tensor:
         """Return the one-hot weights of a uniform draw."""
         drawn = torch.randint(len(alpha), ())
@@ -118,7 +120,7 @@ class OneShot(ChildWeights):
     @classmethod
     def check(cls, space: OpenSpace, budget: Budget, trials: int) -> None:
         """Refuse a space without choices for a supernet, and a budget without a step."""
-        if not space.decisions:
+        if space.count(2) < 2:
             raise UserError(
                 f"key 'weights': a supernet of space {space.space.name!r} holds one architecture "
                 "alone; choices decided by trial need weights 'train'"

@@ -64,7 +64,7 @@ class Surrogate(TrialStrategy):
 
     startup: int = option(5, "random architectures before the first fit", at_least=1)
     acquisition: Literal["ei", "pi", "ucb"] = option("ei", "how promise is measured")
-    pool: int = option(1000, "untried architectures that are looked at each time", at_least=1)
+    pool: int = option(256, "untried architectures that are looked at each time", at_least=1)
 
     def propose(
         self, space: OpenSpace, history: Sequence[Scored], rng: random.Random

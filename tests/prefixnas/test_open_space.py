@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefixnas.open_space import OpenSpace
@@ -30,6 +30,7 @@ def held_spaces(draw: st.DrawFn) -> tuple[SearchSpace, dict[str, str]]:
     return space, held
 
 
+@settings(deadline=None, max_examples=50)
 @given(held_spaces(), st.integers(0, 1000))
 def test_everything_it_yields_is_of_the_space_and_keeps_what_is_held(
     made: tuple[SearchSpace, dict[str, str]], seed: int
