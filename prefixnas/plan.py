@@ -49,10 +49,18 @@ class RunPlan:
             UserError: A model, a task, an operation, a knob or a size is not usable.
         """
         objective = self.objective.build(self.budget.total, self.run.seed)
+        self.fit(objective)
+        return objective
+
+    def fit(self, objective: Objective) -> None:
+        """Try on a built problem what the space needs of it.
+
+        Raises:
+            UserError: An operation, a knob or a size is not usable.
+        """
         space = fit_space(self.space, objective)
         self.strategy.check(space, self.run.settings, self.budget)
         check_operations(space, objective.width)
-        return objective
 
 
 def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:

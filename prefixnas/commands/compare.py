@@ -1,0 +1,148 @@
+"""`prefixnas compare`: several strategies on several spaces, at one budget."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefixnas.commands.search import add_flag
+from prefixnas.console import Parser
+from prefixnas.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from prefixnas.comparison import Cell, Comparison
+
+HELP = "compare strategies at one budget, over seeds"
+
+FILE = "comparison.yaml"
+
+
+LISTS = ("space", "strategies", "seeds", "references")
+"""Keys whose values may stand in one text with commas between."""
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    from prefixnas import config
+    from prefixnas.comparison import CompareConfig, Comparison, option_classes, refuse_other_cells
+
+    first, _ = _parser(prog, [], help=False).parse_known_args(argv)
+    out: Path | None = first.out
+    if out is None and not {"-h", "--help"} & set(argv):
+        raise UserError(f"{prog} needs --out OUT, a folder for all its runs")
+    files: list[tuple[str, dict[str, Any]]] = []
+    if out is not None:
+        _refuse_used(out, first.resume)
+    if out is not None and first.resume:
+        files.append((str(out / FILE), config.read_config(out / FILE)))
+    if first.config is not None:
+        files.append((str(first.config), config.read_config(first.config)))
+    own = {entry.name for entry in dataclasses.fields(CompareConfig)}
+    flags = {key: value for key, value in vars(first).items() if value is not None}
+    mine = [(where, _split(_only(layer, own), where)) for where, layer in [*files, ("flag", flags)]]
+    values = config.resolve({"compare": CompareConfig}, mine)
+    settings: CompareConfig = config.make(CompareConfig, values)
+    basis = [(where, _without(layer, own)) for where, layer in files]
+    names = _only(flags, {"objective", "plugin"})
+    classes = option_classes(settings, [*basis, (config.FLAG, names)])
+
+    parsed = _parser(prog, classes, help=True).parse_args(argv)
+    assert out is not None
+    known = {entry.name for cls in classes for entry in dataclasses.fields(cls)} - own - set(HELD)
+    typed = {key: value for key, value in vars(parsed).items() if value is not None}
+    for where, layer in basis:
+        for key in layer:
+            if key not in known:
+                raise unknown("key", key, known | own, where)
+    comparison = Comparison.of(settings, [*basis, (config.FLAG, _only(typed, known))])
+    cells = comparison.cells(out)
+    refuse_other_cells(cells)
+    if first.dry_run:
+        for cell in cells:
+            state = f"refused, {cell.refused}" if cell.refused else "to run"
+            print(f"{cell.name}: {'finished' if cell.finished else state}")
+        return 0
+    return _run(comparison, cells, values, out)
+
+
+def _run(
+    comparison: Comparison, cells: Sequence[Cell], values: Mapping[str, Any], out: Path
+) -> int:
+    from prefixnas import config
+    from prefixnas.comparison_run import alone, check_problem, run_cells, unfinished
+    from prefixnas.files import write_text
+
+    if waiting := unfinished(cells):
+        print(f"{len(waiting)} runs; first the problem is built once, to find mistakes", flush=True)
+        check_problem(waiting)
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out) as lock:
+        write_text(out / FILE, config.dump_config({**values, **comparison.shared()}))
+        run_cells(cells, comparison.settings.jobs, lock, lambda line: print(line, flush=True))
+    return 0
+
+
+HELD = ("strategy", "steps", "seed")
+"""Keys of a run that a comparison calls strategies, budget and seeds."""
+
+
+def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
+    from prefixnas import config
+    from prefixnas.comparison import CompareConfig
+
+    parser = Parser(prog=prog, description=HELP if help else None, add_help=help)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")
+    parser.add_argument("--out", type=Path, metavar="OUT", help="folder for all runs and tables")
+    parser.add_argument("--resume", action="store_true", help="go on with the comparison in --out")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs, stop")
+    seen = set(HELD)
+    every: list[type[Any]] = [CompareConfig, *classes]
+    for cls in every:
+        group = parser.add_argument_group(cls.__name__)
+        kinds = config.types({"": cls})
+        for entry in dataclasses.fields(cls):
+            if entry.name not in seen:
+                add_flag(group, entry, kinds[entry.name])
+                seen.add(entry.name)
+    if not classes:
+        parser.add_argument("--objective")
+        parser.add_argument("--plugin", nargs="*")
+    return parser
+
+
+def _split(layer: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Split texts at their commas."""
+    values = dict(layer)
+    for key in LISTS:
+        given = [values[key]] if isinstance(values.get(key), str) else values.get(key)
+        if isinstance(given, list):
+            parts = [part.split(",") if isinstance(part, str) else [part] for part in given]
+            values[key] = [item for part in parts for item in part]
+    if isinstance(values.get("seeds"), int):
+        values["seeds"] = [values["seeds"]]
+    with suppress(ValueError):
+        values["seeds"] = [int(seed) for seed in values["seeds"]] if "seeds" in values else []
+    return values if "seeds" in layer else _without(values, {"seeds"})
+
+
+def _only(layer: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in layer.items() if key in names}
+
+
+def _without(layer: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in layer.items() if key not in names}
+
+
+def _refuse_used(out: Path, resume: bool) -> None:
+    there = (out / FILE).is_file()
+    if resume and not there:
+        raise UserError(f"{out}: no comparison to resume (no {FILE} in it)")
+    if not resume and there:
+        raise UserError(f"{out}: holds a comparison already; add --resume, or take another --out")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file, not a folder")
+    if not resume and out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out}: is not empty; take another --out")
