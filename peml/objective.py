@@ -7,30 +7,34 @@ and the encoder's backward pass runs once with the sum. The gradient is the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from peml.attention import evaluating
 from peml.collate import Collator
 from peml.config import LanguageModelConfig
 from peml.embedded.suite import TASKS
 from peml.evaluation import evaluate
 from peml.export import save_adapter
 from peml.heads import TaskHeads
+from peml.knobs import LENGTH, START, check_knobs, decided
 from peml.lora import add_lora
 from peml.loss import answer_loss
 from peml.model import load_language_model
 from peml.peft_export import why_not
-from peml.prefix import PrefixEncoder, attach, find_sites
-from peml.prefix_init import initialise, text_tokens
+from peml.prefix import attach, find_sites
+from peml.prefix_encoder import Prefix, PrefixEncoder
+from peml.prefix_init import STARTS, initialise, text_tokens
 from peml.sampler import JointSampler
 from peml.tasks import Example, Task, load_tasks
 from prefixnas.config import check_limits
 from prefixnas.errors import UserError
 from prefixnas.objective import Evaluation, Split
+from prefixnas.space import Decision
 from prefixnas.supernet import weights_of
 
 
@@ -69,6 +73,7 @@ class JointObjective:
             for split in task.splits:
                 self.collator.lengths(task, split)
         self.sites = find_sites(self.lm.model, config.prefix_where)
+        self.sizes = {"attention_layers": len(self.sites)}
         self.start = config.prefix_start or ("zero" if self.lm.family == "encoder" else "text")
         if config.prefix_text is not None:
             if self.start != "text":
@@ -87,6 +92,7 @@ class JointObjective:
             total_steps=total_steps,
             seed=seed,
         )
+        self.rewrites_weights = config.lora == "adalora"
         self.without_label = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}.get(
             config.lora, "AdaLoRA"
         ) + " alone"
@@ -102,7 +108,12 @@ class JointObjective:
         self.handle = attach(self.lm.model, self.sites)
         self.width = config.prefix_width or self.lm.hidden_size
         self.encoder: PrefixEncoder | None = None
+        self._began: tuple[int, str] = (config.prefix_length, self.start)
         self._samplers: dict[str, JointSampler] = {}
+
+    def check_knobs(self, knobs: Sequence[Decision]) -> None:
+        """Refuse knobs that a prefix does not have, or that an option decides already."""
+        check_knobs(knobs, len(self.sites), STARTS, self.config)
 
     def reset(self, module: nn.Module | None, seed: int) -> None:
         """Draw LoRA, heads, embedding and output layer anew; restart the order of the data."""
@@ -114,20 +125,28 @@ class JointObjective:
         if module is not None:
             config = self.config
             width_out = int(getattr(module, "width_out", self.width))
-            encoder = PrefixEncoder(
-                config.prefix_length, self.width, None, self.sites, width_out
-            ).to(self.lm.device)
-            initialise(encoder, self.lm, self.start, seed=seed, text=config.prefix_text)
-            self.encoder = encoder
+            length = int(decided(module, LENGTH) or config.prefix_length)
+            encoder = PrefixEncoder(length, self.width, None, self.sites, width_out).to(
+                self.lm.device
+            )
+            start = decided(module, START) or self.start
+            text = config.prefix_text if start == "text" else None
+            initialise(encoder, self.lm, start, seed=seed, text=text)
+            self.encoder, self._began = encoder, (length, start)
             self.replace(module)
 
     def replace(self, module: nn.Module) -> None:
         """Put another body between embedding and output layer.
 
         Raises:
-            UserError: Its output is of another width, which the output layer does not fit.
+            UserError: Its output is of another width, which the output layer does not fit, or its
+                prefix of another length or start.
         """
         assert self.encoder is not None
+        length, start = self._began
+        for knob, begun in ((LENGTH, str(length)), (START, start)):
+            if (option := decided(module, knob)) not in (None, begun):
+                raise UserError(f"the prefix began with {knob} {begun}, not {option}")
         wanted = self.encoder.output.in_features
         if (width := int(getattr(module, "width_out", self.width))) != wanted:
             raise UserError(f"the prefix encoder's width was {wanted}, the new one's is {width}")
@@ -153,21 +172,26 @@ class JointObjective:
         """Add the gradient of the mean over tasks of each task's mean loss (eq. 4)."""
         drawn = next(self.draws(split))
         self.lm.model.train()
-        blocks = self.encoder() if self.encoder is not None else None
-        leaf = blocks.detach().requires_grad_() if blocks is not None else None
+        prefix = self.encoder.prefix() if self.encoder is not None else Prefix()
+        gathered = prefix.leaves()
         losses = {}
-        with self.handle.using(leaf):
+        with self.handle.using(gathered.blocks, gathered.gates):
             for task, examples in drawn:
                 batch = self.collator.batch(task, examples).to(self.lm.device)
                 loss = answer_loss(self.lm, batch, self.heads)
                 self.accelerator.backward(loss / len(drawn))
                 losses[task.name] = loss.item()
-        if blocks is not None and leaf is not None:
-            blocks.backward(leaf.grad)
+        prefix.backward(gathered)
         orthogonal: Tensor | None = self.lora.orthogonal_loss()
         if orthogonal is not None:
             self.accelerator.backward(orthogonal)
         return losses
+
+    def _evaluated(self) -> Prefix:
+        if self.encoder is None:
+            return Prefix()
+        with evaluating(self.encoder):
+            return self.encoder.prefix()
 
     def draws(self, split: Split) -> Iterator[list[tuple[Task, list[Example]]]]:
         """Yield the joint batches of a split, one a step: examples per task (eq. 1)."""
@@ -184,8 +208,8 @@ class JointObjective:
 
     def evaluate(self, split: Split) -> Evaluation:
         """Score every task, with the prefix computed once in eval mode."""
-        blocks = self.encoder.materialise() if self.encoder is not None else None
-        with self.handle.using(blocks):
+        prefix = self._evaluated()
+        with self.handle.using(prefix.blocks, prefix.gates):
             scores = evaluate(self.lm, self.tasks, split, heads=self.heads, collator=self.collator)
         means = {task: sum(values.values()) / len(values) for task, values in scores.items()}
         return Evaluation(scores, means)
@@ -207,7 +231,9 @@ class JointObjective:
         """Restore what `state_dict` returned."""
         self.lora.load_state_dict(state["lora"])
         for split, saved in state["samplers"].items():
-            self._samplers[split] = self._sampler(split, saved["made_for"]["seed"])
+            seed = saved["made_for"]["seed"]
+            if split not in self._samplers or self._samplers[split].seed != seed:
+                self._samplers[split] = self._sampler(split, seed)
             self._samplers[split].load_state_dict(saved)
         if self.heads is not None:
             self.heads.load_state_dict(state["heads"])
@@ -215,8 +241,10 @@ class JointObjective:
             self.encoder.load_state_dict(state["encoder"], strict=False)
 
     def save(self, folder: Path) -> None:
-        """Write the adapter: LoRA, the materialised prefix, heads."""
-        blocks = self.encoder.materialise() if self.encoder is not None else None
+        """Write the adapter: LoRA, the materialised prefix of the sites that read it, heads."""
+        prefix = self._evaluated()
+        if prefix.gates.soft:
+            raise RuntimeError("a prefix whose gates are still open cannot be saved: cut a child")
         tasks = [
             {
                 "name": task.name,
@@ -230,8 +258,8 @@ class JointObjective:
         save_adapter(
             folder,
             self.lm,
-            sites=self.sites if blocks is not None else (),
-            blocks=blocks,
+            sites=[self.sites[site] for site in prefix.gates.sites],
+            blocks=prefix.blocks,
             lora=self.lora,
             heads=self.heads,
             tasks=tasks,

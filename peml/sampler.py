@@ -116,10 +116,10 @@ class JointSampler:
                 raise UserError(
                     f"cannot resume the sampling: {key} was {saved!r} and is now {value!r}"
                 )
-        self._step = int(state["step"])
-        self._epochs = {task: int(state["epochs"][task]) for task in self._lengths}
+        epochs = {task: int(state["epochs"][task]) for task in self._lengths}
+        self._orders = {t: o for t, o in self._orders.items() if self._epochs[t] == epochs[t]}
+        self._step, self._epochs = int(state["step"]), epochs
         self._positions = {task: int(state["positions"][task]) for task in self._lengths}
-        self._orders = {}
 
     def _made_for(self) -> dict[str, Any]:
         return {

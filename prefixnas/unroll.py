@@ -52,8 +52,9 @@ def look_ahead(optimizer: WeightOptimizer, step: int) -> LookAhead:
     norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
     norm = torch.linalg.vector_norm(torch.stack(norms))  # its derivative at 0 is 0, not infinite
     clipped = (optimizer.recipe.clip / (norm + 1e-6)).clamp_max(1.0)
+    known = optimizer.adamw.state
     graph = [
-        _adamw(weight.detach(), gradient * clipped, optimizer.adamw.state[weight], group, rate)
+        _adamw(weight.detach(), gradient * clipped, known.get(weight, {}), group, rate)
         for (weight, group, rate), gradient in zip(reached, gradients, strict=True)
     ]
     weights = [weight for weight, _, _ in reached]
