@@ -185,7 +185,7 @@ def fit(
     counted: bool = False,
     state: Mapping[str, Stateful] | None = None,
     former: WeightOptimizer | None = None,
-) -> None:
+) -> WeightOptimizer:
     """Train the attached module and all other weights; end with the best by selection score.
 
     Args:
@@ -198,6 +198,9 @@ def fit(
         counted: Whether the steps count against the search budget.
         state: Parts of the caller's that go into the checkpoints.
         former: The optimiser that moved these weights until now, if they were trained before.
+
+    Returns:
+        The optimiser, with which a later training can go on.
     """
     total = total or before + steps
     optimizer, best = WeightOptimizer(run, recipe, total, former), Best(run)
@@ -215,3 +218,4 @@ def fit(
     if recipe.eval_every:
         best.look(run.evaluate(f"{phase} end", "selection").score)
         best.restore()
+    return optimizer

@@ -75,7 +75,19 @@ class Darts(Strategy):
             )
 
     def search(self, run: Run, recipe: Recipe) -> Found:
-        """Move weights and alphas, prune on the way, select an architecture."""
+        """Train the supernet, select an architecture, cut it out."""
+        net, weights = self.train_supernet(run, recipe)
+        mixture = run.evaluate("mixture", "validation")
+        architecture = self._selection().choose(run, net, weights)
+        run.replace(net.cut(architecture))
+        return Found(architecture, mixture, weights)
+
+    def train_supernet(self, run: Run, recipe: Recipe) -> tuple[Supernet, WeightOptimizer]:
+        """Move weights and alphas and prune on the way, as long as the search budget lasts.
+
+        Returns:
+            The supernet, attached to the run, and what moved its weights.
+        """
         update = UPDATES.get(self.update)()
         net = Supernet(run.space, run.objective.width, self._relaxation(), run.settings)
         refuse_norm_behind(net)
@@ -108,10 +120,7 @@ class Darts(Strategy):
             if moves and records and (reason := stop.look(net)):
                 run.emit("stop", step=step, reason=reason)
                 loop.stop()
-        mixture = run.evaluate("mixture", "validation")
-        architecture = self._selection().choose(run, net, weights)
-        run.replace(net.cut(architecture))
-        return Found(architecture, mixture, weights)
+        return net, weights
 
     def _relaxation(self) -> Relaxation:
         relaxation = RELAXATIONS.get(self.relaxation, "key 'relaxation'")()
