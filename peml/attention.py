@@ -28,6 +28,24 @@ SDPA, EAGER = "peml-prefix", "peml-prefix-eager"
 PREFIX, SEEN = "_peml_prefix", "_peml_seen"
 """Attributes of an attention module: its prefix, and where `watch` writes its calls down."""
 
+GATE_FLOOR = 1e-12
+"""What a gate of 0 that asks for a gradient counts as: no output shows it, its log is finite."""
+
+
+@dataclass(frozen=True)
+class ModulePrefix:
+    """The prefix of one attention module.
+
+    Attributes:
+        key: ``[1, kv_heads, l, head_dim]``.
+        value: As `key`.
+        gate: A number in [0, 1] that multiplies the prefix's share of attention; None: 1.
+    """
+
+    key: Tensor
+    value: Tensor
+    gate: Tensor | None = None
+
 
 @dataclass(frozen=True)
 class Call:
@@ -65,7 +83,7 @@ def _attend(
     """Stock attention with the module's prefix in front; without a prefix, stock attention.
 
     Args:
-        module: The attention module, which holds its prefix as two ``[1, kv_heads, l, head_dim]``.
+        module: The attention module, which holds its `ModulePrefix`.
         query: ``[batch, heads, q, head_dim]``.
         key: ``[batch, kv_heads, kv, head_dim]``.
         value: As `key`.
@@ -75,13 +93,13 @@ def _attend(
     """
     if (seen := module.__dict__.get(SEEN)) is not None:
         seen.append(Call(module, query.shape[2], key, value))
-    prefix = module.__dict__.get(PREFIX)
+    prefix: ModulePrefix | None = module.__dict__.get(PREFIX)
     if prefix is None:
         result: tuple[Tensor, Tensor | None] = stock(
             module, query, key, value, attention_mask, **kwargs
         )
         return result
-    length = prefix[0].shape[2]
+    length = prefix.key.shape[2]
     causal = kwargs.pop("is_causal", None)
     causal = getattr(module, "is_causal", True) if causal is None else causal
     if attention_mask is None and causal and query.shape[2] > 1:
@@ -92,12 +110,34 @@ def _attend(
         attention_mask = F.pad(
             attention_mask, (length, 0), value=attention_mask.dtype is torch.bool
         )
+    if prefix.gate is not None:
+        attention_mask = _gated(attention_mask, prefix.gate, query, length, length + key.shape[2])
     if kwargs.get("position_bias") is not None:
         kwargs["position_bias"] = F.pad(kwargs["position_bias"], (length, 0))
-    front = [block.to(key).expand(key.shape[0], -1, -1, -1) for block in prefix]
+    blocks = (prefix.key, prefix.value)
+    front = [block.to(key).expand(key.shape[0], -1, -1, -1) for block in blocks]
     key, value = torch.cat([front[0], key], dim=2), torch.cat([front[1], value], dim=2)
     result = stock(module, query, key, value, attention_mask, is_causal=False, **kwargs)
     return result
+
+
+def _gated(mask: Tensor | None, gate: Tensor, query: Tensor, length: int, total: int) -> Tensor:
+    """Return a mask that adds log(gate) to the logits of the prefix, with gradient to the gate.
+
+    Args:
+        mask: ``[batch or 1, heads or 1, q, total]``, boolean or additive; None: all is seen.
+        gate: A number in [0, 1].
+        query: ``[batch, heads, q, head_dim]``.
+        length: Number of the prefix's columns, which come first.
+        total: Number of all columns.
+    """
+    if mask is None:
+        mask = query.new_zeros(1, 1, query.shape[2], total)
+    elif mask.dtype is torch.bool:
+        mask = query.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)
+    floored = gate + (gate.clamp(min=GATE_FLOOR) - gate).detach()
+    front = mask[..., :length] + floored.log().to(mask)
+    return torch.cat([front, mask[..., length:]], dim=-1)
 
 
 AttentionInterface.register(SDPA, partial(_attend, stock=sdpa_attention_forward))

@@ -3,7 +3,7 @@
 An *adapter folder* is small and holds what was trained, the base model by name::
 
     peml.json            what it is: base model, sites of the prefix, tasks, heads
-    prefix.safetensors   "blocks" [sites, 2, kv_heads, l, head_dim]
+    prefix.safetensors   "blocks" [sites, 2, kv_heads, l, head_dim]; "sites" in its metadata
     heads.safetensors    the task heads of an encoder-only model
     lora/                a plain PEFT adapter
 
@@ -143,11 +143,17 @@ def save_adapter(
     with _new_folder(folder, replace=True) as new:
         manifest.write(new)
         if blocks is not None:
-            save_file({"blocks": blocks.detach().cpu().contiguous()}, new / _PREFIX)
+            _save_prefix(blocks, sites, new)
         if heads is not None:
             save_file(_tensors(heads), new / _HEADS)
         if lora is not None:
             lora.save(new / _LORA)
+
+
+def _save_prefix(blocks: Tensor, sites: Sequence[Site], folder: Path) -> None:
+    """Write the blocks, and beside them which module of the model each one is for."""
+    names = json.dumps([site.path for site in sites])
+    save_file({"blocks": blocks.detach().cpu().contiguous()}, folder / _PREFIX, {"sites": names})
 
 
 def _portable_name(name: str) -> str:
@@ -302,7 +308,7 @@ def _merged(job: _Export) -> None:
     job.lm.model.save_pretrained(job.new)
     job.lm.tokenizer.save_pretrained(job.new)
     if job.blocks is not None:
-        save_file({"blocks": job.blocks.contiguous()}, job.new / _PREFIX)
+        _save_prefix(job.blocks, job.manifest.sites, job.new)
 
 
 def _peml(job: _Export) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
@@ -22,12 +22,13 @@ from peml.attention import (
     PREFIX,
     SDPA,
     Call,
-    evaluating,
+    ModulePrefix,
     implementations,
     restore,
     use_our_attention,
     watch,
 )
+from peml.knobs import Gates
 from peml.model import family_of
 from peml.positions import move_text
 from prefixnas.errors import UserError, unknown
@@ -148,6 +149,7 @@ class PrefixHandle:
         self._modules = [model.get_submodule(site.path) for site in self.sites]
         self._before = implementations(model)
         self._blocks: Tensor | None = None
+        self._gates: Gates | None = None
         self._moved: list[RemovableHandle] = []
         self._attached = True
         use_our_attention(model)
@@ -157,13 +159,15 @@ class PrefixHandle:
         """The prefix in use, ``[sites, 2, kv_heads, l, head_dim]``, or None."""
         return self._blocks
 
-    def set(self, blocks: Tensor | None) -> None:
+    def set(self, blocks: Tensor | None, gates: Gates | None = None) -> None:
         """Give the model a prefix, or take it away with None.
 
         Args:
             blocks: ``[sites, 2, kv_heads, l, head_dim]``; 2 = key, value, as attention sees them
                 (after any rotation). Gradients flow into it. Cast to the model's dtype and device
                 where it is used.
+            gates: Which of the sites `blocks` is for, and how much of it they read; None: all
+                sites, all of it.
 
         Raises:
             ValueError: The shape does not fit the sites.
@@ -174,27 +178,30 @@ class PrefixHandle:
         for hook in self._moved:
             hook.remove()
         self._moved = []
-        if blocks is None:
-            for module in self._modules:
-                module.__dict__.pop(PREFIX, None)
-        else:
-            check_blocks(blocks, self.sites)
+        weights = dict.fromkeys(range(len(self.sites))) if gates is None else gates.weights
+        reading = [] if blocks is None else [*weights]
+        if blocks is not None:
+            check_blocks(blocks, [self.sites[index] for index in reading])
             if blocks.requires_grad:
                 _refuse_reentrant_checkpointing(self.model)
-            for module, site, block in zip(self._modules, self.sites, blocks, strict=True):
-                module.__dict__[PREFIX] = tuple(_as_heads(block, site)[:, None])
             self._moved = move_text(self.model, blocks.shape[3])
-        self._blocks = blocks
+        for module in self._modules:
+            module.__dict__.pop(PREFIX, None)
+        for index, block in zip(reading, () if blocks is None else blocks, strict=True):
+            key, value = _as_heads(block, self.sites[index])[:, None]
+            prefix = ModulePrefix(key, value, weights[index])
+            self._modules[index].__dict__[PREFIX] = prefix
+        self._blocks, self._gates = blocks, gates
 
     @contextmanager
-    def using(self, blocks: Tensor | None) -> Iterator[None]:
+    def using(self, blocks: Tensor | None, gates: Gates | None = None) -> Iterator[None]:
         """Set a prefix for a while; the former one comes back, whatever happens."""
-        former = self._blocks
-        self.set(blocks)
+        former = self._blocks, self._gates
+        self.set(blocks, gates)
         try:
             yield
         finally:
-            self.set(former)
+            self.set(*former)
 
     def detach(self) -> None:
         """Take the prefix away and give the model its former attention back."""
@@ -264,56 +271,3 @@ def _refuse_reentrant_checkpointing(model: PreTrainedModel) -> None:
                 "gradient checkpointing with use_reentrant=True loses the prefix's gradient: "
                 "use gradient_checkpointing_enable({'use_reentrant': False})"
             )
-
-
-class PrefixEncoder(nn.Module):
-    """Embedding -> body -> output layer -> key/value blocks.
-
-    ``start`` is added to the output: keys and values of a real text where the encoder starts
-    from one (`peml.prefix_init`), zeros otherwise. It is a constant, not trained.
-
-    Args:
-        length: Number of virtual tokens l.
-        width: Width d of the embedding ``[l, d]``.
-        body: The searched part, any module ``[l, width] -> [l, width_out]``. None is the
-            hand-made prefix: embedding and output layer, nothing between.
-        sites: Where the prefix goes.
-        body_width_out: Width of the output of the body, or of the one that `replace_body` will
-            put in; None means `width`.
-    """
-
-    start: Tensor
-
-    def __init__(
-        self,
-        length: int,
-        width: int,
-        body: nn.Module | None,
-        sites: Sequence[Site],
-        body_width_out: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.length = length
-        self.sites = tuple(sites)
-        kv_heads, head_dim = block_shape(self.sites)
-        self.shape = (len(self.sites), 2, kv_heads, head_dim)
-        self.embedding = nn.Parameter(torch.randn(length, width))
-        self.body = body
-        width_out = width if body_width_out is None else body_width_out
-        self.output = nn.Linear(width_out, len(self.sites) * 2 * kv_heads * head_dim)
-        self.register_buffer("start", torch.zeros(len(self.sites), 2, kv_heads, length, head_dim))
-
-    def forward(self) -> Tensor:
-        """Compute the prefix, ``[sites, 2, kv_heads, l, head_dim]``; it depends on no input."""
-        hidden = self.embedding if self.body is None else self.body(self.embedding)
-        flat: Tensor = self.output(hidden).view(self.length, *self.shape)
-        return self.start + flat.permute(1, 2, 3, 0, 4)
-
-    def replace_body(self, body: nn.Module | None) -> None:
-        """Swap the searched part; embedding and output layer keep what they learned."""
-        self.body = body
-
-    def materialise(self) -> Tensor:
-        """Compute the prefix once and for all: eval mode, no gradient."""
-        with evaluating(self):
-            return self.forward().detach().clone()

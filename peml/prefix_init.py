@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from peml.attention import isolated_random, watch
 from peml.model import LanguageModel
 from peml.positions import rotary_modules, text_moves
-from peml.prefix import PrefixEncoder, Site, block_shape
+from peml.prefix import Site, block_shape
+from peml.prefix_encoder import PrefixEncoder
 from prefixnas.errors import UserError, unknown
 
 DEFAULT_TEXT = (

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from peml.attention import watch
-from peml.prefix import PrefixEncoder, Site, attach, block_shape, find_sites
+from peml.prefix import Site, attach, block_shape, find_sites
+from peml.prefix_encoder import PrefixEncoder
 from prefixnas.errors import UserError
 from tests.peml import zoo
 

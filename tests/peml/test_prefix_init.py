@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from peml.prefix import PrefixEncoder, attach, find_sites
+from peml.prefix import attach, find_sites
+from peml.prefix_encoder import PrefixEncoder
 from peml.prefix_init import STARTS, initialise, text_blocks
 from prefixnas.errors import UserError
 from tests.peml import zoo
