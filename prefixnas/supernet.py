@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from prefixnas.child import (
     build_node,
     check_operations,
     count_parameters,
+    knobs_of,
     one_width,
 )
 from prefixnas.errors import UserError
@@ -32,6 +34,7 @@ __all__ = [
     "build_child",
     "check_operations",
     "count_parameters",
+    "knobs_of",
     "weights_of",
 ]
 
@@ -197,14 +200,14 @@ class Supernet(nn.Module):
         values = list(self.entropies().values())
         return torch.stack(values).sum() if values else torch.zeros(())
 
-    def prune(self, threshold: float, at_most: int | None = None) -> list[tuple[str, str]]:
+    def prune(self, threshold: float, share: float = 1.0) -> list[tuple[str, str]]:
         """Drop every candidate whose probability is below `threshold`, never the last one.
 
         A dropped candidate costs no compute any more.
 
         Args:
             threshold: The least probability that stays.
-            at_most: Candidates of one decision that may stay, the likeliest; None: all.
+            share: Share of a decision's candidates that may stay, the likeliest.
 
         Returns:
             The decisions and options that went.
@@ -214,7 +217,7 @@ class Supernet(nn.Module):
             probability = self._probability(index).detach()
             keep = probability >= threshold
             ranked = probability.argsort(descending=True, stable=True)
-            keep[ranked[len(ranked) if at_most is None else at_most :]] = False
+            keep[ranked[math.ceil(share * len(ranked)) :]] = False
             keep[int(probability.argmax())] = True
             dropped += self._keep(index, keep)
         return dropped
