@@ -23,8 +23,9 @@ TASK = "table"
 class TabularObjective:
     """Scores of trained children, looked up by architecture: an `Objective`.
 
-    What a run chooses by (`train` and `selection`) are the scores of one training of each child,
-    of the table's seed that belongs to the run's; `validation` are the means over all seeds.
+    What a run chooses by (the split `selection`) are the scores of one training of each child, with
+    the table's seed that belongs to the run's. `train` are those with the table's next seed, and
+    `validation` are the means over all seeds.
 
     A supernet's loss is what a child would have that is drawn with the relaxed weights: the sum
     over architectures of their loss times the product of their options' weights. It is linear in
@@ -141,7 +142,8 @@ class TabularObjective:
     def _score(self, architecture: Architecture, split: str) -> float:
         if split == "validation":
             return self.table.score(architecture, split, steps=self.steps)
-        return self.table.score(architecture, "selection", self._seed, self.steps)
+        seed = self._seed + (split == "train")
+        return self.table.score(architecture, "selection", seed, self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Return which training of each child is looked up."""

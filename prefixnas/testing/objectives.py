@@ -35,10 +35,13 @@ class ObjectiveCheck:
     Args:
         make: Makes an objective; called more than once.
         steps: Training steps in which every weight must receive a gradient.
+        space: What is searched; a small space if not given.
     """
 
-    def __init__(self, make: Callable[[], Objective], steps: int = 3) -> None:
-        self.make, self.steps = make, steps
+    def __init__(
+        self, make: Callable[[], Objective], steps: int = 3, space: SearchSpace = _SPACE
+    ) -> None:
+        self.make, self.steps, self.space = make, steps, space
 
     def reset(self) -> None:
         """The same seed gives the same losses and scores, another seed other ones."""
@@ -64,7 +67,7 @@ class ObjectiveCheck:
     def width(self) -> None:
         """The module is used, and its input is as wide as `width` says."""
         objective = self.make()
-        module, seen = _child(objective.width), []
+        module, seen = self._child(objective.width), []
         module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
         objective.reset(module, 0)
         objective.backward("train")
@@ -96,7 +99,7 @@ class ObjectiveCheck:
         """Every weight is in one group, once, and receives a gradient; alphas are in none."""
         objective = self.make()
         torch.manual_seed(0)
-        net = Supernet(_SPACE, objective.width)
+        net = Supernet(self.space, objective.width)
         objective.reset(net, 0)
         weights = _weights(objective)
         expect(
@@ -185,7 +188,7 @@ class ObjectiveCheck:
         before = copy.deepcopy(objective.state_dict())
         old = {id(weight) for weight in weights_of(first)}
         torch.manual_seed(9)
-        module = _child(objective.width)
+        module = self._child(objective.width)
         objective.replace(module)
         kept = _equal(before, objective.state_dict())
         expect(kept, "replace", "weights outside of the module change")
@@ -219,14 +222,14 @@ class ObjectiveCheck:
     def _ready(self, seed: int = 0) -> tuple[Objective, Child]:
         objective = self.make()
         torch.manual_seed(seed)
-        module = _child(objective.width)
+        module = self._child(objective.width)
         objective.reset(module, seed)
         torch.manual_seed(seed)
         return objective, module
 
     def _losses(self, objective: Objective, seed: int) -> list[Any]:
         torch.manual_seed(0)
-        objective.reset(_child(objective.width), seed)
+        objective.reset(self._child(objective.width), seed)
         torch.manual_seed(0)
         seen: list[Any] = [objective.evaluate("selection").to_json()]
         return [*seen, *(objective.backward("train") for _ in range(3))]
@@ -235,9 +238,8 @@ class ObjectiveCheck:
         torch.manual_seed(4)
         return objective.backward(split)
 
-
-def _child(width: int) -> Child:
-    return build_child(_SPACE, _SPACE.first(), width)
+    def _child(self, width: int) -> Child:
+        return build_child(self.space, self.space.first(), width)
 
 
 def _weights(objective: Objective) -> list[nn.Parameter]:
@@ -287,17 +289,20 @@ PROMISES = (
 """The promises, in the order they are checked."""
 
 
-def check_objective(make: Callable[[], Objective], *, steps: int = 3) -> None:
+def check_objective(
+    make: Callable[[], Objective], *, steps: int = 3, space: SearchSpace = _SPACE
+) -> None:
     """Check every promise of an objective.
 
     Args:
         make: Makes an objective; called more than once.
         steps: Training steps in which every weight must receive a gradient.
+        space: What is searched; a small space if not given.
 
     Raises:
         BrokenPromise: Names the first promise that does not hold.
     """
-    check = ObjectiveCheck(make, steps)
+    check = ObjectiveCheck(make, steps, space)
     for promise in PROMISES:
         getattr(check, promise)()
 

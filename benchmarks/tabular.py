@@ -1,0 +1,153 @@
+"""All strategies on the tabular benchmark: regret against evaluations, ranks of supernets.
+
+Strategies that try architectures: mean regret over seeds after each evaluation. Others: one point,
+whole runs with a search budget counted in children's trainings. Prints, and writes `regret.csv`,
+`agreement.csv` and `regret.png`.
+
+    python benchmarks/tabular.py --out benchmarks/out
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from rich.console import Console
+from rich.table import Table as Grid
+
+from prefixnas.benchmark import Agreement, Numbers, regrets, run_regrets, spread, supernet_agreement
+from prefixnas.config import make, resolve
+from prefixnas.strategy import STRATEGIES, Strategy
+from prefixnas.tabular import shipped_table
+from prefixnas.trials import TrialStrategy
+
+Z95 = 1.96
+
+
+def strategies(chosen: Sequence[str]) -> dict[str, Strategy]:
+    """Build strategies with their default options, by name."""
+    made = {}
+    for name in chosen or [name for name in STRATEGIES.names() if name != "fixed"]:
+        options = {"strategy": STRATEGIES.get(name)}
+        made[name] = make(options["strategy"], resolve(options, []))
+    return made
+
+
+def interval(values: Numbers) -> Numbers:
+    """Return half the width of the mean's 95 % interval over the first axis."""
+    half: Numbers = Z95 * values.std(0, ddof=1) / len(values) ** 0.5
+    return half
+
+
+def plot(
+    curves: Mapping[str, Numbers], points: Mapping[str, tuple[float, Numbers]], out: Path
+) -> None:
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for number, (name, values) in enumerate(curves.items()):
+        at, mean, half = np.arange(1, values.shape[1] + 1), values.mean(0), interval(values)
+        color = "black" if name == "random" else f"C{number}"
+        axes.plot(at, mean, label=name, color=color, lw=2 if name == "random" else 1.5)
+        axes.fill_between(at, mean - half, mean + half, color=color, alpha=0.15, lw=0)
+    for number, (name, (at, values)) in enumerate(points.items(), len(curves)):
+        axes.errorbar(at, values.mean(), interval(values), fmt="o", color=f"C{number}", label=name)
+    axes.set(xlabel="evaluations (trainings of a child)", ylabel="mean regret (nats)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(out, dpi=150)
+
+
+def print_regrets(
+    curves: Mapping[str, Numbers],
+    points: Mapping[str, tuple[float, Numbers]],
+    seconds: Mapping[str, float],
+) -> None:
+    marks = [
+        mark for mark in (5, 10, 20, 40, 64) if mark <= min(v.shape[1] for v in curves.values())
+    ]
+    grid = Grid("strategy", *(f"{mark} evaluations" for mark in marks), "ms per search")
+    for name, values in curves.items():
+        mean, half = values.mean(0), interval(values)
+        cells = (f"{mean[mark - 1]:.4f} ± {half[mark - 1]:.4f}" for mark in marks)
+        grid.add_row(name, *cells, f"{1000 * seconds[name]:.0f}")
+    Console().print(grid)
+    for name, (at, values) in points.items():
+        print(
+            f"{name}: {values.mean():.4f} ± {interval(values):.4f} for {at:g} trainings' worth of "
+            f"search steps, {len(values)} runs, {1000 * seconds[name]:.0f} ms each"
+        )
+
+
+def print_agreement(agreements: Sequence[Agreement]) -> None:
+    grid = Grid("supernet", "seed", "steps", "Kendall's tau", "p", "regret of its best")
+    for one in agreements:
+        net = one.supernet
+        cells = (f"{one.tau:+.2f}", f"{one.p:.1g}", f"{one.regret:.4f}")
+        grid.add_row(net.training, str(net.seed), str(net.steps), *cells)
+    Console().print(grid)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--strategies", nargs="*", default=[], help="default: all but fixed")
+    parser.add_argument("--evaluations", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=10, help="seeds of strategies without trials")
+    parser.add_argument("--trainings", type=int, default=4, help="their budget, in trainings")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out"))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+
+    table = shipped_table()
+    scores = [table.score(one, "validation") for one in table.architectures]
+    print(
+        f"{len(scores)} architectures: best {max(scores):.4f}, mean {np.mean(scores):.4f}, worst "
+        f"{min(scores):.4f}; regret of the average architecture {max(scores) - np.mean(scores):.4f}"
+    )
+    for split in ("selection", "validation"):
+        found = spread(table, split)
+        print(f"standard deviation, {split}: {found.architectures:.4f} over architectures, "
+              f"{found.seeds:.4f} over seeds")  # fmt: skip
+    curves: dict[str, Numbers] = {}
+    points: dict[str, tuple[float, Numbers]] = {}
+    seconds: dict[str, float] = {}
+    for name, strategy in strategies(arguments.strategies).items():
+        began = time.perf_counter()
+        if isinstance(strategy, TrialStrategy):
+            curves[name] = regrets(strategy, arguments.evaluations, range(arguments.seeds))
+            seconds[name] = (time.perf_counter() - began) / arguments.seeds
+        else:
+            steps = arguments.trainings * table.steps[-1]
+            points[name] = arguments.trainings, run_regrets(strategy, steps, range(arguments.runs))
+            seconds[name] = (time.perf_counter() - began) / arguments.runs
+    print_regrets(curves, points, seconds)
+    agreements = supernet_agreement(table)
+    print_agreement(agreements)
+    with (arguments.out / "regret.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["strategy", "seeds", "evaluations", "regret", "half_interval_95"])
+        for name, values in curves.items():
+            for number, (mean, half) in enumerate(
+                zip(values.mean(0), interval(values), strict=True)
+            ):
+                rows.writerow([name, len(values), number + 1, f"{mean:.6f}", f"{half:.6f}"])
+        for name, (at, values) in points.items():
+            mean, half = values.mean(), interval(values)
+            rows.writerow([name, len(values), at, f"{mean:.6f}", f"{half:.6f}"])
+    with (arguments.out / "agreement.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["supernet", "seed", "steps", "tau", "p", "regret"])
+        for one in agreements:
+            net, numbers = one.supernet, (one.tau, one.p, one.regret)
+            rows.writerow([net.training, net.seed, net.steps, *(f"{x:.6f}" for x in numbers)])
+    plot(curves, points, arguments.out / "regret.png")
+    print(f"written: {arguments.out}/regret.csv, agreement.csv, regret.png")
+
+
+if __name__ == "__main__":
+    main()
