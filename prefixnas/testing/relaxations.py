@@ -50,7 +50,7 @@ class RelaxationCheck:
         torch.manual_seed(0)
         for options in (1, 2, 3, 12):
             for scale in (1e-3, 1.0, 30.0):
-                alpha = scale * torch.randn(options)
+                alpha = self.relaxation.nearest(scale * torch.randn(options))
                 trained = [self.relaxation.weights(alpha, progress) for progress in _PROGRESS]
                 for weights in (*trained, self.relaxation.expected(alpha)):
                     fine = (
@@ -64,14 +64,14 @@ class RelaxationCheck:
 
     def one_option(self) -> None:
         """A single option has the weight one."""
-        alpha = torch.tensor([0.3])
+        alpha = self.relaxation.nearest(torch.tensor([0.3]))
         for weights in (self.relaxation.weights(alpha, 0.5), self.relaxation.expected(alpha)):
             text = f"the weight of a single option is {weights.tolist()}"
             expect(torch.allclose(weights, torch.ones(1)), "one option", text)
 
     def evaluation(self) -> None:
         """The weights of evaluation are the same every time and touch no random state."""
-        alpha = torch.tensor([0.2, 1.0, -0.5])
+        alpha = self.relaxation.nearest(torch.tensor([0.2, 1.0, -0.5]))
         torch.manual_seed(0)
         before = torch.get_rng_state()
         first = self.relaxation.expected(alpha)
@@ -82,7 +82,8 @@ class RelaxationCheck:
 
     def seed(self) -> None:
         """All randomness comes from torch's generator."""
-        alpha, drawn = torch.tensor([0.2, 1.0, -0.5]), []
+        alpha = self.relaxation.nearest(torch.tensor([0.2, 0.9, -0.5]))
+        drawn = []
         for _ in range(2):
             torch.manual_seed(3)
             drawn.append(torch.stack([self.relaxation.weights(alpha, 0.5) for _ in range(5)]))
@@ -93,7 +94,7 @@ class RelaxationCheck:
 
         As the search proceeds the weights must not become less sharp.
         """
-        alpha = torch.tensor([0.0, 2.0, -1.0, 0.5])
+        alpha = self.relaxation.nearest(torch.tensor([0.0, 0.9, -1.0, 0.5]))
         expected = self.relaxation.expected(alpha)
         expect(int(expected.argmax()) == 1, "argmax", f"`expected` gives {expected.tolist()}")
         torch.manual_seed(0)
@@ -140,7 +141,7 @@ class RelaxationCheck:
         space = SearchSpace("pruned", Seq("linear", Choice("f", ["relu", "tanh", "sigmoid"])))
         net = Supernet(space, 4, self.relaxation)
         with torch.no_grad():
-            net.alphas[0].copy_(torch.tensor([0.5, 0.2, -9.0]))
+            net.alphas[0].copy_(self.relaxation.nearest(torch.tensor([0.5, 0.2, -9.0])))
         net.prune(0.01)
         torch.manual_seed(1)
         hidden = torch.randn(5, 4)

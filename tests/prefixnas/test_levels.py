@@ -1,4 +1,4 @@
-"""Look-ahead steps against the real optimiser, and the second-order gradient against differences."""
+"""Look-ahead steps against the real optimiser, second order against finite differences."""
 
 from __future__ import annotations
 
