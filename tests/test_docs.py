@@ -269,6 +269,14 @@ def test_the_readme_shows_the_examples() -> None:
     assert yaml.safe_load(space) == yaml.safe_load(kept)
 
 
+def test_the_hill_climber_is_that_of_the_examples() -> None:
+    pages = blocks(ROOT / "docs" / "extending.md")
+    shown = next(block.text for block in pages if block.file == "hill_climber.py")
+    kept = (ROOT / "examples" / "hill_climber.py").read_text()
+    assert code_of(shown) == code_of(kept)
+    assert len(kept.splitlines()) < 40
+
+
 def code_of(source: str) -> list[str]:
     """Return the definitions of a module, without docstrings and imports."""
     tree = ast.parse(source)

@@ -14,11 +14,17 @@ def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
     parser = Parser(prog=prog, description=HELP)
     parser.add_argument("name", nargs="?", help="a strategy")
+    parser.add_argument(
+        "--plugin", nargs="*", default=[], help="modules or .py files that register strategies"
+    )
     args = parser.parse_intermixed_args(argv)
 
     from prefixnas import config
+    from prefixnas.registry import load_plugin
     from prefixnas.strategy import STRATEGIES
 
+    for plugin in args.plugin:
+        load_plugin(plugin)
     if args.name is None:
         for name in STRATEGIES.names():
             print(f"{name:12} {(inspect.getdoc(STRATEGIES.get(name)) or '').splitlines()[0]}")
