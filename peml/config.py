@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from prefixnas.config import option
 
@@ -53,6 +54,14 @@ class LanguageModelConfig:
     pooling: Literal["mean", "cls"] = option("mean", "encoder-only models: input of the heads")
     gradient_checkpointing: bool = option(False, "recompute activations to save memory")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "of the base model")
+
+    references: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "preembedd": {"space": "preembedd"},
+        "linear-tanh-linear": {"space": "mlp"},
+        "six tanh cells": {"space": "default", "set": ["activation=tanh"]},
+        "three tanh cells": {"space": "tanh3"},
+    }
+    """Prefix encoders made by hand: the paper's, PEFT's, and fixed cells with LayerNorm."""
 
     def build(self, total_steps: int, seed: int) -> JointObjective:
         """Load the model and the tasks."""

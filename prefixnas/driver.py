@@ -60,6 +60,7 @@ def search(
     """
     recipe = recipe or Recipe()
     strategy.check(run.space, run.settings, run.budget)
+    strategy.check_objective(run.objective)
     began = time.monotonic()
     objective, budget = run.objective, run.budget
     columns: dict[str, Evaluation | None] = {}
@@ -143,6 +144,7 @@ def _write_result(run: Run, result: SearchResult, seconds: float) -> None:
         "space": run.space.name,
         "steps": {"search": run.spent, "total": run.budget.total},
         "seed": run.seed,
+        "width": run.objective.width,
         "seconds": seconds,
     }
     write_text(run.folder / "result.json", json.dumps(data, indent=2) + "\n")

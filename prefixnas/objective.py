@@ -189,6 +189,9 @@ class ObjectiveConfig(Protocol):
 
     Its fields become keys and flags, so its module should import nothing heavy. It is found by
     name through the entry-point group `prefixnas.objectives` or `@register_objective`.
+
+    A class attribute `references` may name hand-made modules, which `prefixnas compare` sets beside
+    every search: by label, the keys of a run of the strategy `fixed`, "space" among them.
     """
 
     def build(self, total_steps: int, seed: int) -> Objective:
