@@ -82,12 +82,12 @@ def describe(event: Mapping[str, Any]) -> str:
         pairs = [f"{decision}={option}" for decision, option in event["dropped"]]
         more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
         return f"step {event['step'] + 1}: pruned {', '.join(pairs[:3])}{more}"
-    if kind == "architecture":
+    if kind in ("architecture", "trial"):
         keys: dict[str, list[str]] = {}
         for name, option in event["choices"].items():
             keys.setdefault(name.rsplit("/", 1)[-1], []).append(option)
         listing = "; ".join(f"{key}: {', '.join(options)}" for key, options in keys.items())
-        return f"architecture: {listing}"
+        return f"{event.get('name', 'architecture')}: {listing}"
     if kind == "stop":
         return f"step {event['step'] + 1}: the search stops: {event['reason']}"
     if kind == "warning":

@@ -142,6 +142,9 @@ def test_other_events_in_one_line_each() -> None:
     assert describe({"event": "architecture", "choices": choices}) == (
         "architecture: act: relu, tanh; drop: dropout(0.1)"
     )
+    assert describe({"event": "trial", "name": "trial 3", "choices": {"act": "relu"}}) == (
+        "trial 3: act: relu"
+    )
     assert describe({"event": "warning", "message": "odd"}) == "warning: odd"
     assert describe({"event": "end", "seconds": 3723.4}) == "finished in 1:02:03"
     assert describe({"event": "alpha"}) == describe({"event": "of tomorrow"}) == ""
