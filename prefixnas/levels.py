@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prefixnas.errors import UserError
+from prefixnas.objective import Split
 from prefixnas.registry import Registry
 from prefixnas.replay import Mark
 from prefixnas.run import Run
@@ -33,9 +34,11 @@ class Level(ABC):
 
     Attributes:
         passes: Batches that `step` passes, and so the search steps that it counts for.
+        split: The split whose loss moves the alphas.
     """
 
     passes: ClassVar[int]
+    split: ClassVar[Split] = "selection"
 
     def __init__(
         self, run: Run, net: Supernet, weights: WeightOptimizer, alphas: torch.optim.Optimizer
@@ -77,6 +80,7 @@ class Joint(Level):
     """Both at once, by the gradient of one training loss (Algorithm 1 of the PEML paper)."""
 
     passes: ClassVar[int] = 1
+    split: ClassVar[Split] = "train"
 
     def step(self, step: int, entropy_weight: float) -> tuple[Losses, Tensor]:
         """Pass one training batch."""

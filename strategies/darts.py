@@ -15,6 +15,7 @@ from prefixnas.diagnostics import emit_alphas, emit_step, gradient_norms, warn_o
 from prefixnas.errors import UserError
 from prefixnas.levels import LEVELS
 from prefixnas.one_path import refuse_norm_behind
+from prefixnas.probes import Probe, evaluate_softly
 from prefixnas.relaxation import RELAXATIONS, Relaxation
 from prefixnas.run import Budget, Run, Stateful
 from prefixnas.schedule import SCHEDULES, Plan
@@ -57,6 +58,10 @@ class Darts(Strategy):
         1.0, "stop when more than this share of choices lead to a weak option", at_least=0
     )
     log_every: int = option(5, "steps between two records of the alphas", at_least=1)
+    probe_every: int = option(
+        0, "steps between probes for prefixnas diagnose, beyond the budget; 0: none", at_least=0
+    )
+    probe_batches: int = option(4, "batches of a probe", at_least=2)
 
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
         """Refuse unknown names, a space without alphas, a budget without a step of the alphas."""
@@ -78,6 +83,7 @@ class Darts(Strategy):
         """Train the supernet, select an architecture, cut it out."""
         net, weights = self.train_supernet(run, recipe)
         mixture = run.evaluate("mixture", "validation")
+        evaluate_softly(run, net)
         architecture = self._selection().choose(run, net, weights)
         run.replace(net.cut(architecture))
         return Found(architecture, mixture, weights)
@@ -97,6 +103,7 @@ class Darts(Strategy):
         alphas = update.optimizer(net, self.alpha_learning_rate or update.learning_rate)
         level = LEVELS.get(self.level)(run, net, weights, alphas)
         grown = SCHEDULES.get(self.entropy_schedule)
+        probe = Probe(run, net, level.split, self.probe_every, self.probe_batches)
         stop = EarlyStop(net, self.settled_records, self.settled_within, self.collapse_above)
         budget = run.budget.search - self._selection().cost(len(net.decisions))
         plan = Plan.of(budget, level.passes, self.alpha_warmup)
@@ -106,7 +113,8 @@ class Darts(Strategy):
             net.progress = run.spent / budget
             gradient, moves = None, step >= plan.warmup
             if moves:
-                losses, gradient = level.step(step, self.entropy_weight * grown(net.progress))
+                with probe.around(step):
+                    losses, gradient = level.step(step, self.entropy_weight * grown(net.progress))
             else:
                 losses = level.move_weights(step)
             norms = gradient_norms(weights.norm, gradient)
@@ -120,6 +128,7 @@ class Darts(Strategy):
             if moves and records and (reason := stop.look(net)):
                 run.emit("stop", step=step, reason=reason)
                 loop.stop()
+        run.once("probed at the end", probe.finish)
         return net, weights
 
     def _relaxation(self) -> Relaxation:
