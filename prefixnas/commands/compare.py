@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -71,7 +72,11 @@ def main(argv: Sequence[str], prog: str) -> int:
 def _run(
     comparison: Comparison, cells: Sequence[Cell], values: Mapping[str, Any], out: Path
 ) -> int:
+    from rich.console import Console
+
     from prefixnas import config
+    from prefixnas.comparison_report import write_comparison
+    from prefixnas.comparison_results import failures
     from prefixnas.comparison_run import alone, check_problem, run_cells, unfinished
     from prefixnas.files import write_text
 
@@ -82,7 +87,14 @@ def _run(
     with alone(out) as lock:
         write_text(out / FILE, config.dump_config({**values, **comparison.shared()}))
         run_cells(cells, comparison.settings.jobs, lock, lambda line: print(line, flush=True))
-    return 0
+        results, tables = write_comparison(comparison, cells, out)
+    console = Console()
+    Console(width=console.width if console.is_terminal else 200).print(tables)
+    print(f"tables, plot and runs: {out}")
+    failed = failures(results)
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 HELD = ("strategy", "steps", "seed")
