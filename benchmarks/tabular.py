@@ -20,10 +20,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Grid
 
-from prefixnas.benchmark import Agreement, Numbers, regrets, run_regrets, spread, supernet_agreement
+from prefixnas.benchmark import Agreement, Numbers, agreement, regrets, run_regrets, spread
 from prefixnas.config import make, resolve
 from prefixnas.strategy import STRATEGIES, Strategy
-from prefixnas.tabular import shipped_table
+from prefixnas.tabular import Table, shipped_table
 from prefixnas.trials import TrialStrategy
 
 Z95 = 1.96
@@ -83,12 +83,24 @@ def print_regrets(
         )
 
 
-def print_agreement(agreements: Sequence[Agreement]) -> None:
-    grid = Grid("supernet", "seed", "steps", "Kendall's tau", "p", "regret of its best")
-    for one in agreements:
-        net = one.supernet
-        cells = (f"{one.tau:+.2f}", f"{one.p:.1g}", f"{one.regret:.4f}")
-        grid.add_row(net.training, str(net.seed), str(net.steps), *cells)
+def agreements(table: Table) -> list[tuple[str, int, int, Agreement]]:
+    """Compare supernets, and trainings of one seed, with the table's means over seeds."""
+    nets = [
+        (f"supernet, {net.training}", net.seed, net.steps, agreement(net.scores, table))
+        for net in sorted(table.supernets, key=lambda net: (net.training, net.steps, net.seed))
+    ]
+    for steps in table.steps:
+        for seed in table.seeds:
+            scores = [table.score(one, "selection", seed, steps) for one in table.architectures]
+            nets.append(("trained children", seed, steps, agreement(scores, table)))
+    return nets
+
+
+def print_agreements(found: Sequence[tuple[str, int, int, Agreement]]) -> None:
+    grid = Grid("scores of", "seed", "steps", "Kendall's tau", "p", "regret of its best")
+    for name, seed, steps, one in found:
+        numbers = (f"{one.tau:+.2f}", f"{one.p:.1g}", f"{one.regret:.4f}")
+        grid.add_row(name, str(seed), str(steps), *numbers)
     Console().print(grid)
 
 
@@ -110,9 +122,9 @@ def main() -> None:
         f"{min(scores):.4f}; regret of the average architecture {max(scores) - np.mean(scores):.4f}"
     )
     for split in ("selection", "validation"):
-        found = spread(table, split)
-        print(f"standard deviation, {split}: {found.architectures:.4f} over architectures, "
-              f"{found.seeds:.4f} over seeds")  # fmt: skip
+        deviation = spread(table, split)
+        print(f"standard deviation, {split}: {deviation.architectures:.4f} over architectures, "
+              f"{deviation.seeds:.4f} over seeds")  # fmt: skip
     curves: dict[str, Numbers] = {}
     points: dict[str, tuple[float, Numbers]] = {}
     seconds: dict[str, float] = {}
@@ -126,8 +138,8 @@ def main() -> None:
             points[name] = arguments.trainings, run_regrets(strategy, steps, range(arguments.runs))
             seconds[name] = (time.perf_counter() - began) / arguments.runs
     print_regrets(curves, points, seconds)
-    agreements = supernet_agreement(table)
-    print_agreement(agreements)
+    found = agreements(table)
+    print_agreements(found)
     with (arguments.out / "regret.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["strategy", "seeds", "evaluations", "regret", "half_interval_95"])
@@ -141,10 +153,10 @@ def main() -> None:
             rows.writerow([name, len(values), at, f"{mean:.6f}", f"{half:.6f}"])
     with (arguments.out / "agreement.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(["supernet", "seed", "steps", "tau", "p", "regret"])
-        for one in agreements:
-            net, numbers = one.supernet, (one.tau, one.p, one.regret)
-            rows.writerow([net.training, net.seed, net.steps, *(f"{x:.6f}" for x in numbers)])
+        rows.writerow(["scores", "seed", "steps", "tau", "p", "regret"])
+        for name, seed, steps, one in found:
+            numbers = (f"{number:.6g}" for number in (one.tau, one.p, one.regret))
+            rows.writerow([name, seed, steps, *numbers])
     plot(curves, points, arguments.out / "regret.png")
     print(f"written: {arguments.out}/regret.csv, agreement.csv, regret.png")
 

@@ -27,7 +27,7 @@ from prefixnas.open_space import OpenSpace
 from prefixnas.run import Budget, Run
 from prefixnas.space_yaml import load_space
 from prefixnas.strategy import Strategy
-from prefixnas.tabular import Supernet, Table, shipped_table
+from prefixnas.tabular import Table, shipped_table
 from prefixnas.tabular_objective import TabularObjective
 from prefixnas.trials import Scored, TrialStrategy
 
@@ -95,31 +95,31 @@ def run_regrets(
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well scores of children with inherited weights rank the trained children.
+    """How well some scores of a table's architectures rank them.
 
     Attributes:
-        supernet: The supernet that the children were cut out of.
-        tau: Kendall's tau with the mean validation scores.
+        tau: Kendall's tau with the mean validation scores of the trained children.
         p: Chance of a tau as far from 0 if the two had nothing to do with each other.
-        regret: Of the child that the supernet ranks first.
+        regret: Of the architecture that the scores rank first.
     """
 
-    supernet: Supernet
     tau: float
     p: float
     regret: float
 
 
-def supernet_agreement(table: Table | None = None) -> list[Agreement]:
-    """Compare the ranks of each supernet's children with those of the trained children."""
+def agreement(scores: Sequence[float], table: Table | None = None) -> Agreement:
+    """Compare scores (`Supernet.scores`, say) with those of the trained children.
+
+    Args:
+        scores: Per architecture of the table, in its order; higher is better.
+        table: The table; the shipped one if not given.
+    """
     table = table or shipped_table()
     trained = [table.score(architecture, "validation") for architecture in table.architectures]
-    agreements = []
-    for net in table.supernets:
-        tau, p = kendalltau(net.scores, trained)
-        first = table.architectures[int(np.argmax(net.scores))]
-        agreements.append(Agreement(net, float(tau), float(p), table.regret(first)))
-    return agreements
+    tau, p = kendalltau(scores, trained)
+    first = table.architectures[int(np.argmax(scores))]
+    return Agreement(float(tau), float(p), table.regret(first))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from prefixnas.architecture import Architecture
-from prefixnas.benchmark import regrets, run_regrets, spread, supernet_agreement
+from prefixnas.benchmark import agreement, regrets, run_regrets, spread
 from prefixnas.open_space import OpenSpace
 from prefixnas.space_yaml import load_space
 from prefixnas.strategies.darts import Darts
@@ -103,7 +103,8 @@ def test_whole_runs_give_the_regret_of_what_they_choose() -> None:
 
 def test_agreement_is_kendalls_tau_with_the_trained_children() -> None:
     rising = [float(number) for number in range(64)]
-    falling, same = supernet_agreement(table(rising, rising))
+    known = table(rising, rising)
+    falling, same = (agreement(net.scores, known) for net in known.supernets)
     assert (falling.tau, same.tau) == (-1, 1)
     assert (falling.regret, same.regret) == (63, 0)
 
