@@ -14,9 +14,19 @@ from itertools import islice, product
 
 from prefixnas.architecture import Architecture
 from prefixnas.space import Decision, SearchSpace
+from prefixnas.supernet import Supernet
 
 Probabilities = Mapping[str, Mapping[str, float]]
 """Per decision, the probability of each option; 0: never."""
+
+
+def probabilities_of(net: Supernet) -> Probabilities:
+    """Return what the alphas of a supernet say, by the options' names."""
+    shares = net.probabilities()
+    return {
+        decision.name: dict(zip(decision.options, shares[decision.name].tolist(), strict=True))
+        for decision in net.decisions
+    }
 
 
 def most_likely(

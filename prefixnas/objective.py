@@ -162,6 +162,31 @@ class TakesSomeSpaces(Protocol):
         ...
 
 
+class HasProxy(Protocol):
+    """What an objective has besides if there is a cheaper version of it to search on."""
+
+    def check_proxy(self, settings: Mapping[str, str]) -> None:
+        """Refuse settings that make no proxy.
+
+        Args:
+            settings: What makes it cheaper, as the user gave it: `{"layers": "2"}`.
+
+        Raises:
+            UserError: An unknown setting, with the nearest one, or a value out of range.
+        """
+        ...
+
+    def proxy(self, settings: Mapping[str, str]) -> Objective:
+        """Return the cheaper version: an objective of its own with the same width and knobs.
+
+        Frozen weights may be shared; nothing that trains there is trained here.
+
+        Args:
+            settings: As `check_proxy` took them.
+        """
+        ...
+
+
 def fit_space(space: SearchSpace, objective: Objective) -> SearchSpace:
     """Return the space as an objective takes it: with its sizes, and with knobs that it knows.
 

@@ -53,14 +53,15 @@ class RunPlan:
         return objective
 
     def fit(self, objective: Objective) -> None:
-        """Try on a built problem what the space needs of it.
+        """Try on a built problem what space and strategy need of it.
 
         Raises:
-            UserError: An operation, a knob or a size is not usable.
+            UserError: An operation, a knob, a size or a proxy is not usable.
         """
         space = fit_space(self.space, objective)
         self.strategy.check(space, self.run.settings, self.budget)
         check_operations(space, objective.width)
+        self.strategy.check_objective(objective)
 
 
 def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:

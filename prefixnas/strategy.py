@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prefixnas.architecture import Architecture
-from prefixnas.objective import Evaluation
+from prefixnas.objective import Evaluation, Objective
 from prefixnas.registry import Registry
 from prefixnas.run import Budget, Run
 from prefixnas.space import SearchSpace
@@ -49,6 +49,16 @@ class Strategy(ABC):
             UserError: An option or the space does not fit this strategy.
         """
         space.settle(settings)
+
+    def check_objective(self, objective: Objective) -> None:  # noqa: B027
+        """Refuse an objective that lacks what this strategy needs, before anything is trained.
+
+        Args:
+            objective: The problem, loaded.
+
+        Raises:
+            UserError: Names what is missing.
+        """
 
     def default_space(self) -> str | None:
         """Return the space to search where the user names none; None: the usual default."""

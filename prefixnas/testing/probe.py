@@ -32,6 +32,10 @@ class WatchedNet:
     batches: int = 0
 
 
+MAY_LACK = ("sizes", "check_knobs", "check_space", "check_proxy")
+"""What an objective may have besides the protocol."""
+
+
 class Probe:
     """An `Objective` that passes everything on to another one and takes notes.
 
@@ -56,9 +60,16 @@ class Probe:
         self.nets: list[WatchedNet] = []
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("sizes", "check_knobs", "check_space"):  # what an objective may lack
+        if name in MAY_LACK:
             return getattr(self._inner, name)
         raise AttributeError(name)
+
+    def proxy(self, settings: Mapping[str, str]) -> Probe:
+        """Watch the proxy, too: its supernets are noted here, its batches are its own."""
+        inner: Any = self._inner
+        proxy = Probe(inner.proxy(settings), self._lie)
+        proxy.nets = self.nets
+        return proxy
 
     def reset(self, module: nn.Module | None, seed: int) -> None:
         """Pass on."""

@@ -91,7 +91,7 @@ class Trial:
             return self._run(Path(folder), set(kills))
 
     def _run(self, folder: Path, kills: set[int]) -> Outcome:
-        alphas: list[list[float]] = []
+        alphas: dict[int, list[list[float]]] = {}
         resume = False
         while True:
             probe = Probe(self.objective(), self.lie)
@@ -126,7 +126,8 @@ class Trial:
                 if path.is_file()
             }
             events = _events(folder)
-            return Outcome(result.architecture.choices, events, digests, alphas)
+            flat = [alpha for index in sorted(alphas) for alpha in alphas[index]]
+            return Outcome(result.architecture.choices, events, digests, flat)
 
     def run_elsewhere(self, hash_seed: int, imports: Sequence[str] = ()) -> Outcome:
         """Run in a fresh Python process.
@@ -191,7 +192,7 @@ class _Watched(Strategy):
         strategy: Strategy,
         probe: Probe,
         inspect: Callable[[Run, Probe, Found], None] | None,
-        alphas: list[list[float]],
+        alphas: dict[int, list[list[float]]],
     ) -> None:
         self._strategy, self._probe, self._inspect = strategy, probe, inspect
         self._alphas = alphas
@@ -200,13 +201,15 @@ class _Watched(Strategy):
         self._strategy.check(space, settings, budget)
 
     def search(self, run: Run, recipe: Recipe) -> Found:
-        found = self._strategy.search(run, recipe)
+        try:
+            found = self._strategy.search(run, recipe)
+        finally:
+            # A resumed run skips what is past: the process that trained a net has its alphas.
+            for index, watched in enumerate(self._probe.nets):
+                if watched.batches:
+                    self._alphas[index] = [alpha.tolist() for alpha in watched.net.alphas]
         if self._inspect is not None:
             self._inspect(run, self._probe, found)
-        # A resumed run that is past the search skips it, and so the first record stands.
-        self._alphas[:] = self._alphas or [
-            alpha.tolist() for watched in self._probe.nets for alpha in watched.net.alphas
-        ]
         return found
 
 

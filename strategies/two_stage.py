@@ -1,0 +1,129 @@
+"""Two stages: a differentiable search on a proxy, then successive halving on the whole problem.
+
+The first stage trains a supernet where steps are cheap (fewer layers, fewer examples) and says
+how likely each architecture is. The second one trains the likeliest on the real problem: all for
+a while, then the better half goes on for as much again, until one is left (Jamieson and
+Talwalkar, AISTATS 2016). It decides the choices by trial, too, about which a supernet is silent.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from prefixnas.architecture import Architecture
+from prefixnas.candidates import candidates, probabilities_of, widest
+from prefixnas.config import check_limits, option
+from prefixnas.errors import UserError
+from prefixnas.halving import Contest, rounds
+from prefixnas.objective import Objective
+from prefixnas.proxy import check_proxy, emit_price, make_proxy, price_of, proxy_settings
+from prefixnas.run import Budget, Run
+from prefixnas.space import SearchSpace
+from prefixnas.strategy import Found, Strategy
+from prefixnas.training import Recipe
+
+from .darts import Darts
+
+COUNTED = 2
+"""Steps on which operations are counted, of the proxy and of the whole problem each."""
+
+
+@dataclass(frozen=True)
+class TwoStage(Strategy):
+    """Search on a proxy, then train the best architectures by successive halving."""
+
+    proxy: list[str] = option([], "what makes it cheap: layers=2 train=200; nothing: fewer steps")
+    proxy_share: float = option(
+        0.5, "share of the search budget for the first stage", above=0, below=1
+    )
+    proxy_cost: float | None = option(
+        None, "of a step on the proxy, in steps; none: by operations", above=0
+    )
+    candidates: int = option(4, "architectures that enter the second stage", at_least=1)
+    halving: int = option(2, "one of so many goes on after each round", at_least=2)
+    level: str = option("joint", "joint, bilevel or second-order: what moves alphas, and when")
+    update: str = option("logits", "logits (Adam) or projected (SGD on the simplex)")
+    relaxation: str = option("softmax", "softmax, gumbel, gumbel-hard, ste or one-path")
+    alpha_learning_rate: float | None = option(None, "of the alphas; none: the update's", above=0)
+    alpha_warmup: float = option(
+        0.2, "share of the search in which only weights move", at_least=0, at_most=1
+    )
+    entropy_weight: float = option(0.05, "lambda of eq. 4, at the end of the search", at_least=0)
+
+    def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
+        """Refuse options, and a budget that does not reach for both stages."""
+        check_limits(self)
+        proxy_settings(self.proxy)
+        if self.proxy_cost is not None and not self.proxy:
+            raise UserError("key 'proxy_cost': there is no proxy; name what makes one with 'proxy'")
+        steps = self._steps(budget, self.proxy_cost or 1.0)
+        self._darts().check(space, settings, Budget(steps, 0))
+        left, sizes = budget.search - self._share(budget), rounds(self.candidates, self.halving)
+        if (least := self.candidates * len(sizes)) > left:
+            raise UserError(
+                f"key 'candidates': {self.candidates} candidates need at least {least} steps, the "
+                f"second stage has {left}; raise steps, or lower candidates or proxy_share"
+            )
+
+    def check_objective(self, objective: Objective) -> None:
+        """Refuse a proxy that the objective does not have."""
+        if self.proxy:
+            check_proxy(objective, proxy_settings(self.proxy))
+
+    def search(self, run: Run, recipe: Recipe) -> Found:
+        """Rank architectures on the proxy; train the best ones, fewer and fewer of them."""
+        settings, darts = proxy_settings(self.proxy), self._darts()
+        proxy = make_proxy(run.objective, settings) if settings else run.objective
+        user = run.space.settle(run.settings)
+        held = widest(run.space, user)
+        price = self.proxy_cost or 1.0
+        if self._counts:
+            price = price_of(run, proxy, run.space.first(held), COUNTED)
+        steps = self._steps(run.budget, price)
+        darts.check(run.space, run.settings, Budget(steps, 0))
+        with run.stage("proxy", proxy, steps, price, held):
+            net, _ = darts.train_supernet(run, recipe)
+        rng = random.Random(f"candidates {run.seed}")
+        best = partial(candidates, run.space, probabilities_of(net), user, self.candidates, rng)
+        chosen = run.once("candidates", lambda: [found.choices for found in best()])
+        left = run.once("left", lambda: run.budget.search - run.spent)
+
+        contest = Contest(run, recipe, [Architecture(each, run.space.name) for each in chosen])
+        alive, sizes = list(range(len(chosen))), rounds(len(chosen), self.halving)
+        for number, size in enumerate(sizes, 1):
+            scores = {}
+            for place in alive:
+                name = f"round {number} candidate {place + 1}"
+                told = partial(run.emit, "trial", name=name, choices=chosen[place])
+                run.once(f"told of {name}", told)
+                contest.train(name, place, left // len(sizes) // size)
+                scores[place] = run.evaluate(name, "selection").score
+            alive = contest.keep_best(scores, math.ceil(size / self.halving))
+        if settings:
+            run.once("told of the proxy", partial(emit_price, run, price))
+        return Found(contest.architectures[alive[0]], optimizer=contest.attach(alive[0]))
+
+    def _darts(self) -> Darts:
+        return Darts(
+            level=self.level,
+            update=self.update,
+            relaxation=self.relaxation,
+            alpha_learning_rate=self.alpha_learning_rate,
+            alpha_warmup=self.alpha_warmup,
+            entropy_weight=self.entropy_weight,
+            prune_below=0.0,  # what is unlikely may still be among the best k
+        )
+
+    @property
+    def _counts(self) -> bool:
+        return bool(self.proxy) and self.proxy_cost is None
+
+    def _share(self, budget: Budget) -> int:
+        return round(self.proxy_share * budget.search)
+
+    def _steps(self, budget: Budget, price: float) -> int:
+        return int((self._share(budget) - 2 * COUNTED * self._counts) / price)
