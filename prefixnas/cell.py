@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefixnas.console import guarded
+from prefixnas.errors import UserError
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,10 +63,11 @@ def _check(paths: Sequence[str]) -> int:
         layers = [(path, config.read_config(Path(path)))]
         options, _ = find_options(layers)
         plan = plan_run(options, config.resolve(options, layers))
-        if objective is None:
-            objective = plan.build()
-        else:
+        objective = objective or plan.objective.build(plan.budget.total, plan.run.seed)
+        try:
             plan.fit(objective)
+        except UserError as error:
+            raise UserError(f"space {plan.run.space!r}: {error}") from error
     return 0
 
 

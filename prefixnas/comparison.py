@@ -7,53 +7,23 @@ architectures without a search, random search, and the objective's hand-made mod
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from prefixnas import config
-from prefixnas.config import option
-from prefixnas.errors import UserError, unknown
+from prefixnas.comparison_variants import (
+    HELD,
+    CompareConfig,
+    Variant,
+    hand_made,
+    variants,
+    with_random_search,
+)
+from prefixnas.errors import UserError
 from prefixnas.plan import Layers, find_options, plan_run
 from prefixnas.space_yaml import load_space
-from prefixnas.strategy import STRATEGIES
-from prefixnas.trials import TrialStrategy
-
-Named = list[str] | dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """The keys that a comparison has beside those of its runs."""
-
-    space: list[str] = option(["default"], "spaces, with commas between: shipped ones or files")
-    strategies: Named = option(
-        ["darts", "random"], "variants, with commas between: NAME or NAME:KEY=VALUE+KEY=VALUE"
-    )
-    seeds: list[int] = option([0, 1, 2], "seeds, with commas between; each is a run of its own")
-    budget: int = option(240, "joint steps of every run, searching and training on", at_least=1)
-    random_draws: int = option(
-        3, "random architectures a seed, for the average one; 0: none", at_least=0
-    )
-    references: Named = option(
-        ["all"], "hand-made modules: all that the objective names, none, names, or SPACE:KEY=VALUE"
-    )
-    retrain: bool = option(False, "also train what was found anew, with the whole budget")
-    jobs: int = option(1, "runs side by side", at_least=1)
-
-
-HELD = {
-    "strategy": "strategies",
-    "steps": "budget",
-    "seed": "seeds",
-    "space": "space",
-    "objective": "objective",
-    "plugin": "plugin",
-    "baseline": "baseline",
-}
-"""Keys of a run that are the same for all variants, and what a comparison calls them."""
 
 REFERENCES = "references"
 """The folder of the hand-made modules, which belong to no space that is searched."""
@@ -63,24 +33,6 @@ STRIDE = 1000
 """A seed's further random draws have the seeds 1000 + seed, 2000 + seed, ..."""
 
 Kind = Literal["search", "draw", "hand-made", "retrained"]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A strategy with options, or a hand-made module.
-
-    Attributes:
-        label: Its name in tables.
-        options: Keys of a run; "strategy" is one of them.
-    """
-
-    label: str
-    options: Mapping[str, Any]
-
-    @property
-    def folder(self) -> str:
-        """The label without what has a meaning in file names."""
-        return re.sub(r"[^\w.+=-]+", "-", self.label).strip("-.") or "variant"
 
 
 @dataclass(frozen=True)
@@ -159,16 +111,15 @@ class Comparison:
         if min(settings.seeds) < 0 or max(settings.seeds) >= STRIDE:
             raise UserError(f"key 'seeds': must be at least 0 and below {STRIDE}")
         known: Mapping[str, Mapping[str, Any]] = getattr(options["objective"], "references", {})
-        variants = _variants(settings.strategies)
-        hand_made = _hand_made(settings.references, known)
-        variants, random_search = _with_random_search(variants, layers)
-        every = [Variant(AVERAGE, {}), *variants, *hand_made]
+        asked, random_search = with_random_search(variants(settings.strategies), layers)
+        made = hand_made(settings.references, known)
+        every = [Variant(AVERAGE, {}), *asked, *made]
         folders: dict[str, str] = {}
         for variant in every:
             other = folders.setdefault(variant.folder.lower(), variant.label)
             if other != variant.label or sum(v.label == variant.label for v in every) > 1:
                 raise UserError(f"two variants are called {variant.label!r}; rename one of them")
-        return cls(settings, layers, variants, hand_made, random_search, names["objective"])
+        return cls(settings, layers, asked, made, random_search, names["objective"])
 
     def cells(self, out: Path) -> list[Cell]:
         """Return all runs, in the order to run them: one seed after the other.
@@ -297,14 +248,6 @@ class Comparison:
         return replace(cell, values={**cell.values, "baseline": baseline})
 
 
-def option_classes(settings: CompareConfig, layers: Layers) -> list[type[Any]]:
-    """Return the dataclasses whose fields are keys of some run of the comparison."""
-    options, _ = find_options(layers)
-    names = [variant.options["strategy"] for variant in _variants(settings.strategies)]
-    strategies = [STRATEGIES.get(name) for name in dict.fromkeys([*names, "random", "fixed"])]
-    return [options["run"], options["objective"], *strategies]
-
-
 def refuse_other_cells(cells: Sequence[Cell]) -> None:
     """Refuse cells that were begun under another configuration.
 
@@ -323,64 +266,3 @@ def _begun(folder: Path) -> dict[str, Any]:
     """Return the configuration of a run that was begun; empty if it was not."""
     path = folder / "config.yaml"
     return config.read_config(path) if path.is_file() else {}
-
-
-def _parse(text: str, first: str) -> dict[str, Any]:
-    """Return the keys of `NAME:KEY=VALUE+KEY=VALUE`; the name is the key `first`."""
-    name, colon, rest = text.partition(":")
-    values: dict[str, Any] = {first: name}
-    for item in rest.split("+") if colon else ():
-        key, equals, value = item.partition("=")
-        if not (key and equals and value):
-            raise UserError(f"variant {text!r}: expected NAME:KEY=VALUE+KEY=VALUE, not {item!r}")
-        key = key.strip().replace("-", "_")
-        values[key] = [value] if key == "set" else value
-    return values
-
-
-def _variants(given: Named) -> list[Variant]:
-    if isinstance(given, list):
-        given = {text: _parse(text, "strategy") for text in given}
-    for label, options in given.items():
-        for key in options:
-            if key in HELD and key != "strategy":
-                raise UserError(
-                    f"variant {label!r}: key {key!r} is the same for all variants; "
-                    f"set {HELD[key]!r} for the comparison"
-                )
-        STRATEGIES.get(str(options.get("strategy", label)), f"variant {label!r}")
-    return [
-        Variant(label, {"strategy": options.get("strategy", label), **options})
-        for label, options in given.items()
-    ]
-
-
-def _hand_made(given: Named, known: Mapping[str, Mapping[str, Any]]) -> list[Variant]:
-    if isinstance(given, list):
-        given = {"all": list(known), "none": []}.get(" ".join(given), given)
-        given = {text: dict(known.get(text) or _parse(text, "space")) for text in given}
-    for label, options in given.items():
-        if "space" not in options:
-            raise unknown("key", next(iter(options), ""), ["space"], f"reference {label!r}")
-    return [Variant(label, {"strategy": "fixed", **options}) for label, options in given.items()]
-
-
-def _with_random_search(variants: Sequence[Variant], layers: Layers) -> tuple[list[Variant], str]:
-    """Make sure that random search is among the variants; return its label, too.
-
-    Without a number of trials, `random` would be a single random architecture.
-    """
-    trials = TrialStrategy.trials
-    given = any("trials" in layer for _, layer in layers)
-    completed = [
-        replace(variant, options={**variant.options, "trials": trials})
-        if variant.options["strategy"] == "random" and not given and "trials" not in variant.options
-        else variant
-        for variant in variants
-    ]
-    for variant in completed:
-        if variant.options["strategy"] == "random" and str(variant.options.get("trials")) != "1":
-            return completed, variant.label
-    label = "random search" if any(v.label == "random" for v in variants) else "random"
-    options = {"strategy": "random", **({} if given else {"trials": trials})}
-    return [*completed, Variant(label, options)], label

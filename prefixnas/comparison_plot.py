@@ -11,9 +11,10 @@ from matplotlib.lines import Line2D
 
 from prefixnas.comparison import AVERAGE
 from prefixnas.comparison_table import Summary
-from prefixnas.drawing import FAINT, HUES, INK, plain
+from prefixnas.drawing import FAINT, HUES, plain
 
-_MARKERS = {"alone": "D", "hand-made": "s", "draw": "X", "search": "o"}
+_SHAPES = {"alone": "*", "draw": "X", "hand-made": "sDPv^", "search": "oH8p"}
+_GREYS = ("#333333", "#555555", "#777777", "#999999", "#222222")
 
 
 def comparison_figure(tables: Mapping[str, Sequence[Summary]]) -> Figure | None:
@@ -41,8 +42,8 @@ def comparison_figure(tables: Mapping[str, Sequence[Summary]]) -> Figure | None:
         axes = figure.add_subplot(down, across, 1 + index)
         axes.set_title(plain(f"space {space}"), fontsize=10, loc="left")
         for row in rows:
-            number = labels.index((row.kind, row.label))
-            handles[row.label] = _variant(axes, row, _colour(row, number))
+            same = [label for kind, label in labels if kind == row.kind]
+            handles[row.label] = _variant(axes, row, *_look(row, same.index(row.label)))
         axes.set_xlabel("seconds of a run: search, training, evaluations", fontsize=8)
         axes.set_ylabel("validation score", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
@@ -55,14 +56,17 @@ def comparison_figure(tables: Mapping[str, Sequence[Summary]]) -> Figure | None:
     return figure
 
 
-def _colour(row: Summary, number: int) -> str:
-    if row.label == AVERAGE:
-        return FAINT
-    return INK if row.kind == "alone" else HUES[number % len(HUES)]
+def _look(row: Summary, number: int) -> tuple[str, str]:
+    """Return colour and marker: hues for searches, greys for what they are compared with."""
+    shapes = _SHAPES[row.kind]
+    if row.kind == "search":
+        return HUES[number % len(HUES)], shapes[number // len(HUES) % len(shapes)]
+    if row.kind == "draw":
+        return FAINT, shapes
+    return _GREYS[number % len(_GREYS)], shapes[number % len(shapes)]
 
 
-def _variant(axes: Axes, row: Summary, colour: str) -> Line2D:
-    marker = _MARKERS[row.kind]
+def _variant(axes: Axes, row: Summary, colour: str, marker: str) -> Line2D:
     points = [(r.seconds, r.score) for r in row.runs if None not in (r.seconds, r.score)]
     for point in points:
         axes.plot(*_point(*point), marker, color=colour, ms=3.5, alpha=0.45, mew=0)

@@ -28,7 +28,8 @@ LISTS = ("space", "strategies", "seeds", "references")
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
     from prefixnas import config
-    from prefixnas.comparison import CompareConfig, Comparison, option_classes, refuse_other_cells
+    from prefixnas.comparison import Comparison, refuse_other_cells
+    from prefixnas.comparison_variants import CompareConfig, option_classes
 
     first, _ = _parser(prog, [], help=False).parse_known_args(argv)
     out: Path | None = first.out
@@ -103,7 +104,7 @@ HELD = ("strategy", "steps", "seed")
 
 def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
     from prefixnas import config
-    from prefixnas.comparison import CompareConfig
+    from prefixnas.comparison_variants import CompareConfig
 
     parser = Parser(prog=prog, description=HELP if help else None, add_help=help)
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")
