@@ -27,6 +27,7 @@ from prefixnas.graph import architecture_graph
 from prefixnas.heatmap import alpha_figure
 from prefixnas.record import Record, alpha_matrix, decisions, loss_series, read_record
 from prefixnas.space import SearchSpace
+from prefixnas.trial_plots import trial_figure
 
 Floats = NDArray[np.float64]
 
@@ -34,6 +35,7 @@ Floats = NDArray[np.float64]
 TITLES = {
     "scores": "Scores on the validation split",
     "losses": "Training loss",
+    "trials": "Trials: score of each, and the best so far",
     "alphas": "Probabilities of the candidates",
     "trajectories": "Alpha",
     "entropy": "Entropy of each decision",
@@ -66,6 +68,7 @@ def draw_record(record: Record, space: SearchSpace | None) -> dict[str, Path]:
     makers: dict[str, Callable[[], Figure | None]] = {
         "scores": lambda: score_figure(record),
         "losses": lambda: loss_figure(record),
+        "trials": lambda: trial_figure(record),
         "alphas": lambda: alpha_figure(record),
         "trajectories": lambda: trajectory_figure(record),
         "entropy": lambda: entropy_figure(record),

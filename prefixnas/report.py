@@ -18,6 +18,7 @@ from prefixnas.progress import clock
 from prefixnas.record import Event, Record, by_layer, final_probabilities, read_events, read_record
 from prefixnas.space import SearchSpace
 from prefixnas.tables import AVERAGE, best_of, score_rows, show, summary, table
+from prefixnas.trial_plots import tried
 
 __all__ = ["read_events", "show", "table", "write_plots", "write_report"]
 
@@ -97,6 +98,7 @@ def render(record: Record, plots: Mapping[str, Path], note: str = "") -> str:
             f"<p class='note'>{escape(note)}</p>" if note else "",
         ),
         _section("Search", *(_image(name, plots) for name in _SEARCH), _ranking(record)),
+        _section("Trials", _image("trials", plots), _trial_table(record)),
         _section("Training", _image("losses", plots)),
         _section("Every evaluation", _evaluations(record.of("evaluation"))),
         _section("Time", _timing(record)),
@@ -186,6 +188,15 @@ def _ranking(record: Record) -> str:
     if not rows:
         return ""
     return _details("Probabilities as last recorded", _grid(["decision", "candidates"], rows))
+
+
+def _trial_table(record: Record) -> str:
+    trials = tried(record)
+    names = dict.fromkeys(name for trial in trials for name in trial.choices)
+    differ = [name for name in names if len({trial.choices.get(name) for trial in trials}) > 1]
+    rows = [[t.name, _number(t.score), *(t.choices.get(n, "-") for n in differ)] for t in trials]
+    grid = _grid(["trial", "score", *map(escape, differ)], (map(escape, row) for row in rows))
+    return _details(f"{len(rows)} architectures tried", grid) if rows else ""
 
 
 def _evaluations(events: Sequence[Event]) -> str:

@@ -16,11 +16,14 @@ import pytest
 from prefixnas import UserError
 from prefixnas.architecture import Architecture
 from prefixnas.open_space import OpenSpace
+from prefixnas.record import read_record
+from prefixnas.report import render
 from prefixnas.run import Budget, Run
 from prefixnas.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.testing import ToyObjective
 from prefixnas.training import Recipe
+from prefixnas.trial_plots import trial_figure, tried
 from prefixnas.trials import Scored, TrialStrategy
 
 SPACE = SearchSpace("s", Stack(2, Seq("linear", Choice("f", ["relu", "tanh", "zero"]))))
@@ -194,3 +197,28 @@ def test_one_shot_refuses_what_a_supernet_cannot_hold() -> None:
         one_shot.check(SPACE, {}, Budget(0, 5))
     one_shot.check(SPACE, {}, Budget(1, 5))  # trials are not trained, so may be more than steps
     replace(one_shot, weights="train").check(by_trial, {}, Budget(10, 5))
+
+
+def test_the_report_shows_what_was_tried(tmp_path: Path) -> None:
+    run = make(tmp_path, settings={"layer1/f": "tanh"})
+    RandomSearch(trials=3).search(run, Recipe())
+    record = read_record(tmp_path)
+    scores = [event["score"] for event in events(run, "evaluation")]
+    assert [trial.score for trial in tried(record)] == scores
+    figure = trial_figure(record)
+    assert figure is not None
+    best, points = (line.get_ydata() for line in figure.axes[0].lines)
+    assert list(points) == scores
+    assert list(best) == [max(scores[: number + 1]) for number in range(3)]
+    page = render(record, {})
+    table = page[page.index("3 architectures tried") :].partition("</details>")[0]
+    assert "layer0/f" in table and "layer1/f" not in table  # the latter is the same in all
+    assert all(f"{score:.4f}" in table for score in scores)
+
+
+def test_a_run_without_trials_has_no_such_figure(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    RandomSearch().search(run, Recipe())
+    record = read_record(tmp_path)
+    assert trial_figure(record) is None
+    assert "tried" not in render(record, {})
