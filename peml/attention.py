@@ -28,7 +28,7 @@ SDPA, EAGER = "peml-prefix", "peml-prefix-eager"
 PREFIX, SEEN = "_peml_prefix", "_peml_seen"
 """Attributes of an attention module: its prefix, and where `watch` writes its calls down."""
 
-GATE_FLOOR = 1e-12
+GATE_FLOOR = 1e-30
 """What a gate of 0 that asks for a gradient counts as: no output shows it, its log is finite."""
 
 

@@ -15,6 +15,7 @@ from peml.config import LanguageModelConfig
 from peml.objective import JointObjective
 from peml.tasks import Example, Task
 from prefixnas.errors import UserError
+from prefixnas.objective import fit_space
 from prefixnas.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.supernet import Supernet
 
@@ -23,6 +24,13 @@ SPACE = SearchSpace(
     "small",
     Stack(2, Seq("linear", Choice("activation", ["relu", "tanh", "gelu"]), "layer_norm")),
 )
+GATED = SearchSpace(
+    "gated",
+    Seq("linear", Choice("activation", ["relu", "tanh", "gelu"])),
+    [Stack("attention_layers", Choice("gate", ["on", "off"]), name="attention")],
+    {"attention_layers": 1},
+)
+"""A gate under alpha for every attention layer."""
 
 
 def config(bench: Path, family: str = "llama", **options: Any) -> LanguageModelConfig:
@@ -39,12 +47,17 @@ def config(bench: Path, family: str = "llama", **options: Any) -> LanguageModelC
 
 
 def ready(
-    bench: Path, family: str = "llama", *, double: bool = False, **options: Any
+    bench: Path,
+    family: str = "llama",
+    *,
+    double: bool = False,
+    space: SearchSpace = SPACE,
+    **options: Any,
 ) -> tuple[JointObjective, Supernet]:
     """An objective with a supernet in its place, in float64 if exactness counts."""
     objective = JointObjective(config(bench, family, **options), total_steps=20, seed=0)
     torch.manual_seed(1)
-    net = Supernet(SPACE, objective.width)
+    net = Supernet(fit_space(space, objective), objective.width)
     objective.reset(net, 0)
     with torch.no_grad():  # LoRA's B starts at zero, which would hide A's gradient
         for parameter in objective.lora.parameters():
@@ -86,7 +99,8 @@ def example_loss(objective: JointObjective, task: Task, example: Example) -> Ten
     encoder, lm, collator = objective.encoder, objective.lm, objective.collator
     assert encoder is not None
     ids = collator.encode(task, example)
-    with objective.handle.using(encoder()):
+    prefix = encoder.prefix()
+    with objective.handle.using(prefix.blocks, prefix.gates):
         if lm.family == "encoder":
             assert objective.heads is not None
             tokens = torch.tensor([ids.prompt])
@@ -107,9 +121,12 @@ def example_loss(objective: JointObjective, task: Task, example: Example) -> Ten
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_one_step_has_the_gradient_of_the_naive_joint_loss(family: str, bench: Path) -> None:
+@pytest.mark.parametrize("space", [SPACE, GATED], ids=lambda space: space.name)
+def test_one_step_has_the_gradient_of_the_naive_joint_loss(
+    family: str, space: SearchSpace, bench: Path
+) -> None:
     """Eq. 4 with the encoder inside each example's forward pass, one example at a time."""
-    objective, net = ready(bench, family, double=True)
+    objective, net = ready(bench, family, double=True, space=space)
     off(objective.lm.model)
     before = objective.state_dict()["samplers"]
     losses = objective.backward("train")
@@ -141,11 +158,19 @@ def test_the_encoder_runs_once_a_step(bench: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gradient_checkpointing_gives_the_same_gradients(family: str, bench: Path) -> None:
+@pytest.mark.parametrize("space", [SPACE, GATED], ids=lambda space: space.name)
+def test_gradient_checkpointing_gives_the_same_gradients(
+    family: str, space: SearchSpace, bench: Path
+) -> None:
     found = []
     for checkpointing in (False, True):
         objective, net = ready(
-            bench, family, double=True, gradient_checkpointing=checkpointing, lora_dropout=0.1
+            bench,
+            family,
+            double=True,
+            space=space,
+            gradient_checkpointing=checkpointing,
+            lora_dropout=0.1,
         )
         assert objective.lm.model.is_gradient_checkpointing is checkpointing
         torch.manual_seed(3)
