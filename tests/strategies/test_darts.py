@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from prefixnas.driver import search
 from prefixnas.errors import UserError
 from prefixnas.objective import Split
 from prefixnas.run import Budget, Run
+from prefixnas.simplex import Simplex, project
 from prefixnas.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.darts import Darts
 from prefixnas.supernet import Supernet, weights_of
@@ -122,16 +124,21 @@ def test_bilevel_takes_turns() -> None:
         assert same(weights, later_weights) == (split == "selection")
 
 
-@pytest.mark.parametrize("level", ["joint", "bilevel"])
-def test_warm_up_leaves_the_alphas_alone(level: Any) -> None:
-    objective, _, events = go(Darts(level=level, alpha_warmup=0.5), 12)
-    steps = 12 if level == "joint" else 6
+@pytest.mark.parametrize(
+    ("level", "after"),
+    [
+        ("joint", ["train"] * 10),
+        ("bilevel", ["selection", "train"] * 5),
+        ("second-order", ["train", "selection", "train", "train", "train"] * 2),
+    ],
+)
+def test_warm_up_leaves_the_alphas_alone(level: str, after: list[str]) -> None:
+    """It passes one batch a step at any level, and the budget is spent on what is passed."""
+    objective, _, events = go(Darts(level=level, alpha_warmup=0.5), 20)
     start = objective.seen[0][1]
-    trained = [alphas for split, alphas, _ in objective.seen if split == "train"]
-    warm = trained[: steps // 2]
-    assert all(same(start, alphas) for alphas in warm)
+    assert all(same(start, alphas) for _, alphas, _ in objective.seen[:10])
     assert not same(start, objective.look()[0])
-    assert "selection" not in [split for split, _, _ in objective.seen[: steps // 2]]
+    assert [split for split, _, _ in objective.seen] == ["train"] * 10 + after
     first = next(event for event in events if event["event"] == "alpha")
     assert first["gradient_norm"] is None
 
@@ -248,3 +255,127 @@ def test_options_outside_their_limits_are_refused(options: dict[str, Any]) -> No
     (name,) = options
     with pytest.raises(UserError, match=name):
         make(Darts, options)
+
+
+def test_projected_search_keeps_alphas_on_the_simplex() -> None:
+    strategy = Darts(update="projected", alpha_warmup=0.0, prune_below=0.1, log_every=1)
+    objective, found, events = go(strategy, 60)
+    assert objective.net is not None
+    for alpha in objective.net.alphas:
+        assert bool((alpha >= 0).all()) and alpha.sum().item() == pytest.approx(1)
+    records = [event["probabilities"] for event in events if event["event"] == "alpha"]
+    for name, alpha in zip(records[-1], objective.net.alphas, strict=True):
+        assert list(records[-1][name].values()) == pytest.approx(alpha.tolist(), abs=1e-5)
+        assert found.architecture[name] == max(records[-1][name], key=records[-1][name].get)
+    start, end = (
+        sum(max(table.values()) for table in records[index].values()) for index in (0, -1)
+    )
+    assert end > start
+
+
+def test_projected_joint_steps_by_hand() -> None:
+    """Equation 17 of the paper: both updates from one gradient, alpha projected."""
+    strategy = Darts(
+        update="projected",
+        alpha_learning_rate=0.5,
+        alpha_warmup=0.0,
+        entropy_weight=0.0,
+        prune_below=0.0,
+    )
+    objective, _, _ = go(strategy, 5)
+    torch.manual_seed(0)
+    net = Supernet(SPACE, 8, Simplex())
+    by_hand = ToyObjective()
+    by_hand.reset(net, 0)
+    weights = torch.optim.AdamW(by_hand.parameters())
+    for _ in range(5):
+        weights.zero_grad()
+        net.zero_grad()
+        by_hand.backward("train")
+        weights.step()
+        with torch.no_grad():
+            for alpha in net.alphas:
+                assert alpha.grad is not None
+                alpha.copy_(project(alpha - 0.5 * alpha.grad))
+    for mine, expected in zip(objective.look()[0], net.alphas, strict=True):
+        torch.testing.assert_close(mine, expected.detach())
+
+
+def test_progressive_pruning_leaves_the_share_that_was_asked_for() -> None:
+    strategy = Darts(prune_to=0.34, prune_below=0.0, alpha_warmup=0.2)
+    objective, _, events = go(strategy, 50)
+    assert objective.net is not None
+    assert [int(objective.net.alive(index).sum()) for index in range(2)] == [2, 2]  # ceil(1.02)
+    pruned = [event["step"] for event in events if event["event"] == "prune"]
+    assert pruned and min(pruned) >= 10
+
+
+def test_temperatures_can_be_set() -> None:
+    objective, _, _ = go(Darts(relaxation="gumbel", temperature_start=5.0, temperature_end=0.5), 4)
+    assert objective.net is not None
+    relaxation = objective.net.relaxation
+    assert [relaxation.temperature(p) for p in (0.0, 1.0)] == pytest.approx([5.0, 0.5])
+
+
+def test_entropy_schedules_differ_as_they_say() -> None:
+    def entropies(schedule: str) -> list[float]:
+        strategy = Darts(
+            entropy_schedule=schedule, entropy_weight=3.0, prune_below=0.0, alpha_warmup=0.0
+        )
+        *_, events = go(strategy, 30)
+        return [event["entropy"] for event in events if event["event"] == "step"]
+
+    constant, linear, cosine = map(entropies, ("constant", "linear", "cosine"))
+    assert constant[8] < linear[8] < cosine[8]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"settled_records": 2, "settled_within": 1.0, "alpha_learning_rate": 1e-6}, "settled"),
+        ({"collapse_above": 0.0, "alpha_learning_rate": 1e-6}, "collapsed"),
+    ],
+)
+def test_an_early_stop_leaves_its_budget_to_training(
+    options: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    space = SearchSpace("s", Stack(4, Seq("linear", Choice("f", ["identity", "tanh"]))))
+    run = Run(tmp_path, space, ToyObjective(), Budget(60, 10), 0)
+    strategy = Darts(level="bilevel", log_every=2, **options)
+    search(run, strategy, FLAT, baseline=False)
+    events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    (stop,) = [event for event in events if event["event"] == "stop"]
+    assert stop["reason"].startswith(reason)
+    assert stop["step"] >= 12
+    steps = [event for event in events if event["event"] == "step"]
+    searched = [event["step"] for event in steps if event["phase"] == "search"]
+    trained = [event["step"] for event in steps if event["phase"] == "train"]
+    assert searched[-1] == stop["step"]
+    assert run.spent == 12 + 2 * (stop["step"] - 11) < 60
+    assert len(trained) == 70 - run.spent
+
+
+def test_perturbation_reserves_its_tuning_steps() -> None:
+    strategy = Darts(selection="perturbation", tune_steps=4, alpha_warmup=0.0)
+    objective, found, events = go(strategy, 20)
+    assert len(objective.seen) == 20
+    phases = [event["phase"] for event in events if event["event"] == "step"]
+    assert phases.count("search") == 16 and len(phases) == 20
+    assert set(found.architecture) == {"layer0/f", "layer1/f"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"level": "trilevel"}, "level 'trilevel'.*bilevel"),
+        ({"update": "project"}, "update 'project'.*projected"),
+        ({"relaxation": "onepath"}, "relaxation 'onepath'.*one-path"),
+        ({"selection": "max"}, "selection 'max'.*argmax"),
+        ({"entropy_schedule": "quadratic"}, "schedule 'quadratic'"),
+        ({"level": "second-order"}, "4 search steps are too few, at least 5"),
+        ({"selection": "perturbation", "tune_steps": 4}, "4 search steps are too few, at least 5"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Darts(**options).check(SPACE, {}, Budget(4, 4))
