@@ -9,7 +9,16 @@ from prefixnas.console import guarded, run_command
 
 COMMANDS = {
     name: f"prefixnas.commands.{name}"
-    for name in ("search", "spaces", "strategies", "show", "report", "compare", "stability")
+    for name in (
+        "search",
+        "spaces",
+        "strategies",
+        "show",
+        "report",
+        "compare",
+        "stability",
+        "diagnose",
+    )
 }
 
 

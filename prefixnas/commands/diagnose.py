@@ -1,0 +1,73 @@
+"""`prefixnas diagnose`: check the paper's analysis on a differentiable run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefixnas.console import Parser, positive
+from prefixnas.errors import UserError
+
+if TYPE_CHECKING:
+    from prefixnas.record import Record
+
+HELP = "check the paper's analysis on a run"
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    parser = Parser(prog=prog, description=HELP)
+    parser.add_argument("run", type=Path, help="a finished run with alphas")
+    parser.add_argument(
+        "--replay", type=positive, metavar="N", help="search again, with a probe every N steps"
+    )
+    parser.add_argument(
+        "--batches", type=positive, default=4, metavar="N", help="batches of a probe (default: 4)"
+    )
+    args = parser.parse_intermixed_args(argv)
+    if args.batches < 2:
+        raise UserError("--batches: must be at least 2, for an interval")
+
+    from rich.console import Console
+
+    from prefixnas.diagnosis import diagnose
+    from prefixnas.diagnosis_view import figure, text
+    from prefixnas.drawing import save_figure
+    from prefixnas.files import write_text
+    from prefixnas.stability import read_search
+
+    record = read_search(args.run)
+    if args.replay is not None:
+        record = _replayed(record, args.replay, args.batches)
+    diagnosis = diagnose(record)
+    Console(soft_wrap=True).print(text(diagnosis))
+    path = args.run / "diagnosis.json"
+    try:
+        write_text(path, json.dumps(diagnosis.to_json(), indent=2) + "\n")
+        (args.run / "plots").mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    if (drawn := figure(diagnosis)) is not None:
+        save_figure(drawn, args.run / "plots" / "diagnosis.png")
+    print(f"written: {path}")
+    return 0
+
+
+def _replayed(record: Record, every: int, batches: int) -> Record:
+    """Return the record with the probes of a second search, which lies in `replay/` of the run."""
+    from prefixnas.progress import open_progress
+    from prefixnas.search_again import search_again, went_alike
+
+    with open_progress() as progress:
+        again = search_again(record, every, batches, progress.on_event)
+    if not went_alike(record, again):
+        print(
+            "warning: the second search went another way than the run (other versions, another "
+            "device); what was probed is its own"
+        )
+    probed = [*again.of("probe"), *again.of("gap")]
+    kept = [event for event in record.events if event["event"] not in ("probe", "gap")]
+    return dataclasses.replace(record, events=[*kept, *probed])

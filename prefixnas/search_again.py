@@ -1,0 +1,81 @@
+"""The search of a run once more, with probes: the same steps, measured on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prefixnas import config
+from prefixnas.errors import UserError
+from prefixnas.files import write_text
+from prefixnas.plan import find_options, plan_run
+from prefixnas.record import Record, read_record
+from prefixnas.run import Run
+from prefixnas.training import Recipe
+
+
+def search_again(
+    record: Record,
+    every: int,
+    batches: int,
+    on_event: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Record:
+    """Repeat the search phase of a run in its folder `replay/`, with probes.
+
+    A search is deterministic, so it takes the same steps again. One that was interrupted goes on,
+    one that is there already with the same probes is read.
+
+    Args:
+        record: The run.
+        every: Steps between two probes.
+        batches: Batches of each.
+        on_event: Called with every event.
+
+    Raises:
+        UserError: The run's configuration cannot be used any more, or its strategy has no probes.
+    """
+    folder, source = record.folder / "replay", record.folder / "config.yaml"
+    stored = config.read_config(source)
+    options, names = find_options([(str(source), stored)])
+    values = config.resolve(options, [(str(source), stored)])
+    if "probe_every" not in values:
+        raise UserError(f"{record.folder}: the strategy {names['strategy']!r} has no probes")
+    kept = record.folder / "space.yaml"
+    values |= {"probe_every": every, "probe_batches": batches, "objective": names["objective"]}
+    values |= {"space": str(kept)} if kept.is_file() else {}
+    plan = plan_run(options, values)
+    text = config.dump_config(values)
+    there = folder / "config.yaml"
+    same = there.is_file() and there.read_text(encoding="utf-8") == text
+    objective = plan.build()
+    try:
+        folder.mkdir(exist_ok=True)
+        write_text(there, text)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    run = Run(
+        folder,
+        plan.space,
+        objective,
+        plan.budget,
+        plan.run.seed,
+        settings=plan.run.settings,
+        checkpoint_every=plan.run.checkpoint_every,
+        on_event=on_event,
+        resume=same,
+    )
+    if objective.optional:
+        run.reset(None)  # as before any search: what it draws at random comes first
+    plan.strategy.search(run, config.make(Recipe, values))
+    return read_record(folder)
+
+
+def went_alike(first: Record, second: Record) -> bool:
+    """Tell whether two searches recorded the same probabilities, but for rounding."""
+    courses = [
+        [p for e in record.of("alpha") for o in e["probabilities"].values() for p in o.values()]
+        for record in (first, second)
+    ]
+    return len(courses[0]) == len(courses[1]) and all(
+        abs(a - b) <= 1e-6 for a, b in zip(*courses, strict=True)
+    )
