@@ -108,12 +108,17 @@ class Gates:
         )
 
 
-def gates_of(module: nn.Module | None, sites: int) -> Gates:
-    """Read the gates off a searched module; a site without a gate reads the whole prefix."""
+def gates_of(module: nn.Module | None, numbers: Sequence[int]) -> Gates:
+    """Read the gates off a searched module; a site without a gate reads the whole prefix.
+
+    Args:
+        module: The module.
+        numbers: Per site, the number of its gate in the search space.
+    """
     knobs = knobs_of(module)
     weights: dict[int, Tensor | None] = {}
-    for site in range(sites):
-        options = knobs.get(gate(site), {"on": torch.ones(())})
+    for site, number in enumerate(numbers):
+        options = knobs.get(gate(number), {"on": torch.ones(())})
         weight = options.get("on", torch.zeros(()))
         if weight.requires_grad or 0 < weight < 1:
             weights[site] = weight

@@ -8,6 +8,7 @@ and the encoder's backward pass runs once with the sum. The gradient is the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,20 @@ from peml.heads import TaskHeads
 from peml.knobs import LENGTH, START, check_knobs, decided
 from peml.lora import add_lora
 from peml.loss import answer_loss
-from peml.model import load_language_model
+from peml.model import LanguageModel, load_language_model
 from peml.peft_export import why_not
 from peml.prefix import attach, find_sites
 from peml.prefix_encoder import Prefix, PrefixEncoder
 from peml.prefix_init import STARTS, initialise, text_tokens
+from peml.proxy import (
+    LAYERS,
+    MAX_LENGTH,
+    TRAIN,
+    cut_model,
+    fewer_examples,
+    read_settings,
+    skeleton,
+)
 from peml.sampler import JointSampler
 from peml.tasks import Example, Task, load_tasks
 from prefixnas.config import check_limits
@@ -45,6 +55,8 @@ class JointObjective:
         config: All options.
         total_steps: Optimiser steps of the run; AdaLoRA's schedule needs them.
         seed: Seed of the first weights (`reset` draws anew).
+        lm: The language model; loaded as `config` says if not given.
+        tasks: The tasks; likewise.
 
     Raises:
         UserError: The model, a task or an option is not usable.
@@ -53,7 +65,15 @@ class JointObjective:
     name = "language-model"
     optional = True
 
-    def __init__(self, config: LanguageModelConfig, total_steps: int, seed: int) -> None:
+    def __init__(
+        self,
+        config: LanguageModelConfig,
+        total_steps: int,
+        seed: int,
+        *,
+        lm: LanguageModel | None = None,
+        tasks: Sequence[Task] | None = None,
+    ) -> None:
         check_limits(config)
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
@@ -61,12 +81,13 @@ class JointObjective:
         self.accelerator = Accelerator()
         if self.accelerator.num_processes > 1:
             raise UserError("training in several processes is not supported; start one process")
-        self.tasks: list[Task] = load_tasks(
+        self.tasks: Sequence[Task] = tasks or load_tasks(
             config.tasks, train_limit=config.train_limit, eval_limit=config.eval_limit
         )
-        self.lm = load_language_model(
+        self.lm = lm or load_language_model(
             config.model, device=self.accelerator.device, dtype=config.dtype
         )
+        self.bare, self._built = skeleton(self.lm.model), (total_steps, seed)
         self.collator = Collator(self.lm, max_length=config.max_length)
         self.collator.check(self.tasks)
         for task in self.tasks:  # prompts that leave no room show now, not in the middle of a run
@@ -74,6 +95,7 @@ class JointObjective:
                 self.collator.lengths(task, split)
         self.sites = find_sites(self.lm.model, config.prefix_where)
         self.sizes = {"attention_layers": len(self.sites)}
+        self.gates = list(range(len(self.sites)))
         self.start = config.prefix_start or ("zero" if self.lm.family == "encoder" else "text")
         if config.prefix_text is not None:
             if self.start != "text":
@@ -115,6 +137,27 @@ class JointObjective:
         """Refuse knobs that a prefix does not have, or that an option decides already."""
         check_knobs(knobs, len(self.sites), STARTS, self.config)
 
+    def check_proxy(self, settings: Mapping[str, str]) -> None:
+        """Refuse settings of a proxy that are unknown, or more than this problem has."""
+        read_settings(settings, self.bare, self.config)
+
+    def proxy(self, settings: Mapping[str, str]) -> JointObjective:
+        """Return a problem with fewer layers, fewer examples or shorter inputs.
+
+        It shares the frozen weights; LoRA, heads and prefix are its own.
+
+        Args:
+            settings: `layers`, `train` (examples a task) and `max_length`, whole numbers.
+        """
+        numbers = read_settings(settings, self.bare, self.config)
+        config = replace(self.config, max_length=numbers.get(MAX_LENGTH, self.config.max_length))
+        lm = cut_model(self.lm, self.bare, numbers.get(LAYERS))
+        tasks = fewer_examples(self.tasks, numbers.get(TRAIN))
+        made = JointObjective(config, *self._built, lm=lm, tasks=tasks)
+        paths = [site.path for site in self.sites]
+        made.gates = [paths.index(site.path) for site in made.sites]
+        return made
+
     def reset(self, module: nn.Module | None, seed: int) -> None:
         """Draw LoRA, heads, embedding and output layer anew; restart the order of the data."""
         self.lora.reset(seed)
@@ -126,7 +169,7 @@ class JointObjective:
             config = self.config
             width_out = int(getattr(module, "width_out", self.width))
             length = int(decided(module, LENGTH) or config.prefix_length)
-            encoder = PrefixEncoder(length, self.width, None, self.sites, width_out).to(
+            encoder = PrefixEncoder(length, self.width, None, self.sites, width_out, self.gates).to(
                 self.lm.device
             )
             start = decided(module, START) or self.start

@@ -58,6 +58,7 @@ class PrefixEncoder(nn.Module):
         sites: Where the prefix goes.
         body_width_out: Width of the output of the body, or of the one that `replace_body` will
             put in; None means `width`.
+        gates: Number of each site's gate in the search space; None: 0, 1, 2, ...
     """
 
     start: Tensor
@@ -69,10 +70,12 @@ class PrefixEncoder(nn.Module):
         body: nn.Module | None,
         sites: Sequence[Site],
         body_width_out: int | None = None,
+        gates: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.length = length
         self.sites = tuple(sites)
+        self._numbers = tuple(range(len(self.sites)) if gates is None else gates)
         kv_heads, head_dim = block_shape(self.sites)
         self.shape = (len(self.sites), 2, kv_heads, head_dim)
         self.embedding = nn.Parameter(torch.randn(length, width))
@@ -100,7 +103,7 @@ class PrefixEncoder(nn.Module):
 
     def gates(self) -> Gates:
         """Return the gates of the sites, as the last `forward` drew them."""
-        return gates_of(self.body, len(self.sites))
+        return gates_of(self.body, self._numbers)
 
     def replace_body(self, body: nn.Module | None) -> None:
         """Swap the searched part; embedding and output layer keep what they learned."""
