@@ -97,7 +97,10 @@ def graph_figure(graph: Graph) -> Figure:
     right = max(place.x + place.half for place in places.values())
     width = right + _MARGIN + 0.2 + _TRACK * len(tracks)
     width = max(width, _MARGIN + sum(0.55 + _CHARACTER * len(key) for key in keys) + 1.6)
-    height = y - _GAP + _MARGIN + (0.35 if keys else 0)
+    notes: list[str] = graph.graph.get("notes", [])
+    width = max(width, 2 * _MARGIN + _CHARACTER * max(map(len, notes), default=0))
+    below = y - _GAP + _MARGIN
+    height = below + 0.22 * len(notes) + (0.35 if keys else 0)
 
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
@@ -109,6 +112,9 @@ def graph_figure(graph: Graph) -> Figure:
     _edges(axes, graph, places, tops, tracks)
     for node, place in places.items():
         _node(axes, graph.nodes[node], place, colours)
+    for number, line in enumerate(notes):
+        place_y = below + 0.22 * number
+        axes.text(_MARGIN, place_y, plain(line), fontsize=8.5, color=INK, va="center")
     if keys:
         handles = [Patch(facecolor=colours[key] + "33", edgecolor=colours[key]) for key in keys]
         fixed = Patch(facecolor="white", edgecolor=FAINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,17 @@ def architecture_graph(space: SearchSpace, architecture: Architecture) -> Graph:
     - `decision`: name of the decision that put it there, "" for what is not chosen;
     - `row`, `lane`: its place in the drawing.
 
+    What the objective carries out is no part of the flow: `graph.graph["knobs"]` maps each of these
+    decisions to its option, and `graph.graph["notes"]` says so in lines.
+
     Raises:
         UserError: The architecture is not of this space.
     """
-    return _Builder(space.validate(architecture)).build(space.root)
+    graph = _Builder(space.validate(architecture)).build(space.root)
+    knobs = [decision.name for decision in space.knob_decisions]
+    chosen = {name: architecture[name] for name in knobs if name in architecture}
+    graph.graph.update(knobs=chosen, notes=_knob_lines(chosen))
+    return graph
 
 
 def space_graph(space: SearchSpace) -> Graph:
@@ -200,3 +208,19 @@ def _length(node: Node) -> int:
     if isinstance(node, Stack):
         return max(node.depths) * _length(node.cell)
     return 1
+
+
+def _knob_lines(knobs: Mapping[str, str]) -> list[str]:
+    """Say each key's knobs in a line: `gate: on at attention0, attention2; off at attention1`."""
+    places: dict[str, dict[str, list[str]]] = {}
+    for name, option in knobs.items():
+        place, _, key = name.rpartition("/")
+        places.setdefault(key, {}).setdefault(option, []).append(place)
+    return [
+        f"{key}: "
+        + "; ".join(
+            f"{option} at {', '.join(where)}" if any(where) else option
+            for option, where in options.items()
+        )
+        for key, options in places.items()
+    ]

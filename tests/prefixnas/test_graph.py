@@ -168,6 +168,18 @@ def test_drawing_names_every_operation_and_marks_decisions() -> None:
     assert [text.get_text() for text in legend.get_texts()] == ["activation", "fixed"]
 
 
+def test_drawing_lists_what_the_objective_carries_out() -> None:
+    gates = Stack(3, Choice("gate", ["on", "off"]), name="attention")
+    space = SearchSpace("knobs", "linear", [Choice("length", [5, 10], "trial"), gates])
+    chosen = space.first({"attention1/gate": "off"})
+    graph = architecture_graph(space, chosen)
+    assert graph.graph["knobs"] == chosen.choices
+    assert list(graph) == ["input", "linear", "output"]
+    texts = [text.get_text() for text in graph_figure(graph).axes[0].texts]
+    assert "length: 5" in texts
+    assert "gate: on at attention0, attention2; off at attention1" in texts
+
+
 def test_unknown_suffix_and_unwritable_folder_are_user_errors(tmp_path: Path) -> None:
     graph = architecture_graph(two_layers(), two_layers().first())
     with pytest.raises(UserError, match=r"'\.gif'.*\.png, \.svg"):
