@@ -90,6 +90,9 @@ def describe(event: Mapping[str, Any]) -> str:
         return f"{event.get('name', 'architecture')}: {listing}"
     if kind == "stop":
         return f"step {event['step'] + 1}: the search stops: {event['reason']}"
+    if kind == "proxy":
+        times = ", ".join(f"{name} {value} s" for name, value in event["seconds"].items())
+        return f"a step on the proxy counted as {event['price']:.3f} steps ({times})"
     if kind == "warning":
         return f"warning: {event['message']}"
     if kind == "end":
