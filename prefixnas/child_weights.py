@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,8 +58,12 @@ class ChildWeights(ABC):
         """
 
     @abstractmethod
-    def attach(self, architecture: Architecture) -> None:
-        """Attach the module of the best architecture, with the weights it was scored with."""
+    def attach(self, architecture: Architecture) -> WeightOptimizer:
+        """Attach the module of the best architecture, with the weights it was scored with.
+
+        Returns:
+            What moved those weights, with its moments.
+        """
 
 
 class Trained(ChildWeights):
@@ -75,23 +81,50 @@ class Trained(ChildWeights):
     def __init__(self, run: Run, recipe: Recipe, trials: int) -> None:
         self._run, self._recipe = run, recipe
         self._share = run.budget.search // trials
-        self._best = Best(run)
+        self._best, self._moments = Best(run), Moments()
 
     def score(self, name: str, architecture: Architecture) -> float:
         """Train a fresh child for its share, and keep its weights if it is the best so far."""
-        run, kept = self._run, self._best
+        run, best = self._run, self._best
         run.reset(build_child(run.space, architecture, run.objective.width))
-        total = run.budget.total
-        fit(run, name, self._share, self._recipe, total=total, counted=True, state={"kept": kept})
+        optimizer = fit(
+            run,
+            name,
+            self._share,
+            self._recipe,
+            total=run.budget.total,
+            counted=True,
+            state={"best of all": best, "moments": self._moments},
+        )
         score = run.evaluate(name, "selection").score
-        kept.look(score, architecture.choices)
+        best.look(score, architecture.choices)
+        if best.waited == 0:
+            self._moments.kept = copy.deepcopy(optimizer.state_dict())
         return score
 
-    def attach(self, architecture: Architecture) -> None:
+    def attach(self, architecture: Architecture) -> WeightOptimizer:
         """Attach the child that was kept, with all other weights as they were trained with it."""
-        assert self._best.tag == architecture.choices
-        self._run.reset(build_child(self._run.space, architecture, self._run.objective.width))
+        run = self._run
+        run.reset(build_child(run.space, architecture, run.objective.width))
         self._best.restore()
+        optimizer = WeightOptimizer(run, self._recipe, run.budget.total)
+        optimizer.load_state_dict(self._moments.kept)
+        return optimizer
+
+
+class Moments:
+    """The state of the optimiser of the best child, for checkpoints."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return it."""
+        return self.kept
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put it back."""
+        self.kept = state
 
 
 class SinglePath(Relaxation):
@@ -138,15 +171,17 @@ class OneShot(ChildWeights):
             losses = weights.gradients(step, "train", "supernet")
             weights.step(step)
             emit_step(run, "supernet", step, steps, losses, weights.rate)
+        self._optimizer = weights
 
     def score(self, name: str, architecture: Architecture) -> float:
         """Score the child with the weights that it inherits."""
-        self.attach(architecture)
+        self._run.replace(self._net.cut(architecture))
         return self._run.evaluate(name, "selection").score
 
-    def attach(self, architecture: Architecture) -> None:
+    def attach(self, architecture: Architecture) -> WeightOptimizer:
         """Attach the child with the weights that it inherits."""
-        self._run.replace(self._net.child(architecture))
+        self._run.replace(self._net.cut(architecture))
+        return self._optimizer
 
     def _warn(self) -> None:
         held = _first_of_trial(self._run.space)

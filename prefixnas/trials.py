@@ -103,8 +103,7 @@ class TrialStrategy(Strategy):
 
         tried = self.explore(space, score, run.seed, note)
         best = max(reversed(tried), key=lambda trial: trial.score).architecture
-        weights.attach(best)
-        return Found(best)
+        return Found(best, optimizer=weights.attach(best))
 
     def explore(
         self,

@@ -78,6 +78,20 @@ def test_the_best_on_the_selection_split_wins_with_its_weights(
     assert run.objective.evaluate("selection").score == best["score"]
 
 
+@pytest.mark.parametrize(("weights", "steps"), [("train", {4}), ("one-shot", set(range(1, 13)))])
+def test_the_winner_goes_on_with_the_moments_of_its_weights(
+    weights: Any, steps: set[int], tmp_path: Path
+) -> None:
+    run = make(tmp_path)
+    found = RandomSearch(trials=3, weights=weights).search(run, Recipe())
+    assert found.optimizer is not None
+    moments = found.optimizer.adamw.state
+    for group in run.objective.parameters():
+        for weight in group["params"]:
+            assert int(moments[weight]["step"]) in steps
+            assert moments[weight]["exp_avg"].any()
+
+
 def test_one_shot_trains_one_supernet_for_the_search_budget(tmp_path: Path) -> None:
     run = make(tmp_path, search=13)
     RandomSearch(trials=5, weights="one-shot").search(run, Recipe())
