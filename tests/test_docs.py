@@ -55,6 +55,9 @@ COMMANDS: Mapping[str, Callable[[list[str]], int]] = {
     "peml": peml.cli.main,
 }
 SMALL = ["--steps", "6", "--train-limit", "40", "--eval-limit", "6", "--max-length", "64"]
+FEW = ["--budget", "4", "--seeds", "0", "--random-draws", "0", "--references", "none"]
+FEW += ["--space", "mlp", "--strategies", "random:trials=2"]
+"""A comparison of a single run: each is a process of its own. As shown, it is planned alone."""
 REGISTRIES: list[Any] = [OPS, STRATEGIES, RELAXATIONS, OBJECTIVES]
 
 
@@ -169,6 +172,9 @@ def run_command(command: str) -> None:
     words = shlex.split(command)
     assert words[0] in COMMANDS, f"a command that nothing checks: {command}"
     name, arguments = words[0], words[1:]
+    if arguments[0] == "compare" and "--resume" not in arguments:
+        assert COMMANDS[name]([*arguments, "--dry-run"]) == 0, command
+        arguments += [*FEW, *SMALL[2:]]
     if arguments[0] in ("search", "train") and "--resume" not in arguments:
         arguments += SMALL[:2] if "--objective" in arguments else SMALL
     assert COMMANDS[name](arguments) == 0, command
@@ -204,7 +210,9 @@ def run_block(block: Block, place: Path) -> None:
 def check_yaml(block: Block, place: Path) -> None:
     """A YAML block is a configuration, a space or a task."""
     data = yaml.safe_load(block.text)
-    if {"model", "strategy", "steps"} & set(data):
+    if "strategies" in data:
+        assert block.file is not None, f"{block}: no command reads it"
+    elif {"model", "strategy", "steps"} & set(data):
         config.resolve(options(str(data.get("strategy", "darts"))), [(str(block), data)])
     elif {"stack", "seq", "sum", "choice"} & set(data):
         with as_if_alone(place):
@@ -306,7 +314,10 @@ def test_every_flag_exists(capsys: pytest.CaptureFixture[str]) -> None:
 def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
     """Return every flag that the help of some command names, or a script's source does."""
     helps = [["search", "--strategy", name] for name in STRATEGIES.names()]
-    calls = [(prefixnas.cli.main, arguments) for arguments in [*helps, ["spaces"], ["strategies"]]]
+    calls = [
+        (prefixnas.cli.main, arguments)
+        for arguments in [*helps, ["spaces"], ["strategies"], ["compare"]]
+    ]
     calls += [(peml.cli.main, [name]) for name in ("train", "evaluate", "export", "generate")]
     capsys.readouterr()
     for main, arguments in calls:
