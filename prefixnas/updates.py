@@ -50,7 +50,7 @@ class Logits(Update):
 class Projected(Update):
     """Alpha is a distribution: `alpha <- project(alpha - eta g)` (PEML, section 7.2)."""
 
-    learning_rate: ClassVar[float] = 0.1
+    learning_rate: ClassVar[float] = 1.0
 
     def relaxation(self, relaxation: Relaxation) -> Relaxation:
         """Return a relaxation whose weights are made of alpha itself."""
