@@ -18,6 +18,7 @@ COMMANDS = {
         "compare",
         "stability",
         "diagnose",
+        "transfer",
     )
 }
 

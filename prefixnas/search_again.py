@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,12 +71,22 @@ def search_again(
     return read_record(folder)
 
 
-def went_alike(first: Record, second: Record) -> bool:
-    """Tell whether two searches recorded the same probabilities, but for rounding."""
+def difference(first: Record, second: Record) -> float:
+    """Return the largest difference of the probabilities that two searches recorded.
+
+    It is 0 on one device with one number of threads, and infinite if the searches do not even have
+    the same records.
+    """
     courses = [
-        [p for e in record.of("alpha") for o in e["probabilities"].values() for p in o.values()]
+        [
+            ((event["step"], name, option), probability)
+            for event in record.of("alpha")
+            for name, options in event["probabilities"].items()
+            for option, probability in options.items()
+        ]
         for record in (first, second)
     ]
-    return len(courses[0]) == len(courses[1]) and all(
-        abs(a - b) <= 1e-6 for a, b in zip(*courses, strict=True)
-    )
+    if [place for place, _ in courses[0]] != [place for place, _ in courses[1]]:
+        return math.inf
+    pairs = zip(*courses, strict=True)
+    return max((abs(a - b) for (_, a), (_, b) in pairs), default=0.0)

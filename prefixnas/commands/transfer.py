@@ -1,0 +1,185 @@
+"""`prefixnas transfer`: does an architecture found on some tasks serve others."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefixnas.commands.search import add_flag
+from prefixnas.console import Parser, positive
+from prefixnas.errors import UserError
+
+if TYPE_CHECKING:
+    from prefixnas.transfer import Transfer
+
+HELP = "train architectures found on other tasks"
+
+FILE = "transfer.yaml"
+HELD = ("seed", "baseline", "arch")
+"""Keys of a run that belong to the table."""
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    first, _ = _parser(prog, {}, help=False).parse_known_args(argv)
+    if first.out is None:
+        raise UserError(f"{prog} needs --out OUT, a folder for all its runs")
+    layers = _stored(first.out) if first.resume else _read(first.group, first.config)
+    _refuse_used(first.out, first.resume)
+
+    from prefixnas import config
+    from prefixnas.plan import find_options
+
+    flags = (config.FLAG, {k: v for k, v in vars(first).items() if k in NAMES and v is not None})
+    options, _ = find_options([*next(iter(layers["groups"].values())), flags])
+    given = {k: v for k, v in vars(_parser(prog, options, help=True).parse_args(argv)).items()
+             if v is not None and k not in OWN}  # fmt: skip
+    transfer = _transfer(first, layers, given)
+    cells = transfer.cells()
+    if first.dry_run:
+        for cell in cells:
+            print(f"{cell.folder}: {'finished' if cell.finished else 'to run'}")
+        return 0
+    return _run(transfer, first.jobs, _kept(transfer))
+
+
+OWN = ("group", "config", "out", "resume", "dry_run", "seeds", "jobs", "control")
+NAMES = ("strategy", "objective", "plugin")
+
+
+def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parser:
+    import dataclasses
+
+    from prefixnas import config
+
+    parser = Parser(prog=prog, description=HELP, add_help=help, argument_default=None)
+    parser.add_argument("group", type=Path, nargs="*", help="groups of tasks: YAML files of keys")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="keys of all groups as YAML")
+    parser.add_argument("--out", type=Path, metavar="OUT", help="folder for all runs and the table")
+    parser.add_argument("--resume", action="store_true", help="go on with what is in --out")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs, stop")
+    parser.add_argument("--seeds", default="0", metavar="N,N", help="seeds (default: 0)")
+    parser.add_argument("--jobs", type=positive, default=1, help="runs side by side (default: 1)")
+    parser.add_argument("--control", action=argparse.BooleanOptionalAction, default=True,
+                        help="also train the space's first options (default: yes)")  # fmt: skip
+    if not options:
+        for name in ("strategy", "objective"):
+            parser.add_argument(f"--{name}")
+        parser.add_argument("--plugin", nargs="*")
+    kinds = config.types(options)
+    for part, cls in options.items():
+        group = parser.add_argument_group(f"{part} ({cls.__name__})")
+        for entry in dataclasses.fields(cls):
+            if entry.name not in HELD:
+                add_flag(group, entry, kinds[entry.name])
+    return parser
+
+
+def _read(files: Sequence[Path], common: Path | None) -> dict[str, Any]:
+    from prefixnas import config
+    from prefixnas.transfer import group_names
+
+    shared = [(str(common), config.read_config(common))] if common is not None else []
+    groups = {
+        name: [*shared, (str(file), config.read_config(file))]
+        for name, file in group_names(files).items()
+    }
+    for where, layer in [pair for group in groups.values() for pair in group]:
+        if held := next((key for key in HELD if key in layer), None):
+            raise UserError(f"{where}: key {held!r}: the transfer table sets it")
+    return {"groups": groups}
+
+
+def _stored(out: Path) -> dict[str, Any]:
+    from prefixnas.files import read_yaml
+
+    path = out / FILE
+    if not path.is_file():
+        raise UserError(f"{out}: no transfer to resume (no {FILE} in it)")
+    data = read_yaml(path)
+    if not isinstance(data, dict) or not isinstance(data.get("groups"), dict):
+        raise UserError(f"{path}: not what a transfer writes")
+    groups = {str(name): [(str(path), dict(layer))] for name, layer in data["groups"].items()}
+    return {**data, "groups": groups}
+
+
+def _transfer(
+    first: argparse.Namespace, layers: Mapping[str, Any], flags: Mapping[str, Any]
+) -> Transfer:
+    from prefixnas import config
+    from prefixnas.transfer import Transfer
+
+    try:
+        seeds = [int(seed) for seed in layers.get("seeds", first.seeds.split(","))]
+    except ValueError as error:
+        raise UserError(f"--seeds: expected numbers like 0,1,2, not {first.seeds!r}") from error
+    if len(set(seeds)) < len(seeds):
+        raise UserError("--seeds: one is named twice")
+    groups = {name: [*group, (config.FLAG, flags)] for name, group in layers["groups"].items()}
+    return Transfer(groups, seeds, bool(layers.get("control", first.control)), first.out)
+
+
+def _kept(transfer: Transfer) -> dict[str, Any]:
+    """Return what `--resume` needs: each group's keys in one layer."""
+    from prefixnas import config
+    from prefixnas.plan import find_options
+
+    groups = {}
+    for name, layers in transfer.groups.items():
+        given = {key for _, layer in layers for key in layer}
+        values = config.resolve(find_options(layers)[0], layers)
+        groups[name] = {key: value for key, value in values.items() if key in given}
+        names = find_options(layers)[1]
+        groups[name] |= {key: names[key] for key in ("strategy", "objective")}
+    return {"groups": groups, "seeds": list(transfer.seeds), "control": transfer.control}
+
+
+def _refuse_used(out: Path, resume: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file, not a folder")
+    if not resume and (out / FILE).is_file():
+        raise UserError(f"{out}: holds a transfer already; add --resume, or take another --out")
+    if not resume and out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out}: is not empty; take another --out")
+
+
+def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any]) -> int:
+    import yaml
+    from rich.console import Console
+
+    from prefixnas.carry_over import carry_over
+    from prefixnas.comparison import refuse_other_cells
+    from prefixnas.comparison_run import alone, check_problem, notes, run_cells, unfinished
+    from prefixnas.files import write_text
+    from prefixnas.transfer import table, write_table
+
+    cells = transfer.cells()
+    refuse_other_cells(cells)
+    waiting = unfinished(cells)
+    for group in transfer.groups:
+        check_problem([cell for cell in waiting if cell.space == group])
+    transfer.out.mkdir(parents=True, exist_ok=True)
+    neither: dict[Path, dict[str, Any]] = {}
+    with alone(transfer.out) as lock:
+        write_text(transfer.out / FILE, yaml.safe_dump(dict(kept), sort_keys=False))
+        run_cells(cells, jobs, lock, lambda line: print(line, flush=True))
+        finished = {cell.folder: cell.values for cell in cells if cell.finished}
+        for row in transfer.rows({}):
+            source, target, seed = row["source"], row["target"], row["seed"]
+            found, wanted = transfer.searched(source, seed), transfer.searched(target, seed)
+            values = next(cell.values for cell in cells if cell.folder == wanted)
+            if found in finished:
+                path = transfer.carried(source, target, seed)
+                neither[path] = carry_over(found, values, path)
+        rows = transfer.rows(neither)
+        written = write_table(rows, transfer.out)
+    console = Console()
+    Console(width=console.width if console.is_terminal else 200).print(table(rows))
+    print(f"written: {written}")
+    failed = [cell for cell in cells if not cell.finished]
+    for cell in failed:
+        print(f"failed: {cell.name}: {notes(cell).get('error', 'not run')}", file=sys.stderr)
+    return 1 if failed else 0
