@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefixnas.architecture import Architecture as Architecture
+    from prefixnas.child import knobs_of as knobs_of
     from prefixnas.config import option as option
     from prefixnas.driver import SearchResult as SearchResult
     from prefixnas.driver import search as search
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from prefixnas.run import Budget as Budget
     from prefixnas.run import Run as Run
     from prefixnas.space import Choice as Choice
+    from prefixnas.space import Decision as Decision
     from prefixnas.space import Op as Op
     from prefixnas.space import SearchSpace as SearchSpace
     from prefixnas.space import Seq as Seq
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "architecture": ("Architecture",),
+    "child": ("knobs_of",),
     "config": ("option",),
     "driver": ("SearchResult", "search"),
     "errors": ("UserError",),
@@ -49,7 +52,7 @@ _PUBLIC = {
     "ops": ("register_op",),
     "relaxation": ("Relaxation", "register_relaxation"),
     "run": ("Budget", "Run"),
-    "space": ("Choice", "Op", "SearchSpace", "Seq", "Stack", "Sum"),
+    "space": ("Choice", "Decision", "Op", "SearchSpace", "Seq", "Stack", "Sum"),
     "space_yaml": ("load_space",),
     "strategy": ("Found", "Strategy", "register_strategy"),
     "supernet": ("Supernet", "build_child", "weights_of"),
