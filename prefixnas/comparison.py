@@ -139,7 +139,7 @@ class Comparison:
         values: dict[str, Any] = {}
         for variant in (*self.variants, Variant("fixed", {"strategy": "fixed"})):
             resolved = self._resolve(variant, {})
-            values |= {key: resolved[key] for key in given if key in resolved}
+            values = {key: resolved[key] for key in given if key in resolved} | values
         values["baseline"] = self._baseline
         return {key: values[key] for key in given if key in values}
 

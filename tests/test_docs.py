@@ -175,6 +175,8 @@ def run_command(command: str) -> None:
     if arguments[0] == "compare" and "--resume" not in arguments:
         assert COMMANDS[name]([*arguments, "--dry-run"]) == 0, command
         arguments += [*FEW, *SMALL[2:]]
+    if arguments[0] == "transfer":
+        arguments.append("--dry-run")
     if arguments[0] in ("search", "train") and "--resume" not in arguments:
         arguments += SMALL[:2] if "--objective" in arguments else SMALL
     assert COMMANDS[name](arguments) == 0, command
@@ -316,7 +318,15 @@ def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
     helps = [["search", "--strategy", name] for name in STRATEGIES.names()]
     calls = [
         (prefixnas.cli.main, arguments)
-        for arguments in [*helps, ["spaces"], ["strategies"], ["compare"]]
+        for arguments in [
+            *helps,
+            ["spaces"],
+            ["strategies"],
+            ["compare"],
+            ["stability"],
+            ["diagnose"],
+            ["transfer"],
+        ]
     ]
     calls += [(peml.cli.main, [name]) for name in ("train", "evaluate", "export", "generate")]
     capsys.readouterr()

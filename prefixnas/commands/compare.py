@@ -44,7 +44,7 @@ def main(argv: Sequence[str], prog: str) -> int:
         files.append((str(first.config), config.read_config(first.config)))
     own = {entry.name for entry in dataclasses.fields(CompareConfig)}
     flags = {key: value for key, value in vars(first).items() if value is not None}
-    mine = [(where, _split(_only(layer, own), where)) for where, layer in [*files, ("flag", flags)]]
+    mine = [(where, _split(_only(layer, own))) for where, layer in [*files, ("flag", flags)]]
     values = config.resolve({"compare": CompareConfig}, mine)
     settings: CompareConfig = config.make(CompareConfig, values)
     basis = [(where, _without(layer, own)) for where, layer in files]
@@ -126,19 +126,26 @@ def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
     return parser
 
 
-def _split(layer: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Split texts at their commas."""
+def _split(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Split texts at their commas; seeds are whole numbers."""
     values = dict(layer)
     for key in LISTS:
-        given = [values[key]] if isinstance(values.get(key), str) else values.get(key)
+        given = values.get(key)
+        if isinstance(given, (str, int)):
+            given = [given]
         if isinstance(given, list):
             parts = [part.split(",") if isinstance(part, str) else [part] for part in given]
             values[key] = [item for part in parts for item in part]
-    if isinstance(values.get("seeds"), int):
-        values["seeds"] = [values["seeds"]]
+    if isinstance(values.get("seeds"), list):
+        values["seeds"] = [_whole(seed) for seed in values["seeds"]]
+    return values
+
+
+def _whole(value: Any) -> Any:
+    """Return the whole number that a text stands for, or what it is."""
     with suppress(ValueError):
-        values["seeds"] = [int(seed) for seed in values["seeds"]] if "seeds" in values else []
-    return values if "seeds" in layer else _without(values, {"seeds"})
+        return int(value) if isinstance(value, str) else value
+    return value
 
 
 def _only(layer: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
