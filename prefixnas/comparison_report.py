@@ -20,12 +20,12 @@ from prefixnas.files import write_csv, write_text
 
 Tables = Mapping[str, Sequence[Summary]]
 
-_SIGNS = {"above": ">", "below": "<", "within the spread": "~", "one seed": "?"}
+_SIGNS = {"above": ">", "below": "<", "within the spread": "~", "too few seeds": "?"}
 LEGEND = (
     "Score: mean and standard deviation over all runs, on validation data that no search saw. "
     "Differences are paired by seed, with the relative one in brackets: > above and < below, by a "
     "95 % interval (Student's t, over seeds); ~ within the spread, so nothing can be concluded; "
-    "? one seed. The best hand-made module is the one that scored best here. "
+    "? fewer than three seeds. The best hand-made module is the one that scored best here. "
     "Seconds and memory are of one run, as measured, with whatever else the machine did."
 )
 
@@ -130,10 +130,10 @@ def remarks(rows: Sequence[Summary]) -> list[str]:
 
 
 def _sentence(difference: Difference) -> str:
-    by = f"{difference.mean:+.3f}"
-    if difference.low is None or difference.high is None:
-        return f"{by} against the average random architecture on one seed, which shows nothing"
-    interval = f"95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
+    by = _signed(difference.mean)
+    if difference.low is None or difference.high is None or difference.seeds < 3:
+        return f"{by} against the average random architecture on too few seeds to show anything"
+    interval = f"95 % interval {_signed(difference.low)} to {_signed(difference.high)}"
     if difference.verdict == "within the spread":
         return f"no difference from the average random architecture can be told: {by}, {interval}"
     return f"{difference.verdict} the average random architecture: {by}, {interval}"
@@ -149,8 +149,16 @@ def _mean(mean: float | None, sd: float | None, runs: int, failed: int) -> str:
 def _difference(difference: Difference | None) -> str:
     if difference is None:
         return "-"
-    relative = "" if difference.relative is None else f" ({100 * difference.relative:+.1f} %)"
-    return f"{_SIGNS[difference.verdict]} {difference.mean:+.3f}{relative}"
+    relative = (
+        ""
+        if difference.relative is None
+        else f" ({round(100 * difference.relative, 1) + 0.0:+.1f} %)"
+    )
+    return f"{_SIGNS[difference.verdict]} {_signed(difference.mean)}{relative}"
+
+
+def _signed(number: float) -> str:
+    return f"{round(number, 3) + 0.0:+.3f}"  # no "-0.000"
 
 
 def _whole(number: float | None) -> str:

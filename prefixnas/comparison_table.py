@@ -37,9 +37,12 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """In words: "above", "below", "within the spread", or that one seed shows nothing."""
-        if self.low is None or self.high is None:
-            return "one seed"
+        """In words: "above", "below", "within the spread", "too few seeds" (fewer than three).
+
+        Two differences are easily equal, where scores are shares of few examples.
+        """
+        if self.low is None or self.high is None or self.seeds < 3:
+            return "too few seeds"
         return "above" if self.low > 0 else "below" if self.high < 0 else "within the spread"
 
 

@@ -251,7 +251,8 @@ def test_the_interval_of_a_paired_difference() -> None:
         ({0: 0.5, 1: 0.51, 2: 0.49}, "above"),
         ({0: 0.1, 1: 0.11, 2: 0.09}, "below"),
         ({0: 0.3, 1: 0.51, 2: 0.19}, "within the spread"),
-        ({0: 0.9}, "one seed"),
+        ({0: 0.9}, "too few seeds"),
+        ({0: 0.9, 1: 0.9}, "too few seeds"),
     ],
 )
 def test_verdicts(ours: dict[int, float], verdict: str) -> None:
