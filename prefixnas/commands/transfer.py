@@ -24,7 +24,11 @@ HELD = ("seed", "baseline", "arch")
 
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
-    first, _ = _parser(prog, {}, help=False).parse_known_args(argv)
+    first, others = _parser(prog, {}, help=False).parse_known_args(argv)
+    if {"-h", "--help"} & set(others):
+        from prefixnas.plan import find_options
+
+        _parser(prog, find_options([("flag", vars(first))])[0], help=True).parse_args(argv)
     if first.out is None:
         raise UserError(f"{prog} needs --out OUT, a folder for all its runs")
     layers = _stored(first.out) if first.resume else _read(first.group, first.config)
