@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prefixnas.errors import UserError
-from prefixnas.objective import Split
+from prefixnas.objective import Objective, Split
 from prefixnas.registry import Registry
 from prefixnas.replay import Mark
 from prefixnas.run import Run
@@ -44,6 +44,11 @@ class Level(ABC):
         self, run: Run, net: Supernet, weights: WeightOptimizer, alphas: torch.optim.Optimizer
     ) -> None:
         self.run, self.net, self.weights, self.alphas = run, net, weights, alphas
+
+    @classmethod
+    def check(cls, objective: Objective) -> None:
+        """Refuse an objective that this level cannot search on."""
+        return
 
     def move_weights(self, step: int) -> Losses:
         """Move the weights by one training batch; return the losses."""
@@ -119,13 +124,12 @@ class SecondOrder(Level):
 
     passes: ClassVar[int] = 5
 
-    def __init__(
-        self, run: Run, net: Supernet, weights: WeightOptimizer, alphas: torch.optim.Optimizer
-    ) -> None:
-        super().__init__(run, net, weights, alphas)
-        if getattr(run.objective, "rewrites_weights", False):
+    @classmethod
+    def check(cls, objective: Objective) -> None:
+        """Refuse weights that change where the optimiser's step cannot tell."""
+        if getattr(objective, "rewrites_weights", False):
             raise UserError(
-                f"level 'second-order' cannot look ahead on objective {run.objective.name!r}: it "
+                f"level 'second-order' cannot look ahead on objective {objective.name!r}: it "
                 "changes weights behind the optimiser's step (AdaLoRA's ranks); take 'bilevel'"
             )
 

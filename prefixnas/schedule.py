@@ -40,9 +40,9 @@ class Plan:
         """Return the search steps that a step counts for."""
         return 1 if step < self.warmup else self.passes
 
-    def progress(self, step: int) -> float:
-        """Return the share of the steps of both that is done after `step`."""
-        return (step + 1 - self.warmup) / (self.steps - self.warmup)
+    def left(self, step: int, end: float) -> float:
+        """Return what falls from 1 before the first step of both to `end` after the last one."""
+        return 1 - (1 - end) * (step + 1 - self.warmup) / (self.steps - self.warmup)
 
 
 Schedule = Callable[[float], float]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from prefixnas.registry import Registry
-from prefixnas.relaxation import Relaxation
+from prefixnas.relaxation import RELAXATIONS, Relaxation
 from prefixnas.simplex import Simplex
 from prefixnas.supernet import Supernet
 
@@ -33,6 +33,24 @@ class Update(ABC):
 
 UPDATES: Registry[type[Update]] = Registry("update", "prefixnas.updates")
 register_update = UPDATES.register
+
+
+def make_relaxation(
+    name: str, update: str, start: float | None = None, end: float | None = None
+) -> Relaxation:
+    """Return a relaxation by its name, which reads what an update makes of alpha.
+
+    Args:
+        name: The relaxation.
+        update: The update.
+        start: Its temperature at first; None: its own.
+        end: The same at the end.
+
+    Raises:
+        UserError: An unknown name.
+    """
+    relaxation = RELAXATIONS.get(name, "key 'relaxation'")().tempered(start, end)
+    return UPDATES.get(update, "key 'update'")().relaxation(relaxation)
 
 
 @register_update("logits")

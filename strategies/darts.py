@@ -1,8 +1,7 @@
 """DARTS: differentiable search by gradient on relaxed choices.
 
-`--level joint` is Algorithm 1 of PEML: weights and alphas move in the same step, by the gradient
-of the same joint loss. `bilevel` and `second-order` are DARTS (Liu, Simonyan, Yang, ICLR 2019):
-alphas move on batches of the selection split, weights on training batches, in turn.
+`joint` is Algorithm 1 of PEML: weights and alphas move in one step, by one loss; `bilevel` and
+`second-order` are DARTS (Liu, Simonyan, Yang, ICLR 2019): in turn, alphas on selection batches.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from prefixnas.config import option
 from prefixnas.diagnostics import emit_alphas, emit_step, gradient_norms, warn_of_dropout
 from prefixnas.errors import UserError
 from prefixnas.levels import LEVELS
+from prefixnas.objective import Objective
 from prefixnas.one_path import refuse_norm_behind
 from prefixnas.probes import Probe, evaluate_softly
-from prefixnas.relaxation import RELAXATIONS, Relaxation
 from prefixnas.run import Budget, Run, Stateful
 from prefixnas.schedule import SCHEDULES, Plan
 from prefixnas.selection import SELECTIONS, Selection
@@ -25,7 +24,7 @@ from prefixnas.stopping import EarlyStop
 from prefixnas.strategy import Found, Strategy
 from prefixnas.supernet import Supernet
 from prefixnas.training import Recipe, WeightOptimizer
-from prefixnas.updates import UPDATES
+from prefixnas.updates import UPDATES, make_relaxation
 
 
 @dataclass(frozen=True)
@@ -37,47 +36,36 @@ class Darts(Strategy):
     relaxation: str = option("softmax", "softmax, gumbel, gumbel-hard, ste or one-path")
     selection: str = option("argmax", "argmax or perturbation (DARTS-PT)")
     alpha_learning_rate: float | None = option(None, "of the alphas; none: the update's", above=0)
-    alpha_warmup: float = option(
-        0.2, "share of the search in which only weights move", at_least=0, at_most=1
-    )
+    alpha_warmup: float = option(0.2, "share for the weights alone", at_least=0, at_most=1)
     entropy_weight: float = option(0.05, "lambda of eq. 4, at the end of the search", at_least=0)
     entropy_schedule: str = option("linear", "constant, linear or cosine: how lambda grows")
     temperature_start: float | None = option(None, "first; none: the relaxation's", above=0)
     temperature_end: float | None = option(None, "last; none: the relaxation's", above=0)
-    prune_below: float = option(
-        0.05, "drop candidates whose probability falls below this", at_least=0, below=1
-    )
-    prune_to: float = option(
-        1.0, "share of a choice's candidates left at the end", at_least=0, at_most=1
-    )
+    prune_below: float = option(0.05, "drop what is less probable than this", at_least=0, below=1)
+    prune_to: float = option(1.0, "share of candidates left at the end", at_least=0, at_most=1)
     tune_steps: int = option(0, "perturbation: training steps after each decision", at_least=0)
     random_order: bool = option(False, "perturbation: take decisions in a random order")
     settled_records: int = option(0, "stop when settled for so many records; 0: never", at_least=0)
     settled_within: float = option(0.01, "settled: most that a probability moves", at_least=0)
-    collapse_above: float = option(
-        1.0, "stop when more than this share of choices lead to a weak option", at_least=0
-    )
+    collapse_above: float = option(1.0, "stop above this share of weak leaders", at_least=0)
     log_every: int = option(5, "steps between two records of the alphas", at_least=1)
-    probe_every: int = option(
-        0, "steps between probes for prefixnas diagnose, beyond the budget; 0: none", at_least=0
-    )
+    probe_every: int = option(0, "steps between probes for diagnose; 0: none", at_least=0)
     probe_batches: int = option(4, "batches of a probe", at_least=2)
 
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
         """Refuse unknown names, a space without alphas, a budget without a step of the alphas."""
-        self._relaxation()
+        make_relaxation(self.relaxation, self.update)
         SCHEDULES.get(self.entropy_schedule, "key 'entropy_schedule'")
-        settled = space.settle(settings)
-        decisions = [d.name for d in space.decisions if d.decided_by == "alpha"]
-        if all(name in settled for name in decisions):
+        names = {d.name for d in space.decisions if d.decided_by == "alpha"}
+        if names <= set(space.settle(settings)):
             raise UserError(f"space {space.name!r} leaves no choice to alpha: nothing to search")
-        passes = LEVELS.get(self.level, "key 'level'").passes
-        least = passes + self._selection().cost(len(decisions))
+        least = LEVELS.get(self.level, "key 'level'").passes + self._selection().cost(len(names))
         if budget.search < least:
-            raise UserError(
-                f"{budget.search} search steps are too few, at least {least} are needed; "
-                "raise steps or search_fraction"
-            )
+            raise UserError(f"{budget.search} search steps are too few, at least {least} needed")
+
+    def check_objective(self, objective: Objective) -> None:
+        """Refuse what the level cannot search on."""
+        LEVELS.get(self.level, "key 'level'").check(objective)
 
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Train the supernet, select an architecture, cut it out."""
@@ -89,13 +77,11 @@ class Darts(Strategy):
         return Found(architecture, mixture, weights)
 
     def train_supernet(self, run: Run, recipe: Recipe) -> tuple[Supernet, WeightOptimizer]:
-        """Move weights and alphas and prune on the way, as long as the search budget lasts.
-
-        Returns:
-            The supernet, attached to the run, and what moved its weights.
-        """
+        """Move weights and alphas, prune on the way; return the net and what moved its weights."""
         update = UPDATES.get(self.update)()
-        net = Supernet(run.space, run.objective.width, self._relaxation(), run.settings)
+        temperatures = self.temperature_start, self.temperature_end
+        relaxation = make_relaxation(self.relaxation, self.update, *temperatures)
+        net = Supernet(run.space, run.objective.width, relaxation, run.settings)
         refuse_norm_behind(net)
         run.once("warned of dropout", lambda: warn_of_dropout(run))
         run.reset(net)
@@ -105,12 +91,12 @@ class Darts(Strategy):
         grown = SCHEDULES.get(self.entropy_schedule)
         probe = Probe(run, net, level.split, self.probe_every, self.probe_batches)
         stop = EarlyStop(net, self.settled_records, self.settled_within, self.collapse_above)
-        budget = run.budget.search - self._selection().cost(len(net.decisions))
-        plan = Plan.of(budget, level.passes, self.alpha_warmup)
+        tuning = self._selection().cost(len(net.decisions))
+        plan = Plan.of(run.budget.search - tuning, level.passes, self.alpha_warmup)
         state: dict[str, Stateful] = {"weights": weights, "alphas": alphas, "stop": stop}
         loop = run.steps("search", plan.steps, state, plan.cost)
         for step in loop:
-            net.progress = run.spent / budget
+            net.progress = run.spent / plan.budget
             gradient, moves = None, step >= plan.warmup
             if moves:
                 with probe.around(step):
@@ -119,22 +105,15 @@ class Darts(Strategy):
                 losses = level.move_weights(step)
             norms = gradient_norms(weights.norm, gradient)
             emit_step(run, "search", step, plan.steps, losses, weights.rate, net, norms)
-            records = step % self.log_every == 0 or step == plan.steps - 1
-            if records:
+            if records := step % self.log_every == 0 or step == plan.steps - 1:
                 emit_alphas(run, "search", step, net, gradient)
-            share = 1 - (1 - self.prune_to) * plan.progress(step)
-            if moves and (dropped := net.prune(self.prune_below, share)):
+            if moves and (dropped := net.prune(self.prune_below, plan.left(step, self.prune_to))):
                 run.emit("prune", step=step, dropped=dropped)
             if moves and records and (reason := stop.look(net)):
                 run.emit("stop", step=step, reason=reason)
                 loop.stop()
         run.once("probed at the end", probe.finish)
         return net, weights
-
-    def _relaxation(self) -> Relaxation:
-        relaxation = RELAXATIONS.get(self.relaxation, "key 'relaxation'")()
-        tempered = relaxation.tempered(self.temperature_start, self.temperature_end)
-        return UPDATES.get(self.update, "key 'update'")().relaxation(tempered)
 
     def _selection(self) -> Selection:
         kind = SELECTIONS.get(self.selection, "key 'selection'")

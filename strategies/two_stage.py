@@ -71,6 +71,7 @@ class TwoStage(Strategy):
 
     def check_objective(self, objective: Objective) -> None:
         """Refuse a proxy that the objective does not have."""
+        self._darts().check_objective(objective)
         if self.proxy:
             check_proxy(objective, proxy_settings(self.proxy))
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from prefixnas.driver import search
 from prefixnas.errors import UserError
 from prefixnas.levels import LEVELS, SecondOrder
 from prefixnas.objective import Split
@@ -18,6 +19,8 @@ from prefixnas.replay import Mark
 from prefixnas.run import Budget, Run
 from prefixnas.simplex import Simplex
 from prefixnas.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.strategies.darts import Darts
+from prefixnas.strategies.two_stage import TwoStage
 from prefixnas.supernet import Supernet
 from prefixnas.testing import ToyObjective
 from prefixnas.training import Recipe, WeightOptimizer
@@ -218,7 +221,11 @@ def test_sampled_draws_are_the_same_in_every_pass_of_a_batch(tmp_path: Path) -> 
 
 
 def test_second_order_refuses_weights_that_change_behind_the_step(tmp_path: Path) -> None:
-    run, net, weights = ready(tmp_path)
-    run.objective.rewrites_weights = True  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"second-order.*toy.*bilevel"):
-        SecondOrder(run, net, weights, torch.optim.SGD(net.alphas, 0.1))
+    """Before anything is evaluated or trained, also where the search is a part of another."""
+    objective = ToyObjective()
+    for strategy in (Darts(level="second-order"), TwoStage(level="second-order")):
+        run = Run(tmp_path, SPACE, objective, Budget(100, 10), 0)
+        objective.rewrites_weights = True  # type: ignore[attr-defined]
+        with pytest.raises(UserError, match=r"second-order.*toy.*bilevel"):
+            search(run, strategy)
+        assert not (tmp_path / "metrics.jsonl").read_text()
