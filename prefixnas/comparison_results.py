@@ -130,7 +130,8 @@ def _alone(cell: Cell, record: Record) -> CellResult | None:
     if not found or record.result is None:
         return None
     ((label, column),) = found.items()
-    _, seconds = record.timing().get("without", (0, 0.0))
+    before = _seconds_until(record, "evaluation", "trained")
+    seconds = _seconds_until(record, "evaluation", "without") - before
     seed = int(cell.values["seed"])
     return CellResult(
         REFERENCES, label, ALONE, cell.seed, seed, "finished", score=column["score"],
