@@ -162,9 +162,5 @@ def _parameters(record: Record, architecture: Architecture) -> int | None:
 
 
 def failures(results: Sequence[CellResult]) -> list[str]:
-    """Return a line about each run that failed, or that the failure of another left out."""
-    return [
-        f"{result.folder}: {result.reason or 'not run'}"
-        for result in results
-        if result.state in ("failed", "not run")
-    ]
+    """Return a line about each run that failed."""
+    return [f"{result.folder}: {result.reason}" for result in results if result.state == "failed"]

@@ -121,6 +121,7 @@ class _Runner:
     def __init__(self, jobs: int, *locks: int) -> None:
         self._locks = locks
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
         self._environment = dict(os.environ)
         if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
             self._environment["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))
@@ -129,6 +130,8 @@ class _Runner:
         """Run cells one after the other; return what to say of each."""
         said = []
         for cell in chain:
+            if self._stopped:
+                break
             if cell.needs is not None and not (cell.needs / "result.json").is_file():
                 said.append((cell, "left out, its search did not end"))
                 continue
@@ -139,7 +142,8 @@ class _Runner:
         return said
 
     def stop(self) -> None:
-        """End all processes."""
+        """End all processes, and start no other."""
+        self._stopped = True
         for process in list(self._running):
             process.kill()
 

@@ -37,8 +37,8 @@ def main(argv: Sequence[str], prog: str) -> int:
         raise UserError(f"{prog} needs --out OUT, a folder for all its runs")
     files: list[tuple[str, dict[str, Any]]] = []
     if out is not None:
-        _refuse_used(out, first.resume)
-    if out is not None and first.resume:
+        _refuse_used(out, first.resume or first.tables)
+    if out is not None and (first.resume or first.tables):
         files.append((str(out / FILE), config.read_config(out / FILE)))
     if first.config is not None:
         files.append((str(first.config), config.read_config(first.config)))
@@ -67,17 +67,17 @@ def main(argv: Sequence[str], prog: str) -> int:
             state = f"refused, {cell.refused}" if cell.refused else "to run"
             print(f"{cell.name}: {'finished' if cell.finished else state}")
         return 0
-    return _run(comparison, cells, values, out)
+    if first.tables:
+        return _show(comparison, cells, out)
+    _run(comparison, cells, values, out)
+    return _show(comparison, cells, out)
 
 
 def _run(
     comparison: Comparison, cells: Sequence[Cell], values: Mapping[str, Any], out: Path
-) -> int:
-    from rich.console import Console
-
+) -> None:
+    """Run what is not finished."""
     from prefixnas import config
-    from prefixnas.comparison_report import write_comparison
-    from prefixnas.comparison_results import failures
     from prefixnas.comparison_run import alone, check_problem, run_cells, unfinished
     from prefixnas.files import write_text
 
@@ -88,10 +88,21 @@ def _run(
     with alone(out) as lock:
         write_text(out / FILE, config.dump_config({**values, **comparison.shared()}))
         run_cells(cells, comparison.settings.jobs, lock, lambda line: print(line, flush=True))
-        results, tables = write_comparison(comparison, cells, out)
+
+
+def _show(comparison: Comparison, cells: Sequence[Cell], out: Path) -> int:
+    """Write and print the tables; 1 if a run failed."""
+    from rich.console import Console
+
+    from prefixnas.comparison_report import write_comparison
+    from prefixnas.comparison_results import failures
+
+    results, tables = write_comparison(comparison, cells, out)
     console = Console()
     Console(width=console.width if console.is_terminal else 200).print(tables)
     print(f"tables, plot and runs: {out}")
+    if left := sum(result.state == "not run" for result in results):
+        print(f"not finished: {left} of {len(cells)} runs")
     failed = failures(results)
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
@@ -111,6 +122,9 @@ def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
     parser.add_argument("--out", type=Path, metavar="OUT", help="folder for all runs and tables")
     parser.add_argument("--resume", action="store_true", help="go on with the comparison in --out")
     parser.add_argument("--dry-run", action="store_true", help="list the runs, stop")
+    parser.add_argument(
+        "--tables", action="store_true", help="write the tables of what is there, run nothing"
+    )
     seen = set(HELD)
     every: list[type[Any]] = [CompareConfig, *classes]
     for cls in every:
@@ -159,7 +173,7 @@ def _without(layer: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]
 def _refuse_used(out: Path, resume: bool) -> None:
     there = (out / FILE).is_file()
     if resume and not there:
-        raise UserError(f"{out}: no comparison to resume (no {FILE} in it)")
+        raise UserError(f"{out}: holds no comparison (no {FILE} in it)")
     if not resume and there:
         raise UserError(f"{out}: holds a comparison already; add --resume, or take another --out")
     if out.exists() and not out.is_dir():
