@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 
 SURE = 0.95
 BLOCKS = 12
+RATE, SLACK = -0.5, 0.02
 NOISY = 0.5
 """An estimate whose confidence interval reaches further than this share of it is called noisy."""
 
@@ -107,11 +108,11 @@ def rate(record: Record) -> Rate:
     exponent = _exponent(squared)
     if exponent is None:
         verdict = f"cannot be tested on {len(squared)} steps: at least {4 * BLOCKS} are needed"
-    elif exponent.high <= -0.5:
+    elif exponent.high <= RATE + SLACK:
         verdict = "falls at least as fast as 1/sqrt(T) within this run"
     elif exponent.low > 0:
         verdict = "grows over the run: it does not go like 1/sqrt(T)"
-    elif exponent.low > -0.5:
+    elif exponent.low > RATE + SLACK:
         verdict = "falls slower than 1/sqrt(T), or not at all"
     else:
         verdict = "too noisy to conclude: both 1/sqrt(T) and slower agree with it"
@@ -129,7 +130,9 @@ def _exponent(squared: Floats) -> Estimate | None:
     if len(squared) < 4 * BLOCKS:
         return None
     blocks = np.array_split(np.arange(len(squared)), BLOCKS)
-    middle = np.log([float(block.mean()) + 1.0 for block in blocks])
+    # The step that stands for a block is the one at which 1/sqrt(step) has its mean there, so
+    # that a rate of exactly 1/sqrt(T) comes out as such.
+    middle = np.log([float(((block + 1.0) ** RATE).mean()) ** (1 / RATE) for block in blocks])
     height = np.log([max(float(squared[block].mean()), 1e-300) for block in blocks])
     fit = linregress(middle, height)
     reach = float(t.ppf((1 + SURE) / 2, BLOCKS - 2)) * float(fit.stderr)
