@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from prefixnas.supernet import Supernet as Supernet
     from prefixnas.supernet import build_child as build_child
     from prefixnas.supernet import weights_of as weights_of
+    from prefixnas.supervised import SupervisedObjective as SupervisedObjective
     from prefixnas.training import Best as Best
     from prefixnas.training import Recipe as Recipe
     from prefixnas.training import fit as fit
@@ -56,6 +57,7 @@ _PUBLIC = {
     "space_yaml": ("load_space",),
     "strategy": ("Found", "Strategy", "register_strategy"),
     "supernet": ("Supernet", "build_child", "weights_of"),
+    "supervised": ("SupervisedObjective",),
     "training": ("Best", "Recipe", "fit"),
     "trials": ("Scored", "TrialStrategy"),
 }
