@@ -167,6 +167,7 @@ def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any]) -> int:
         check_problem([cell for cell in waiting if cell.space == group])
     transfer.out.mkdir(parents=True, exist_ok=True)
     neither: dict[Path, dict[str, Any]] = {}
+    lost: list[str] = []
     with alone(transfer.out) as lock:
         write_text(transfer.out / FILE, yaml.safe_dump(dict(kept), sort_keys=False))
         run_cells(cells, jobs, lock, lambda line: print(line, flush=True))
@@ -177,13 +178,17 @@ def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any]) -> int:
             values = next(cell.values for cell in cells if cell.folder == wanted)
             if found in finished:
                 path = transfer.carried(source, target, seed)
-                neither[path] = carry_over(found, values, path)
+                try:
+                    neither[path] = carry_over(found, values, path)
+                except UserError as error:
+                    lost.append(f"{source} to {target}, seed {seed}: {error}")
         rows = transfer.rows(neither)
         written = write_table(rows, transfer.out)
     console = Console()
     Console(width=console.width if console.is_terminal else 200).print(table(rows))
     print(f"written: {written}")
     failed = [cell for cell in cells if not cell.finished]
-    for cell in failed:
-        print(f"failed: {cell.name}: {notes(cell).get('error', 'not run')}", file=sys.stderr)
-    return 1 if failed else 0
+    lost += [f"{cell.name}: {notes(cell).get('error', 'not run')}" for cell in failed]
+    for line in lost:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if lost else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+import prefixnas.cli
+from prefixnas.config import option
 from prefixnas.diagnosis import coupling, diagnose, estimate, gap, rate
 from prefixnas.diagnosis_view import figure
-from prefixnas.record import Record
+from prefixnas.objective import OBJECTIVES
+from prefixnas.record import Record, read_record
+from prefixnas.search_again import difference
+from prefixnas.testing import ToyObjective
+from tests.workbench import digest
 
 Event = dict[str, Any]
 
@@ -70,7 +77,9 @@ def test_one_value_is_never_enough() -> None:
 def test_a_rate_is_recognised(exponent: float, verdict: str) -> None:
     found = rate(record(*steps(3 * np.arange(1, 301.0) ** exponent)))
     assert found.exponent is not None
-    np.testing.assert_allclose(found.exponent.mean, exponent, atol=0.01 if exponent == -0.5 else 0.08)
+    np.testing.assert_allclose(
+        found.exponent.mean, exponent, atol=0.01 if exponent == -0.5 else 0.08
+    )
     assert verdict in found.verdict
     np.testing.assert_allclose(found.averages[2], 3 * np.mean(np.arange(1, 4.0) ** exponent))
 
@@ -161,3 +170,34 @@ def test_a_diagnosis_is_json_and_a_picture() -> None:
     drawn = figure(found)
     assert drawn is not None and len(drawn.axes) == 3
     assert figure(diagnose(record())) is None
+
+
+@dataclass(frozen=True)
+class Toy:
+    """The toy problem."""
+
+    width: int = option(4, "width")
+
+    def build(self, total_steps: int, seed: int) -> ToyObjective:
+        return ToyObjective(self.width)
+
+
+def test_a_run_without_probes_is_searched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(OBJECTIVES._registered, "toy-replay", Toy)
+    monkeypatch.setattr("prefixnas.report.write_report", lambda folder, space=None: folder)
+    run = tmp_path / "run"
+    argv = ["search", "--objective", "toy-replay", "--steps", "24", "--out", str(run)]
+    assert prefixnas.cli.main([*argv, "--relaxation", "gumbel"]) == 0
+    before = digest(run)
+    for _ in range(2):  # the second time, the second search is there already
+        capsys.readouterr()
+        argv = ["diagnose", str(run), "--replay", "3", "--batches", "2"]
+        assert prefixnas.cli.main(argv) == 0
+        out = capsys.readouterr().out
+        assert "L_theta_alpha, mean of the steps" in out and "bound 2 L epsilon" in out
+        assert "warning" not in out, "the second search took the same steps"
+    assert before.items() <= digest(run).items(), "the run itself stays as it is"
+    assert difference(read_record(run), read_record(run / "replay")) == 0
+    assert not read_record(run).of("probe")

@@ -150,8 +150,11 @@ def test_another_width_carries_nothing_over(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["transfer", "slow.yaml", "wide.yaml", "--config", "common.yaml", "--out", "out"]
-    assert prefixnas.cli.main(argv) == 2
-    assert "4 wide, that of wide is 5" in capsys.readouterr().err
+    assert prefixnas.cli.main(argv) == 1
+    assert "slow to wide, seed 0: " in (error := capsys.readouterr().err)
+    assert "4 wide, that of wide is 5" in error
+    first, _ = csv.DictReader((place / "out/transfer.csv").open())
+    assert first[NEITHER] == "" and float(first[ONLY_TRAINED]) < 0
 
 
 def test_a_score_that_is_there_is_read(tmp_path: Path) -> None:
