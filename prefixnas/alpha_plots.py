@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -59,8 +60,8 @@ def trajectory_figure(record: Record) -> Figure | None:
         return None
     names = list(events[0]["alphas"])
     figure, panels = _panels(len(names), len({decision_key(name) for name in names}))
-    shown: dict[str, None] = {}
     taken: Mapping[str, str] = record.architecture or {}
+    handles: dict[tuple[str, int], Line2D] = {}
     for index, (axes, name) in enumerate(zip(panels, names, strict=True)):
         options = list(events[0]["alphas"][name])
         for place, (option, label) in enumerate(zip(options, short_labels(options), strict=True)):
@@ -69,20 +70,21 @@ def trajectory_figure(record: Record) -> Figure | None:
             left = [event["probabilities"][name][option] > 0 for event in events]
             colour, style = HUES[place % len(HUES)], _STYLES[place // len(HUES) % len(_STYLES)]
             kept = np.where(left, np.array(values, dtype=np.float64), np.nan)
-            chosen = taken.get(name) == option
-            axes.plot(
-                steps, kept, style, color=colour, lw=2.2 if chosen else 1.1, label=plain(label)
+            wide = 2.2 if taken.get(name) == option else 1.1
+            axes.plot(steps, kept, style, color=colour, lw=wide)
+            handles.setdefault(
+                (label, place), Line2D([], [], color=colour, ls=style, lw=1.4, label=plain(label))
             )
             if (end := int(np.sum(left))) and end < len(steps):
                 axes.plot(steps[end - 1], values[end - 1], "x", color=colour, ms=5)
-        key = ",".join(options)
-        if key not in shown:
-            shown[key] = None
-            axes.legend(fontsize=6.5, frameon=False, ncols=2, loc="best")
         axes.set_title(plain(name), fontsize=9, loc="left")
         _tidy(axes)
         if index == 0:
             axes.set_title("x: pruned; thick: chosen", fontsize=7.5, loc="right", color=FAINT)
+    longest = max(len(label) for label, _ in handles)
+    figure.legend(handles=list(handles.values()), fontsize=7.5, frameon=False,
+                  ncols=max(1, min(len(handles), 110 // (longest + 6))),
+                  loc="outside lower center")  # fmt: skip
     return figure
 
 
