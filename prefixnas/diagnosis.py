@@ -16,52 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefixnas.caveats import caveats
+from prefixnas.estimate import SURE, Estimate, estimate
 from prefixnas.record import Record, final_probabilities
 
 Floats = NDArray[np.float64]
 
-SURE = 0.95
 BLOCKS = 12
 RATE, SLACK = -0.5, 0.02
-NOISY = 0.5
-"""An estimate whose confidence interval reaches further than this share of it is called noisy."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its confidence interval.
-
-    Attributes:
-        mean: The mean.
-        low: Lower end of the interval.
-        high: Upper end.
-        count: Measurements it is made of.
-    """
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-    @property
-    def noisy(self) -> bool:
-        """Whether the interval is too wide to conclude from."""
-        return not self.high - self.mean <= NOISY * abs(self.mean)
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
-
-
-def estimate(values: Sequence[float] | Floats) -> Estimate:
-    """Return the mean with Student's interval; an endless one for fewer than two values."""
-    from scipy.stats import t  # slow to import
-
-    data = np.asarray(values, dtype=np.float64)
-    mean = float(data.mean())
-    if len(data) < 2:
-        return Estimate(mean, -math.inf, math.inf, len(data))
-    reach = float(t.ppf((1 + SURE) / 2, len(data) - 1) * data.std(ddof=1) / math.sqrt(len(data)))
-    return Estimate(mean, mean - reach, mean + reach, len(data))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from prefixnas.diagnosis import Diagnosis, Estimate
+from prefixnas.diagnosis import Diagnosis
 from prefixnas.drawing import FAINT, HUES, INK
+from prefixnas.estimate import Estimate
 
 
 def text(diagnosis: Diagnosis) -> Group:

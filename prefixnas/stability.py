@@ -132,12 +132,16 @@ def mean_and_spread(values: Sequence[float | None]) -> tuple[float | None, float
 
 def differences(searches: Sequence[Measured], by: str) -> list[str]:
     """Return the keys in which the runs differ besides their seed and `by`."""
-    own = {by, "seed", "versions", "checkpoint_every"}
+    own = {by, "seed", *_NO_MATTER}
     keys = dict.fromkeys(key for s in searches for key in s.record.config if key not in own)
     first = searches[0].record.config
     return [
         key for key in keys if any(s.record.config.get(key) != first.get(key) for s in searches)
     ]
+
+
+_NO_MATTER = ("versions", "checkpoint_every", "baseline", "probe_every", "probe_batches")
+"""Keys that change nothing in a search."""
 
 
 def agreements(searches: Sequence[Measured]) -> list[Agreement]:

@@ -16,8 +16,9 @@ from scipy import stats
 
 import prefixnas.cli
 from prefixnas.config import option
-from prefixnas.diagnosis import coupling, diagnose, estimate, gap, rate
+from prefixnas.diagnosis import coupling, diagnose, gap, rate
 from prefixnas.diagnosis_view import figure
+from prefixnas.estimate import estimate
 from prefixnas.objective import OBJECTIVES
 from prefixnas.record import Record, read_record
 from prefixnas.search_again import difference
