@@ -83,6 +83,9 @@ def run_cells(cells: Sequence[Cell], jobs: int, lock: int, say: Callable[[str], 
 
     """
     waiting = unfinished(cells)
+    if waiting and jobs > 1:
+        each = threads(jobs).get("OMP_NUM_THREADS") or os.environ["OMP_NUM_THREADS"]
+        say(f"{jobs} runs side by side, with {each} threads each, which tells in their seconds")
     runner = _Runner(jobs, lock)
     chains: dict[Path, list[Cell]] = {}
     for cell in waiting:
@@ -122,9 +125,7 @@ class _Runner:
         self._locks = locks
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
-        self._environment = dict(os.environ)
-        if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-            self._environment["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))
+        self._environment = {**os.environ, **threads(jobs)}
 
     def run(self, chain: Sequence[Cell]) -> list[tuple[Cell, str]]:
         """Run cells one after the other; return what to say of each."""
@@ -191,11 +192,16 @@ class _Runner:
         )
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def threads(jobs: int) -> dict[str, str]:
+    """Return the environment that gives each of several runs its share of the cores.
+
+    What is set already stays; a single run takes what it takes by itself.
+    """
+    name = "OMP_NUM_THREADS"
+    if jobs == 1 or name in os.environ:
+        return {}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {name: str(max(1, (cores or 1) // jobs))}
 
 
 def _last_error(log: Path, code: int) -> str:

@@ -142,8 +142,10 @@ def with_random_search(asked: Sequence[Variant], layers: Layers) -> tuple[list[V
         for variant in asked
     ]
     for variant in completed:
-        if variant.options["strategy"] == "random" and str(variant.options.get("trials")) != "1":
+        options = variant.options
+        alone = str(options.get("trials")) == "1" or options.get("weights") == "one-shot"
+        if options["strategy"] == "random" and not alone:
             return completed, variant.label
     label = "random search" if any(v.label == "random" for v in asked) else "random"
-    options = {"strategy": "random", **({} if given else {"trials": trials})}
-    return [*completed, Variant(label, options)], label
+    more = {} if given else {"trials": trials}
+    return [*completed, Variant(label, {"strategy": "random", **more})], label

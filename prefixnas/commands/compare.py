@@ -99,7 +99,7 @@ def _show(comparison: Comparison, cells: Sequence[Cell], out: Path) -> int:
 
     results, tables = write_comparison(comparison, cells, out)
     console = Console()
-    Console(width=console.width if console.is_terminal else 200).print(tables)
+    Console(width=console.width if console.is_terminal else 240).print(tables)
     print(f"tables, plot and runs: {out}")
     if left := sum(result.state == "not run" for result in results):
         print(f"not finished: {left} of {len(cells)} runs")

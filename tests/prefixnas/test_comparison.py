@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from prefixnas.cli import main
 from prefixnas.comparison import AVERAGE, REFERENCES, Cell, Comparison, refuse_other_cells
 from prefixnas.comparison_report import headings, markdown, write_comparison
 from prefixnas.comparison_results import CellResult
+from prefixnas.comparison_run import threads
 from prefixnas.comparison_table import HAND_MADE, RANDOM_SEARCH, Summary, paired, summarise
 from prefixnas.comparison_variants import CompareConfig
 from prefixnas.config import option
@@ -86,6 +88,7 @@ def test_random_draws_are_single_architectures_with_seeds_of_their_own(tmp_path:
         (["random"], "random", 8),
         (["random:trials=3"], "random:trials=3", 3),
         (["random:trials=1", "random:trials=4"], "random:trials=4", 4),
+        (["random:weights=one-shot+trials=9"], "random", 8),
     ],
 )
 def test_random_search_is_always_there(
@@ -168,6 +171,16 @@ def test_cells_of_another_configuration_are_refused(tmp_path: Path) -> None:
     begin(cells[5], clip=3.0)
     with pytest.raises(Exception, match="'clip' was 3"):
         refuse_other_cells(cells)
+
+
+def test_side_by_side_runs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert threads(1) == {}
+    assert threads(3) == {"OMP_NUM_THREADS": "2"}
+    assert threads(20) == {"OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert threads(3) == {}
 
 
 # mistakes
