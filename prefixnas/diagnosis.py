@@ -67,7 +67,9 @@ def rate(record: Record) -> Rate:
     signal = sum(e["squared_norm_of_mean"] for e in probes)
     noise = 1.0 - signal / total if total else None
     exponent = _exponent(squared)
-    if exponent is None:
+    if (level := record.config.get("level", "joint")) != "joint":
+        verdict = f"not tested: level {level!r} has no common loss of weights and alphas"
+    elif exponent is None:
         verdict = f"cannot be tested on {len(squared)} steps: at least {4 * BLOCKS} are needed"
     elif exponent.high <= RATE + SLACK:
         verdict = "falls at least as fast as 1/sqrt(T) within this run"

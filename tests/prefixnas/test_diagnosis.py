@@ -90,6 +90,8 @@ def test_noise_and_short_runs_give_no_rate() -> None:
     assert "too noisy" in rate(record(*steps(noise))).verdict
     assert "cannot be tested on 20 steps" in rate(record(*steps(np.ones(20)))).verdict
     assert "did not record" in rate(record()).verdict
+    apart = record(*steps(np.ones(60)), level="bilevel")
+    assert "not tested: level 'bilevel'" in rate(apart).verdict
 
 
 def test_noise_of_the_batches_is_taken_from_the_probes() -> None:
