@@ -100,6 +100,27 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
     return options, names
 
 
+def resolve_run(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, Any]]:
+    """Resolve a run's configuration; a strategy's own space is taken where none is named.
+
+    Args:
+        layers: Where values come from, and the values; later layers win.
+
+    Returns:
+        The dataclasses of the keys, and every key's value.
+
+    Raises:
+        UserError: An unknown name or key, or a value that its type does not allow.
+    """
+    options, names = find_options(layers)
+    values = config.resolve(options, layers)
+    values["objective"] = names["objective"]
+    if not any("space" in layer for _, layer in layers):
+        strategy: Strategy = config.make(options["strategy"], values)
+        values["space"] = strategy.default_space() or values["space"]
+    return options, values
+
+
 def plan_run(options: config.Options, values: Mapping[str, Any]) -> RunPlan:
     """Build everything cheap, so that mistakes show before anything is loaded or written.
 

@@ -6,13 +6,10 @@ import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from prefixnas.console import Parser
 from prefixnas.errors import UserError
-
-if TYPE_CHECKING:
-    from prefixnas.strategy import Strategy
 
 HELP = "search, train on, evaluate, export"
 
@@ -31,7 +28,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         fixed: Keys that this command sets and does not offer.
     """
     from prefixnas import config
-    from prefixnas.plan import find_options, plan_run
+    from prefixnas.plan import find_options, plan_run, resolve_run
 
     fixed = dict(fixed or {})
     first, _ = _parser(prog, {}, fixed, help=False).parse_known_args(argv)
@@ -59,11 +56,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     }
     out, resume, dry_run = flags.pop("out", None), flags.pop("resume"), flags.pop("dry_run")
     flags.pop("config", None)
-    values = config.resolve(options, [*layers, (config.FLAG, flags)])
-    values["objective"] = names["objective"]
-    if not any("space" in layer for layer in (flags, *(layer for _, layer in layers))):
-        strategy: Strategy = config.make(options["strategy"], values)
-        values["space"] = strategy.default_space() or values["space"]
+    options, values = resolve_run([*layers, (config.FLAG, flags)])
     if resume:
         config.refuse_change(stored, values, out)
     if dry_run:
@@ -137,38 +130,14 @@ def _search(
 ) -> int:
     from rich.console import Console
 
-    from prefixnas import config
-    from prefixnas.driver import search
-    from prefixnas.files import write_text
     from prefixnas.plan import plan_run
     from prefixnas.progress import open_progress
-    from prefixnas.report import write_report
-    from prefixnas.run import Run
+    from prefixnas.start import start_run
     from prefixnas.tables import table
-    from prefixnas.training import Recipe
 
-    plan = plan_run(options, values)
-    run_config = plan.run
-    folder = out or _free_folder(run_config)
-    _refuse_used(folder, resume)
-    objective = plan.build()
-    _make_folder(folder)
-    write_text(folder / "config.yaml", config.dump_config(values))
-    recipe = config.make(Recipe, values)
+    folder = out or _free_folder(plan_run(options, values).run)
     with open_progress() as progress:
-        run = Run(
-            folder,
-            plan.space,
-            objective,
-            plan.budget,
-            run_config.seed,
-            settings=run_config.settings,
-            checkpoint_every=run_config.checkpoint_every,
-            on_event=progress.on_event,
-            resume=resume,
-        )
-        search(run, plan.strategy, recipe, baseline=run_config.baseline)
-    write_report(folder, run.space)
+        start_run(options, values, folder, resume=resume, on_event=progress.on_event)
     Console().print(table(folder))
     print(f"run directory: {folder}")
     return 0
@@ -182,22 +151,3 @@ def _free_folder(run_config: Any) -> Path:
         if not folder.exists():
             return folder
         number += 1
-
-
-def _refuse_used(folder: Path, resume: bool) -> None:
-    if not resume and (folder / "config.yaml").is_file():
-        raise UserError(f"{folder}: holds a run already; add --resume, or take another --out")
-    if not resume and folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder}: is not empty; take another --out")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file, not a folder")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error

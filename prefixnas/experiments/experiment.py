@@ -1,0 +1,277 @@
+"""The experiment file: which searches to try, and how good is measured. Every engine reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from prefixnas import config
+from prefixnas.config import option
+from prefixnas.errors import UserError, unknown
+from prefixnas.experiments.hyperparameters import (
+    Choice,
+    Hyperparameter,
+    Range,
+    corners,
+    read_hyperparameters,
+)
+
+AVERAGE = "average"
+"""The metric that is the mean over the tasks."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be as good as possible.
+
+    Attributes:
+        metric: `average`, or a task's name: the score of the trained child on the split
+            "selection".
+        direction: Scores are higher for better models, so there is little reason for `minimize`.
+    """
+
+    metric: str = AVERAGE
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+
+@dataclass(frozen=True)
+class ExperimentFile:
+    """The keys of an experiment file, as they are written in it."""
+
+    name: str = option("experiment", "letters, digits, dots, dashes: names the study")
+    base: dict[str, Any] = option({}, "keys of `prefixnas search`, the same for every trial")
+    hyperparameters: dict[str, Any] = option({}, "keys that differ, with their bounds or options")
+    objective: dict[str, Any] = option({}, "metric and direction")
+    trials: int = option(100, "trials of the study", at_least=1)
+    early_stopping: dict[str, Any] = option({}, "patience: epochs without a better score")
+    sampler: str | dict[str, Any] = option("tpe", "Optuna's sampler: a name, or name: options")
+    pruner: str | dict[str, Any] = option("none", "Optuna's pruner: a name, or name: options")
+    storage: str | None = option(None, "a file, or the URL of a database; none: in the folder")
+    seed: int = option(0, "seed of the sampler", at_least=0, below=2**32)
+    workers: int = option(1, "trials that run side by side", at_least=1)
+    nni: dict[str, Any] = option({}, "settings of NNI")
+
+
+FREE = ("trials", "workers", "nni")
+"""Keys that may change between a study and its resumption."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked experiment.
+
+    Attributes:
+        file: All keys as they were written, defaults filled in.
+        where: The file's name, for messages.
+        hyperparameters: What differs between trials.
+        target: What counts.
+    """
+
+    file: ExperimentFile
+    where: str
+    hyperparameters: tuple[Hyperparameter, ...]
+    target: Target
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.file.name
+
+    @property
+    def trials(self) -> int:
+        """How many trials there are to be."""
+        return self.file.trials
+
+    def base(self) -> dict[str, Any]:
+        """Return the keys that are the same for every trial.
+
+        The baseline without a module is left out, unless the file asks for it: it costs as much as
+        the trial, and doesn't count.
+        """
+        patience = self.file.early_stopping.get("patience")
+        stopping = {} if patience is None else {"patience": patience}
+        return {"baseline": False, **self.file.base, **stopping}
+
+    def resolve(self, assigned: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the complete configuration of `prefixnas search` for one trial.
+
+        Args:
+            assigned: The keys that the hyper-parameters set.
+
+        Raises:
+            UserError: A key or a value that the search does not allow.
+        """
+        from prefixnas.plan import plan_run, resolve_run
+
+        layers = [
+            (f"{self.where}: base", self.base()),
+            (f"{self.where}: hyperparameters", assigned),
+        ]
+        options, values = resolve_run(layers)
+        plan_run(options, values)
+        return values
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all keys of the file, as plain values."""
+        return {entry.name: getattr(self.file, entry.name) for entry in fields(self.file)}
+
+    def dump(self) -> str:
+        """Return the resolved file: every key of the experiment, every key of its base."""
+        base = self.resolve(next(corners(self.hyperparameters)))
+        varied = {parameter.key for parameter in self.hyperparameters}
+        varied |= {"patience"} if self.file.early_stopping else set()
+        kept = {key: value for key, value in base.items() if key not in varied}
+        target = {"metric": self.target.metric, "direction": self.target.direction}
+        return yaml.safe_dump(
+            {**self.to_json(), "base": kept, "objective": target}, sort_keys=False
+        )
+
+    def refuse_change(self, stored: Mapping[str, Any], where: str) -> None:
+        """Refuse to go on with a study under another experiment.
+
+        Args:
+            stored: What `to_json` gave when the study began.
+            where: The study, for the message.
+
+        Raises:
+            UserError: Names the first key that differs.
+        """
+        for key, value in self.to_json().items():
+            if key not in FREE and stored.get(key) != value:
+                inner = _first_difference(stored.get(key), value)
+                raise UserError(
+                    f"{where}: cannot go on with another experiment: {key + inner[0]!r} was "
+                    f"{inner[1]!r} and is now {inner[2]!r}"
+                )
+
+
+def load_experiment(path: Path, changes: Mapping[str, Any] | None = None) -> Experiment:
+    """Read and check an experiment file; nothing is built or loaded.
+
+    Args:
+        path: The YAML file.
+        changes: Keys of the file that are typed as flags instead.
+
+    Raises:
+        UserError: Any mistake in the file: an unknown key (with the nearest one), bounds upside
+            down, a value that the search does not allow.
+    """
+    layers = [(str(path), config.read_config(path)), (config.FLAG, dict(changes or {}))]
+    return read_experiment(layers, str(path))
+
+
+def read_experiment(layers: Any, where: str) -> Experiment:
+    """Check an experiment that is given as layers of keys; see `prefixnas.config.resolve`.
+
+    Raises:
+        UserError: As `load_experiment`.
+    """
+    file: ExperimentFile = config.make(
+        ExperimentFile, config.resolve({"experiment": ExperimentFile}, layers)
+    )
+    if not re.fullmatch(r"[\w][\w.-]*", file.name):
+        raise UserError(f"{where}: key 'name': letters, digits, dots, dashes, not {file.name!r}")
+    _check_patience(file, where)
+    target = _read_target(file.objective, where)
+    parameters = read_hyperparameters(file.hyperparameters, f"{where}: hyperparameters")
+    experiment = Experiment(file, where, parameters, target)
+    _check_keys(experiment)
+    _check_engine(experiment)
+    return experiment
+
+
+def _check_patience(file: ExperimentFile, where: str) -> None:
+    for key, value in file.early_stopping.items():
+        if key != "patience":
+            raise unknown("key", key, ["patience"], f"{where}: early_stopping")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(
+                f"{where}: early_stopping: patience must be a whole number of epochs, "
+                f"at least 1, not {value!r}"
+            )
+        if "patience" in file.base:
+            raise UserError(f"{where}: patience stands in base and in early_stopping")
+
+
+def _read_target(data: Mapping[str, Any], where: str) -> Target:
+    for key in data:
+        if key not in ("metric", "direction"):
+            raise unknown("key", key, ["metric", "direction"], f"{where}: objective")
+    if not isinstance(data.get("metric", AVERAGE), str):
+        raise UserError(f"{where}: objective: metric must be a text, not {data['metric']!r}")
+    directions = ["maximize", "minimize"]
+    if data.get("direction", directions[0]) not in directions:
+        raise unknown("direction", data["direction"], directions, f"{where}: objective")
+    return Target(**data)
+
+
+def _check_keys(experiment: Experiment) -> None:
+    """Try every bound and every option in the search that it is for."""
+    where = f"{experiment.where}: hyperparameters"
+    base = experiment.file.base
+    for parameter in experiment.hyperparameters:
+        if parameter.key in base:
+            raise UserError(f"{where}: {parameter.key!r} stands in base, too")
+    from prefixnas.plan import find_options
+
+    for assigned in corners(experiment.hyperparameters):
+        layers = [(f"{experiment.where}: base", experiment.base()), (where, assigned)]
+        kinds = config.types(find_options(layers)[0])
+        _check_kinds(experiment.hyperparameters, assigned, kinds, where)
+        values = experiment.resolve(assigned)
+        if experiment.file.early_stopping and not values["eval_every"]:
+            raise UserError(
+                f"{experiment.where}: early_stopping counts epochs: set 'eval_every' in base, "
+                "the steps of an epoch"
+            )
+        if experiment.file.pruner != "none" and not values["eval_every"]:
+            raise UserError(
+                f"{experiment.where}: pruner looks at every epoch: set 'eval_every' in base, "
+                "the steps of an epoch"
+            )
+
+
+def _check_kinds(
+    hyperparameters: tuple[Hyperparameter, ...],
+    assigned: Mapping[str, Any],
+    kinds: Mapping[str, Any],
+    where: str,
+) -> None:
+    """Refuse a range for a key that takes no such numbers."""
+    for parameter in hyperparameters:
+        kind = kinds.get(parameter.key)
+        if isinstance(parameter, Range) and kind is not None:
+            takes = {kind, *getattr(kind, "__args__", ())}
+            if not takes & {int, float}:
+                raise UserError(f"{where}: {parameter.name!r} takes no numbers: use choice")
+            if not parameter.whole and float not in takes:
+                raise UserError(
+                    f"{where}: {parameter.name!r} takes whole numbers: use int or logint"
+                )
+        elif isinstance(parameter, Choice):
+            for each in parameter.options:
+                if assigned.get(parameter.key) == each.value:
+                    _check_kinds(each.within, assigned, kinds, where)
+
+
+def _check_engine(experiment: Experiment) -> None:
+    """Look sampler and pruner up."""
+    from prefixnas.experiments.engines import make_pruner, make_sampler
+
+    make_sampler(experiment.file.sampler, experiment.file.seed, experiment.where)
+    make_pruner(experiment.file.pruner, experiment.where)
+
+
+def _first_difference(before: Any, now: Any) -> tuple[str, Any, Any]:
+    """Return the path to the first key that differs, and what it was and is."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in [*before, *(key for key in now if key not in before)]:
+            if before.get(key) != now.get(key):
+                path, *values = _first_difference(before.get(key), now.get(key))
+                return f".{key}{path}", values[0], values[1]
+    return "", before, now

@@ -1,0 +1,77 @@
+"""Carrying a planned run out: its folder, the objective, the search, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefixnas import config
+from prefixnas.driver import SearchResult, search
+from prefixnas.errors import UserError
+from prefixnas.files import write_text
+from prefixnas.plan import plan_run
+from prefixnas.report import write_report
+from prefixnas.run import Run
+from prefixnas.training import Recipe
+
+
+def start_run(
+    options: config.Options,
+    values: Mapping[str, Any],
+    folder: Path,
+    *,
+    resume: bool = False,
+    on_event: Callable[[Mapping[str, Any]], None] | None = None,
+) -> SearchResult:
+    """Search as a resolved configuration says; leave a run directory.
+
+    Args:
+        options: The dataclasses of the keys.
+        values: Every key's value.
+        folder: The run directory, which must be new or empty.
+        resume: Go on with the run in `folder`.
+        on_event: Called with every event, after it was written.
+
+    Raises:
+        UserError: What cannot be planned or built, or a folder that holds something else.
+    """
+    plan = plan_run(options, values)
+    _refuse_used(folder, resume)
+    objective = plan.build()
+    _make_folder(folder)
+    write_text(folder / "config.yaml", config.dump_config(values))
+    recipe = config.make(Recipe, values)
+    run = Run(
+        folder,
+        plan.space,
+        objective,
+        plan.budget,
+        plan.run.seed,
+        settings=plan.run.settings,
+        checkpoint_every=plan.run.checkpoint_every,
+        on_event=on_event,
+        resume=resume,
+    )
+    result = search(run, plan.strategy, recipe, baseline=plan.run.baseline)
+    write_report(folder, run.space)
+    return result
+
+
+def _refuse_used(folder: Path, resume: bool) -> None:
+    if not resume and (folder / "config.yaml").is_file():
+        raise UserError(f"{folder}: holds a run already; add --resume, or take another --out")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder}: is not empty; take another --out")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, not a folder")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error
