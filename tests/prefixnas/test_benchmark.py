@@ -15,6 +15,7 @@ from prefixnas.open_space import OpenSpace
 from prefixnas.space_yaml import load_space
 from prefixnas.strategies.darts import Darts
 from prefixnas.strategies.random import RandomSearch
+from prefixnas.strategy import STRATEGIES
 from prefixnas.tabular import Table, shipped_table
 from prefixnas.trials import Scored, TrialStrategy
 
@@ -93,6 +94,16 @@ def test_random_search_has_the_regret_of_draws_without_repetition() -> None:
             break
     error = found[:, -1].std() / len(found) ** 0.5
     assert abs(found[:, -1].mean() - expected) < 4 * error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["evolution", "surrogate", "tpe"])
+def test_search_has_a_lower_regret_than_random_search_after_20_evaluations(name: str) -> None:
+    """The mean over 100 seeds, by more than two standard errors of the difference."""
+    found = regrets(STRATEGIES.get(name)(), 20, range(100))[:, -1]
+    chance = regrets(RandomSearch(), 20, range(100))[:, -1]
+    error = np.hypot(found.std(), chance.std()) / 10
+    assert found.mean() + 2 * error < chance.mean()
 
 
 def test_whole_runs_give_the_regret_of_what_they_choose() -> None:
