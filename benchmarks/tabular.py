@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="*", default=[], help="default: all but fixed")
     parser.add_argument("--evaluations", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--runs", type=int, default=10, help="seeds of strategies without trials")
+    parser.add_argument("--runs", type=int, default=12, help="seeds of strategies without trials")
     parser.add_argument(
         "--trainings",
         type=float,
