@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from prefixnas.architecture import Architecture
@@ -41,35 +42,41 @@ class Contest:
         self._kept: dict[str, Any] = {}
         self._steps = [0] * len(architectures)
 
-    def train(self, phase: str, place: int, steps: int) -> None:
+    def train(self, phase: str, place: int, steps: int) -> float:
         """Let the training of one contestant go on where it stopped.
 
         Args:
             phase: Unique name of this training.
             place: Which contestant.
             steps: How many steps; they count against the search budget.
+
+        Returns:
+            The score on the split "selection" afterwards.
         """
+        run, choices = self._run, self.architectures[place].choices
+        run.once(f"told of {phase}", partial(run.emit, "trial", name=phase, choices=choices))
         optimizer = fit(
-            self._run,
+            run,
             phase,
             steps,
             self._recipe,
             before=self._steps[place],
-            total=self._run.budget.total,
+            total=run.budget.total,
             counted=True,
             state={"contest": self},
             former=self.attach(place),
         )
         self._steps[place] += steps
-        module = self._run.module
+        module = run.module
         assert module is not None
         self._kept[str(place)] = copy.deepcopy(
             {
-                "objective": self._run.objective.state_dict(),
+                "objective": run.objective.state_dict(),
                 "module": module.state_dict(),
                 "optimizer": optimizer.state_dict(),
             }
         )
+        return run.evaluate(phase, "selection").score
 
     def attach(self, place: int) -> WeightOptimizer:
         """Attach a contestant with its weights, fresh ones before its first training.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 from prefixnas.architecture import Architecture
@@ -24,6 +24,7 @@ from prefixnas.proxy import check_proxy, emit_price, make_proxy, price_of, proxy
 from prefixnas.run import Budget, Run
 from prefixnas.space import SearchSpace
 from prefixnas.strategy import Found, Strategy
+from prefixnas.supernet import Supernet
 from prefixnas.training import Recipe
 
 from .darts import Darts
@@ -36,22 +37,16 @@ COUNTED = 2
 class TwoStage(Strategy):
     """Search on a proxy, then train the best architectures by successive halving."""
 
-    proxy: list[str] = option([], "what makes it cheap: layers=2 train=200; nothing: fewer steps")
-    proxy_share: float = option(
-        0.5, "share of the search budget for the first stage", above=0, below=1
-    )
-    proxy_cost: float | None = option(
-        None, "of a step on the proxy, in steps; none: by operations", above=0
-    )
+    proxy: list[str] = option([], "what makes it cheap: layers=2 train=200; none: fewer steps")
+    proxy_share: float = option(0.5, "share of the search budget it gets", above=0, below=1)
+    proxy_cost: float | None = option(None, "of its step; none: operations are counted", above=0)
     candidates: int = option(4, "architectures that enter the second stage", at_least=1)
     halving: int = option(2, "one of so many goes on after each round", at_least=2)
     level: str = option("joint", "joint, bilevel or second-order: what moves alphas, and when")
     update: str = option("logits", "logits (Adam) or projected (SGD on the simplex)")
     relaxation: str = option("softmax", "softmax, gumbel, gumbel-hard, ste or one-path")
     alpha_learning_rate: float | None = option(None, "of the alphas; none: the update's", above=0)
-    alpha_warmup: float = option(
-        0.2, "share of the search in which only weights move", at_least=0, at_most=1
-    )
+    alpha_warmup: float = option(0.2, "share for the weights alone", at_least=0, at_most=1)
     entropy_weight: float = option(0.05, "lambda of eq. 4, at the end of the search", at_least=0)
 
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
@@ -79,8 +74,7 @@ class TwoStage(Strategy):
         """Rank architectures on the proxy; train the best ones, fewer and fewer of them."""
         settings, darts = proxy_settings(self.proxy), self._darts()
         proxy = make_proxy(run.objective, settings) if settings else run.objective
-        user = run.space.settle(run.settings)
-        held = widest(run.space, user)
+        held = widest(run.space, run.space.settle(run.settings))
         price = self.proxy_cost or 1.0
         if self._counts:
             price = price_of(run, proxy, run.space.first(held), COUNTED)
@@ -88,36 +82,31 @@ class TwoStage(Strategy):
         darts.check(run.space, run.settings, Budget(steps, 0))
         with run.stage("proxy", proxy, steps, price, held):
             net, _ = darts.train_supernet(run, recipe)
-        rng = random.Random(f"candidates {run.seed}")
-        best = partial(candidates, run.space, probabilities_of(net), user, self.candidates, rng)
-        chosen = run.once("candidates", lambda: [found.choices for found in best()])
+        chosen = run.once("candidates", partial(self._candidates, run, net))
         left = run.once("left", lambda: run.budget.search - run.spent)
 
         contest = Contest(run, recipe, [Architecture(each, run.space.name) for each in chosen])
         alive, sizes = list(range(len(chosen))), rounds(len(chosen), self.halving)
         for number, size in enumerate(sizes, 1):
-            scores = {}
-            for place in alive:
-                name = f"round {number} candidate {place + 1}"
-                told = partial(run.emit, "trial", name=name, choices=chosen[place])
-                run.once(f"told of {name}", told)
-                contest.train(name, place, left // len(sizes) // size)
-                scores[place] = run.evaluate(name, "selection").score
+            share = left // len(sizes) // size
+            scores = {
+                place: contest.train(f"round {number} candidate {place + 1}", place, share)
+                for place in alive
+            }
             alive = contest.keep_best(scores, math.ceil(size / self.halving))
         if settings:
             run.once("told of the proxy", partial(emit_price, run, price))
         return Found(contest.architectures[alive[0]], optimizer=contest.attach(alive[0]))
 
     def _darts(self) -> Darts:
-        return Darts(
-            level=self.level,
-            update=self.update,
-            relaxation=self.relaxation,
-            alpha_learning_rate=self.alpha_learning_rate,
-            alpha_warmup=self.alpha_warmup,
-            entropy_weight=self.entropy_weight,
-            prune_below=0.0,  # what is unlikely may still be among the best k
-        )
+        common = {entry.name for entry in fields(self)} & {entry.name for entry in fields(Darts)}
+        # Nothing is pruned: what is unlikely may still be among the best k.
+        return Darts(prune_below=0.0, **{name: getattr(self, name) for name in common})
+
+    def _candidates(self, run: Run, net: Supernet) -> list[dict[str, str]]:
+        held, rng = run.space.settle(run.settings), random.Random(f"candidates {run.seed}")
+        found = candidates(run.space, probabilities_of(net), held, self.candidates, rng)
+        return [architecture.choices for architecture in found]
 
     @property
     def _counts(self) -> bool:
