@@ -217,3 +217,77 @@ def test_events_are_lines_with_the_time(tmp_path: Path) -> None:
     assert record == seen[0]
     assert record.pop("time") >= 0
     assert record == {"event": "hello", "number": 1.5, "table": {"a": None}}
+
+
+# Stages
+
+
+def staged(run: Run, steps: int = 6, price: float = 0.4) -> ToyObjective:
+    proxy = ToyObjective(width=4)
+    with run.stage("proxy", proxy, steps, price, {"dropout": "dropout(0.3)"}):
+        run.reset(None)
+        assert list(run.steps("phase", 4)) in ([0, 1, 2, 3], [])
+        assert run.spent == 4
+        run.evaluate("score", "selection")
+    return proxy
+
+
+def test_a_stage_has_objective_budget_and_names_of_its_own(tmp_path: Path) -> None:
+    run = make(tmp_path, settings={"dropout": "dropout(0.1)"})
+    whole = run.objective
+    run.reset(None)
+    assert list(run.steps("phase", 3)) == [0, 1, 2]
+    with run.stage("proxy", ToyObjective(width=4), 6, 0.4, {"dropout": "dropout(0.3)"}):
+        assert run.objective is not whole
+        assert run.budget == Budget(6, 0)
+        assert run.settings == {"dropout": "dropout(0.3)"}
+        assert run.spent == 0
+        run.reset(None)
+        assert list(run.steps("phase", 4)) == [0, 1, 2, 3]
+        with pytest.raises(BudgetExceeded, match="search budget of 6"):
+            list(run.steps("more", 3))
+    assert run.objective is whole
+    assert run.budget == Budget(10, 5)
+    assert run.settings == {"dropout": "dropout(0.1)"}
+
+
+def test_a_stage_is_paid_by_its_price_rounded_up(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    run.reset(None)
+    list(run.steps("before", 3))
+    staged(run)
+    assert run.spent == 3 + 2  # 4 * 0.4 = 1.6
+    list(run.steps("after", 5))
+    with pytest.raises(BudgetExceeded):
+        list(run.steps("beyond", 1))
+
+
+def test_a_stage_that_costs_too_much_is_not_begun(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    with pytest.raises(BudgetExceeded, match="stage 'dear' goes beyond"):  # noqa: SIM117
+        with run.stage("dear", ToyObjective(), 21, 0.5):
+            pass
+    with run.stage("fair", ToyObjective(), 20, 0.5):
+        pass
+
+
+def test_stages_do_not_nest_and_have_names_of_their_own(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    staged(run)
+    with pytest.raises(ValueError, match="entered twice"):
+        staged(run)
+    with run.stage("outer", ToyObjective(), 1):  # noqa: SIM117
+        with pytest.raises(ValueError, match="within stage"):
+            with run.stage("inner", ToyObjective(), 1):
+                pass
+
+
+def test_what_a_stage_spent_survives(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    staged(run)
+    run.reset(None)
+    list(run.steps("after", 2))
+    resumed = make(tmp_path, resume=True)
+    staged(resumed)
+    assert resumed.spent == run.spent == 4
+    assert list(resumed.steps("after", 2)) == []
