@@ -1,0 +1,182 @@
+"""Leases of GPUs: a trial holds its GPUs, or shares of them, as long as one of its processes lives.
+
+A lease is a lock on a file per share, taken by the trial's launcher and inherited by everything it
+starts. The kernel gives it back when the last of them is gone, however they end: no GPU is given
+twice, and none stays taken.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefixnas.errors import UserError
+
+COUNT = "PREFIXNAS_GPUS"
+"""Stands in for the number of GPUs, so that leases can be tried on a machine without any."""
+
+
+def count_gpus() -> int:
+    """Count the machine's GPUs, with NVIDIA's own tool; none where there is no such tool."""
+    if COUNT in os.environ:
+        return int(os.environ[COUNT])
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a trial needs.
+
+    Attributes:
+        gpus: GPUs per trial; 0: none, and none is visible to it.
+        share: Trials that share a GPU.
+        indices: GPUs that may be used; none named: all.
+    """
+
+    gpus: int = 0
+    share: int = 1
+    indices: tuple[int, ...] = ()
+
+    def usable(self, count: int) -> tuple[int, ...]:
+        """Return the GPUs to choose from.
+
+        Args:
+            count: GPUs that the machine has.
+
+        Raises:
+            UserError: The demand can never be met here.
+        """
+        absent = [index for index in self.indices if index >= count]
+        if absent and self.gpus:
+            raise UserError(f"gpu_indices: there is no GPU {absent[0]}: this machine has {count}")
+        usable = self.indices or tuple(range(count))
+        if self.gpus > len(usable):
+            raise UserError(
+                f"gpus_per_trial: a trial wants {self.gpus} GPUs and {len(usable)} can be had"
+            )
+        return usable
+
+
+@dataclass
+class Lease:
+    """GPUs that are held; `release` gives them back early, the end of all processes does anyway.
+
+    Attributes:
+        gpus: Their numbers.
+    """
+
+    gpus: tuple[int, ...]
+    _locks: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that show a trial its GPUs and no others."""
+        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpus))}
+
+    def release(self) -> None:
+        """Close the locks here; processes that inherited them keep them."""
+        self._locks.close()
+
+
+def acquire(
+    folder: Path,
+    demand: Demand,
+    *,
+    count: Callable[[], int] = count_gpus,
+    wait: float = 0.5,
+    give_up: Callable[[], bool] = lambda: False,
+) -> Lease | None:
+    """Wait until the demand can be met, then hold it.
+
+    All GPUs of a trial are taken at once, under one lock, so that two trials never hold half of
+    what they need each.
+
+    Args:
+        folder: Where the locks lie; the same for everybody who uses the machine's GPUs.
+        demand: What is needed.
+        count: Counts the machine's GPUs.
+        wait: Seconds between two tries.
+        give_up: Asked between tries; None is returned once it says so.
+
+    Raises:
+        UserError: It can never be met on this machine.
+    """
+    if demand.gpus == 0:
+        return Lease(())
+    usable = demand.usable(count())
+    folder.mkdir(parents=True, exist_ok=True)
+    while not give_up():
+        lease = _try(folder, demand, usable)
+        if lease is not None:
+            return lease
+        time.sleep(wait)
+    return None
+
+
+def _try(folder: Path, demand: Demand, usable: Sequence[int]) -> Lease | None:
+    with ExitStack() as turn:
+        fcntl.flock(_open(turn, folder / "turn.lock"), fcntl.LOCK_EX)
+        with ExitStack() as locks:
+            taken: list[int] = []
+            for index in sorted(usable, key=lambda index: _held(folder, index, demand.share)):
+                if len(taken) < demand.gpus and _take(locks, folder, index, demand.share):
+                    taken.append(index)
+            if len(taken) == demand.gpus:
+                return Lease(tuple(sorted(taken)), locks.pop_all())
+    return None
+
+
+def _take(locks: ExitStack, folder: Path, index: int, share: int) -> bool:
+    """Lock a GPU as a whole, or against whole users and one of its shares."""
+    with ExitStack() as own:
+        gpu = _open(own, folder / f"gpu{index}.lock")
+        if not _lock(gpu, fcntl.LOCK_EX if share == 1 else fcntl.LOCK_SH):
+            return False
+        if share > 1 and not any(_take_share(own, folder, index, part) for part in range(share)):
+            return False
+        locks.push(own.pop_all())
+    return True
+
+
+def _take_share(locks: ExitStack, folder: Path, index: int, part: int) -> bool:
+    with ExitStack() as own:
+        if not _lock(_open(own, _share(folder, index, part)), fcntl.LOCK_EX):
+            return False
+        locks.push(own.pop_all())
+    return True
+
+
+def _held(folder: Path, index: int, share: int) -> int:
+    """Count a GPU's shares that are taken, so that trials spread over the GPUs."""
+    with ExitStack() as own:
+        paths = [_share(folder, index, part) for part in range(share if share > 1 else 0)]
+        return sum(not _lock(_open(own, path), fcntl.LOCK_EX) for path in paths)
+
+
+def _share(folder: Path, index: int, part: int) -> Path:
+    return folder / f"gpu{index}-share{part}.lock"
+
+
+def _open(stack: ExitStack, path: Path) -> int:
+    """Open a lock's file until the stack is closed; what is started meanwhile inherits it."""
+    number = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.set_inheritable(number, True)
+    stack.callback(os.close, number)
+    return number
+
+
+def _lock(number: int, kind: int) -> bool:
+    try:
+        fcntl.flock(number, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
