@@ -97,8 +97,7 @@ class Trained(ChildWeights):
             state={"best of all": best, "moments": self._moments},
         )
         score = run.evaluate(name, "selection").score
-        best.look(score, architecture.choices)
-        if best.waited == 0:
+        if best.look(score, architecture.choices):
             self._moments.kept = copy.deepcopy(optimizer.state_dict())
         return score
 

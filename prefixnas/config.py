@@ -87,12 +87,12 @@ class RunConfig:
     clip: float = option(1.0, "largest norm of the gradient", above=0)
     eval_every: int = option(
         0,
-        "steps between looks at the selection split while weights train; the best weights seen "
-        "are kept; 0: none, the last are kept",
+        "steps of an epoch, which ends with a look at the selection split; training keeps the best "
+        "weights seen; 0: no epochs, the last are kept",
         at_least=0,
     )
     patience: int = option(
-        0, "looks without a better score before training ends; 0: never", at_least=0
+        0, "epochs without a better score before a loop ends; 0: never", at_least=0
     )
     checkpoint_every: int = option(50, "steps between checkpoints", at_least=1)
     baseline: bool = option(True, "also train without the searched module, at equal steps")

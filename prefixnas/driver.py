@@ -12,7 +12,7 @@ from typing import Any
 from prefixnas.architecture import Architecture
 from prefixnas.diagnostics import emit_discretisation
 from prefixnas.files import write_text
-from prefixnas.objective import Evaluation
+from prefixnas.objective import Evaluation, Objective
 from prefixnas.run import Run
 from prefixnas.space_yaml import space_to_yaml
 from prefixnas.strategy import STRATEGIES, Strategy
@@ -26,11 +26,14 @@ class SearchResult:
     Attributes:
         architecture: The chosen architecture.
         columns: Validation scores, in the order of the table; None where there is nothing to score.
+        selected: The trained child's scores on the split "selection": hyper-parameters are chosen
+            by them, as the architecture was.
         folder: The run directory.
     """
 
     architecture: Architecture
     columns: Mapping[str, Evaluation | None]
+    selected: Evaluation
     folder: Path
 
     @property
@@ -87,6 +90,8 @@ def search(
         former=found.optimizer,
     )
     columns[TRAINED] = trained = run.evaluate("trained", "validation")
+    selected = run.evaluate("selected", "selection")
+    parameters = run.once("trained parameters", lambda: _count(objective))
     if (mixture := found.mixture) is not None:
         run.once("discretised", lambda: emit_discretisation(run, mixture, argmax, trained))
     architecture.save(run.folder / "architecture.yaml")
@@ -99,8 +104,8 @@ def search(
     run.once("warned", lambda: _warn(run, warned))
 
     seconds = run.once("seconds", lambda: round(time.monotonic() - began, 1))
-    result = SearchResult(architecture, columns, run.folder)
-    _write_result(run, result, seconds)
+    result = SearchResult(architecture, columns, selected, run.folder)
+    _write_result(run, result, parameters, seconds)
     run.once("end", lambda: run.emit("end", seconds=seconds))
     return result
 
@@ -133,18 +138,25 @@ def _save(run: Run) -> None:
     run.objective.save(folder)
 
 
-def _write_result(run: Run, result: SearchResult, seconds: float) -> None:
+def _count(objective: Objective) -> int:
+    """Count the numbers that are trained: the module's and all others."""
+    return sum(weight.numel() for group in objective.parameters() for weight in group["params"])
+
+
+def _write_result(run: Run, result: SearchResult, parameters: int, seconds: float) -> None:
     columns = {
         label: evaluation.to_json() if evaluation is not None else None
         for label, evaluation in result.columns.items()
     }
     data: dict[str, Any] = {
         "columns": columns,
+        "selection": result.selected.to_json(),
         "architecture": result.architecture.choices,
         "space": run.space.name,
         "steps": {"search": run.spent, "total": run.budget.total},
         "seed": run.seed,
         "width": run.objective.width,
+        "trained_parameters": parameters,
         "seconds": seconds,
     }
     write_text(run.folder / "result.json", json.dumps(data, indent=2) + "\n")

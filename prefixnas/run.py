@@ -97,6 +97,7 @@ class Run:
         self._spent = {_WHOLE: 0}
         self._stage = _WHOLE
         self._prices: dict[str, float] = {}
+        self._epochs = 0
         self._looping = False
         self._serial = 0
         self._position: dict[str, Any] = {}
@@ -131,6 +132,24 @@ class Run:
 
         name = self._scoped(name)
         return Evaluation.from_json(self.once(f"evaluation {name} {split}", measure))
+
+    def epoch(self, phase: str, step: int | str) -> Evaluation:
+        """Score on the split "selection" at the end of an epoch, and tell of it: event `epoch`.
+
+        Args:
+            phase: The loop.
+            step: Its steps so far, or "end".
+        """
+        evaluation = self.evaluate(f"{phase} {step}", "selection")
+
+        def tell() -> int:
+            self._epochs += 1
+            scores = {"score": evaluation.score, "task_scores": dict(evaluation.task_scores)}
+            self.emit("epoch", epoch=self._epochs, phase=self._scoped(phase), **scores)
+            return self._epochs
+
+        self.once(f"epoch {phase} {step}", tell)
+        return evaluation
 
     # Events and notes
 
@@ -292,6 +311,7 @@ class Run:
             "finished": [*self._finished],
             "spent": self._spent[_WHOLE],
             "stages": {name: spent for name, spent in self._spent.items() if name},
+            "epochs": self._epochs,
             "metrics_bytes": self._metrics.stat().st_size,
         }
 
@@ -310,6 +330,7 @@ class Run:
         self._finished = state["finished"]
         self._spent = {_WHOLE: state["spent"], **state.get("stages", {})}
         self._serial = state["serial"]
+        self._epochs = state.get("epochs", 0)
         kept = state["metrics_bytes"]
         if not self._metrics.is_file() or self._metrics.stat().st_size < kept:
             raise UserError(f"{self._metrics}: missing or shorter than the checkpoint says")

@@ -26,9 +26,9 @@ class Recipe:
         warmup: Steps in which the learning rate grows from 0.
         decay: Share of the total steps, at the end, in which it falls to 0.
         clip: Largest norm of the weights' gradient.
-        eval_every: Steps between two looks at the selection split, the best weights seen are kept;
-            0: none, the last weights are kept.
-        patience: Looks without a better score before training ends early; 0: never.
+        eval_every: Steps of an epoch, which ends with a look at the selection split; training keeps
+            the best weights seen; 0: no epochs, the last weights are kept.
+        patience: Epochs without a better score before searching or training ends early; 0: never.
     """
 
     warmup: int = 10
@@ -126,13 +126,55 @@ class WeightOptimizer:
         self.adamw.load_state_dict(dict(state))
 
 
+class Plateau:
+    """Epochs in a row without a better score, and when they are enough.
+
+    Args:
+        run: The run.
+        recipe: `eval_every` is an epoch's steps, `patience` how many epochs are enough.
+        phase: The loop.
+
+    Attributes:
+        score: The best score; None before the first epoch.
+        waited: Epochs since then.
+    """
+
+    def __init__(self, run: Run, recipe: Recipe, phase: str) -> None:
+        self.run, self.recipe, self.phase = run, recipe, phase
+        self.score: float | None = None
+        self.waited = 0
+
+    def look(self, step: int) -> bool:
+        """Score if the epoch ends with this step; return whether it was enough by now."""
+        every, patience = self.recipe.eval_every, self.recipe.patience
+        if not every or (step + 1) % every:
+            return False
+        score = _rankable(self.run.epoch(self.phase, step + 1).score)
+        better = self.score is None or score > self.score
+        self.score, self.waited = (score, 0) if better else (self.score, self.waited + 1)
+        return bool(patience) and self.waited >= patience
+
+    @property
+    def reason(self) -> str:
+        """Why the loop should end."""
+        return f"no better score in {self.waited} epochs"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score and the waiting."""
+        return {"score": self.score, "waited": self.waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore them."""
+        self.score, self.waited = state["score"], state["waited"]
+
+
 class Best:
     """The best trained state so far by the selection score, and how long ago that was.
 
     Attributes:
         score: The best score; None before the first look.
         tag: What the caller wanted to remember with it (an architecture's choices, say).
-        waited: Looks since then.
+        waited: Looks since the score rose last.
     """
 
     def __init__(self, run: Run) -> None:
@@ -142,20 +184,26 @@ class Best:
         self.waited = 0
         self._kept: dict[str, Any] = {}
 
-    def look(self, score: float, tag: Any = None) -> None:
-        """Keep the current weights if `score` is at least as good as the best; NaN is worst."""
-        score = float("-inf") if math.isnan(score) else score
-        if self.score is None or score >= self.score:
-            self.score, self.tag, self.waited = score, tag, 0
-            module = self.run.module
-            self._kept = copy.deepcopy(
-                {
-                    "objective": self.run.objective.state_dict(),
-                    "module": module.state_dict() if module is not None else {},
-                }
-            )
-        else:
-            self.waited += 1
+    def look(self, score: float, tag: Any = None) -> bool:
+        """Keep the current weights if `score` is at least as good as the best; NaN is worst.
+
+        Returns:
+            Whether they are kept.
+        """
+        score = _rankable(score)
+        better = self.score is None or score > self.score
+        self.waited = 0 if better else self.waited + 1
+        if not better and score != self.score:
+            return False
+        self.score, self.tag = score, tag
+        module = self.run.module
+        self._kept = copy.deepcopy(
+            {
+                "objective": self.run.objective.state_dict(),
+                "module": module.state_dict() if module is not None else {},
+            }
+        )
+        return True
 
     def restore(self) -> None:
         """Put the best weights back; a module of the same architecture must be attached."""
@@ -172,6 +220,10 @@ class Best:
         """Restore them."""
         self.score, self.tag, self.waited = state["score"], state["tag"], state["waited"]
         self._kept = state["weights"]
+
+
+def _rankable(score: float) -> float:
+    return float("-inf") if math.isnan(score) else score
 
 
 def fit(
@@ -212,10 +264,11 @@ def fit(
         emit_step(run, phase, step, steps, losses, optimizer.rate)
         looks = recipe.eval_every and (step + 1) % recipe.eval_every == 0
         if looks and step + 1 < steps:
-            best.look(run.evaluate(f"{phase} {step + 1}", "selection").score)
+            best.look(run.epoch(phase, step + 1).score)
             if recipe.patience and best.waited >= recipe.patience:
                 loop.stop()
     if recipe.eval_every:
-        best.look(run.evaluate(f"{phase} end", "selection").score)
+        if not (recipe.patience and best.waited >= recipe.patience):
+            best.look(run.epoch(phase, "end").score)
         best.restore()
     return optimizer

@@ -23,7 +23,7 @@ from prefixnas.space import SearchSpace
 from prefixnas.stopping import EarlyStop
 from prefixnas.strategy import Found, Strategy
 from prefixnas.supernet import Supernet
-from prefixnas.training import Recipe, WeightOptimizer
+from prefixnas.training import Plateau, Recipe, WeightOptimizer
 from prefixnas.updates import UPDATES, make_relaxation
 
 
@@ -91,9 +91,11 @@ class Darts(Strategy):
         grown = SCHEDULES.get(self.entropy_schedule)
         probe = Probe(run, net, level.split, self.probe_every, self.probe_batches)
         stop = EarlyStop(net, self.settled_records, self.settled_within, self.collapse_above)
+        epochs = Plateau(run, recipe, "search")
         tuning = self._selection().cost(len(net.decisions))
         plan = Plan.of(run.budget.search - tuning, level.passes, self.alpha_warmup)
         state: dict[str, Stateful] = {"weights": weights, "alphas": alphas, "stop": stop}
+        state["epochs"] = epochs
         loop = run.steps("search", plan.steps, state, plan.cost)
         for step in loop:
             net.progress = run.spent / plan.budget
@@ -109,7 +111,10 @@ class Darts(Strategy):
                 emit_alphas(run, "search", step, net, gradient)
             if moves and (dropped := net.prune(self.prune_below, plan.left(step, self.prune_to))):
                 run.emit("prune", step=step, dropped=dropped)
-            if moves and records and (reason := stop.look(net)):
+            reason = stop.look(net) if moves and records else ""
+            if epochs.look(step):
+                reason = reason or epochs.reason
+            if reason:
                 run.emit("stop", step=step, reason=reason)
                 loop.stop()
         run.once("probed at the end", probe.finish)

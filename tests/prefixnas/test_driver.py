@@ -97,7 +97,9 @@ def test_columns_are_the_table(tmp_path: Path) -> None:
     trained = result.columns["trained child"]
     assert trained is not None
     assert result.score == trained.score
-    assert all(event["split"] == "validation" for event in events if event["event"] == "evaluation")
+    splits = {event["name"]: event["split"] for event in events if event["event"] == "evaluation"}
+    assert {name for name, split in splits.items() if split != "validation"} == {"selected"}
+    assert result.selected.score == scores["selected"]
 
 
 def test_nothing_to_score_is_an_empty_column(tmp_path: Path) -> None:
