@@ -58,6 +58,12 @@ class Batch:
         weights = self.weights.to(device) if self.weights is not None else None
         return replace(self, inputs=inputs, labels=self.labels.to(device), weights=weights)
 
+    def take(self, rows: slice) -> Batch:
+        """Return some of the rows, as long as the longest of all: padding stays."""
+        inputs = {name: tensor[rows] for name, tensor in self.inputs.items()}
+        weights = self.weights[rows] if self.weights is not None else None
+        return replace(self, inputs=inputs, labels=self.labels[rows], weights=weights)
+
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 

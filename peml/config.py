@@ -53,6 +53,9 @@ class LanguageModelConfig:
     eval_limit: int | None = option(None, "most examples of a task in an evaluation", at_least=1)
     pooling: Literal["mean", "cls"] = option("mean", "encoder-only models: input of the heads")
     gradient_checkpointing: bool = option(False, "recompute activations to save memory")
+    mixed_precision: Literal["auto", "no", "bf16"] = option(
+        "auto", "bf16: products in bfloat16, trained weights stay float32; auto: on GPUs"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "of the base model")
 
     references: ClassVar[Mapping[str, Mapping[str, Any]]] = {

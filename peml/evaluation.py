@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from peml.collate import Collator
 from peml.metrics import compute, numbers_in
 from peml.scoring import Normalisation, choice_scores, stems
 from peml.tasks import take
+from prefixnas.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from peml.heads import TaskHeads
@@ -36,6 +37,8 @@ def evaluate(
     collator: Collator | None = None,
     batch_tokens: int = BATCH_TOKENS,
     normalisation: Normalisation = "sum",
+    ranks: Ranks = ALONE,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[str, dict[str, float]]:
     """Compute every task's metrics on a split.
 
@@ -49,6 +52,8 @@ def evaluate(
         batch_tokens: Batches hold about so many tokens, padding included.
         normalisation: Choices are scored by the ``sum`` or the ``mean`` of their tokens'
             log-probabilities.
+        ranks: Several processes share the batches; all of them must call this, and get the same.
+        autocast: Entered around the model's forward passes.
 
     Returns:
         ``{task: {metric: value}}``.
@@ -67,6 +72,8 @@ def evaluate(
             heads=heads,
             batch_tokens=batch_tokens,
             normalisation=normalisation,
+            ranks=ranks,
+            autocast=autocast,
         )
         scores[task.name] = compute(
             task.metrics, predictions, [example.label for example in examples]
@@ -82,6 +89,8 @@ def predict(
     heads: TaskHeads | None = None,
     batch_tokens: int = BATCH_TOKENS,
     normalisation: Normalisation = "sum",
+    ranks: Ranks = ALONE,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> list[Prediction]:
     """Predict examples of a task: index of the choice, number or text, in the examples' order.
 
@@ -92,16 +101,19 @@ def predict(
         heads: The task heads of an encoder-only model.
         batch_tokens: As for `evaluate`.
         normalisation: As for `evaluate`.
+        ranks: As for `evaluate`.
+        autocast: As for `evaluate`.
 
     Raises:
         UserError: Free generation asked of an encoder-only model.
         ValueError: An encoder-only model without heads.
     """
     collator.check([task])
-    found: list[Prediction | None] = [None] * len(examples)
+    found: dict[int, Prediction] = {}
     modules: list[nn.Module] = [collator.lm.model, *([heads] if heads is not None else [])]
-    with evaluation_mode(*modules), torch.no_grad():
-        for indices in _batches(collator, task, examples, batch_tokens):
+    with evaluation_mode(*modules), torch.no_grad(), autocast():
+        batches = list(_batches(collator, task, examples, batch_tokens))
+        for indices in batches[ranks.rank :: ranks.count]:
             batch = [examples[i] for i in indices]
             if collator.lm.family == "encoder":
                 predictions = _by_head(collator, task, batch, heads)
@@ -110,11 +122,12 @@ def predict(
                 predictions = [max(range(len(row)), key=row.__getitem__) for row in rows]
             else:
                 predictions = list(generate_answers(collator, task, batch))
-            for index, prediction in zip(indices, predictions, strict=True):
-                found[index] = prediction
-    complete = cast("list[Prediction]", found)
+            found.update(zip(indices, predictions, strict=True))
+    for part in ranks.gather(list(found.items())):
+        found.update(part)
+    complete = [found[index] for index in range(len(examples))]
     if task.kind == "regression" and collator.lm.family != "encoder":
-        return list(_parse_numbers(task, cast("list[str]", complete)))
+        return list(_parse_numbers(task, [str(answer) for answer in complete]))
     return complete
 
 

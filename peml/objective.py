@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from peml.attention import evaluating
 from peml.collate import Collator
 from peml.config import LanguageModelConfig
+from peml.device import autocast, device_of_rank
 from peml.embedded.suite import TASKS
 from peml.evaluation import evaluate
 from peml.export import save_adapter
@@ -40,10 +40,12 @@ from peml.proxy import (
     skeleton,
 )
 from peml.sampler import JointSampler
+from peml.shares import Split as Splitter
 from peml.tasks import Example, Task, load_tasks
 from prefixnas.config import check_limits
 from prefixnas.errors import UserError
 from prefixnas.objective import Evaluation, Split
+from prefixnas.ranks import ranks_here
 from prefixnas.space import Decision
 from prefixnas.supernet import weights_of
 
@@ -64,6 +66,7 @@ class JointObjective:
 
     name = "language-model"
     optional = True
+    splits_batches = True
 
     def __init__(
         self,
@@ -78,14 +81,14 @@ class JointObjective:
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
         self.config = config
-        self.accelerator = Accelerator()
-        if self.accelerator.num_processes > 1:
-            raise UserError("training in several processes is not supported; start one process")
+        self.split = Splitter(ranks_here())
+        device = device_of_rank()
+        self.autocast = autocast(config.mixed_precision, device)
         self.tasks: Sequence[Task] = tasks or load_tasks(
             config.tasks, train_limit=config.train_limit, eval_limit=config.eval_limit
         )
         self.lm = lm or load_language_model(
-            config.model, device=self.accelerator.device, dtype=config.dtype
+            config.model, device=device, dtype=config.dtype
         )
         self.bare, self._built = skeleton(self.lm.model), (total_steps, seed)
         self.collator = Collator(self.lm, max_length=config.max_length)
@@ -125,7 +128,7 @@ class JointObjective:
             ).to(self.lm.device)
         if config.gradient_checkpointing:
             self.lm.model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
-                {"use_reentrant": False}
+                {"use_reentrant": False, "context_fn": self.split.again}
             )
         self.handle = attach(self.lm.model, self.sites)
         self.width = config.prefix_width or self.lm.hidden_size
@@ -217,18 +220,30 @@ class JointObjective:
         self.lm.model.train()
         prefix = self.encoder.prefix() if self.encoder is not None else Prefix()
         gathered = prefix.leaves()
+        leaves = [*self._own(), *gathered.tensors()]
+        before = [leaf.grad for leaf in leaves]
         losses = {}
+        if self.split.ranks.count > 1:  # what is summed must be of this step alone
+            for leaf in leaves:
+                leaf.grad = None
         with self.handle.using(gathered.blocks, gathered.gates):
-            for task, examples in drawn:
-                batch = self.collator.batch(task, examples).to(self.lm.device)
-                loss = answer_loss(self.lm, batch, self.heads)
-                self.accelerator.backward(loss / len(drawn))
+            for place, (task, examples) in enumerate(drawn):
+                share = self.split.share(len(examples), place)
+                batch = self.collator.batch(task, examples).take(share.rows).to(self.lm.device)
+                with self.split.draws(share), self.autocast():
+                    loss = answer_loss(self.lm, batch, self.heads) * share.weight
+                (loss / len(drawn)).backward()
                 losses[task.name] = loss.item()
+        losses = self.split.gather(leaves, before, losses)
         prefix.backward(gathered)
         orthogonal: Tensor | None = self.lora.orthogonal_loss()
         if orthogonal is not None:
-            self.accelerator.backward(orthogonal)
+            orthogonal.backward()
         return losses
+
+    def _own(self) -> list[nn.Parameter]:
+        heads = list(self.heads.parameters()) if self.heads is not None else []
+        return [*self.lora.parameters(), *heads]
 
     def _evaluated(self) -> Prefix:
         if self.encoder is None:
@@ -253,7 +268,15 @@ class JointObjective:
         """Score every task, with the prefix computed once in eval mode."""
         prefix = self._evaluated()
         with self.handle.using(prefix.blocks, prefix.gates):
-            scores = evaluate(self.lm, self.tasks, split, heads=self.heads, collator=self.collator)
+            scores = evaluate(
+                self.lm,
+                self.tasks,
+                split,
+                heads=self.heads,
+                collator=self.collator,
+                ranks=self.split.ranks,
+                autocast=self.autocast,
+            )
         means = {task: sum(values.values()) / len(values) for task, values in scores.items()}
         return Evaluation(scores, means)
 

@@ -30,6 +30,10 @@ class Prefix:
         blocks = None if self.blocks is None else self.blocks.detach().requires_grad_()
         return Prefix(blocks, self.gates.leaves())
 
+    def tensors(self) -> list[Tensor]:
+        """Return the blocks and the gates' weights."""
+        return [*([] if self.blocks is None else [self.blocks]), *self.gates.soft]
+
     def backward(self, gathered: Prefix) -> None:
         """Pass the gradient that `gathered` (from `leaves`) received on, in one backward pass."""
         if self.blocks is None or gathered.blocks is None:

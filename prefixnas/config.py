@@ -95,6 +95,9 @@ class RunConfig:
         0, "epochs without a better score before a loop ends; 0: never", at_least=0
     )
     checkpoint_every: int = option(50, "steps between checkpoints", at_least=1)
+    processes: int = option(
+        1, "processes that train together, one a GPU, each on its share of every batch", at_least=1
+    )
     baseline: bool = option(True, "also train without the searched module, at equal steps")
     plugin: list[str] = option([], "modules or .py files that register operations or strategies")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from prefixnas.errors import UserError, nearest, unknown
+from prefixnas.errors import RunLost, UserError, nearest, unknown
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,6 +39,9 @@ def guarded(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RunLost as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command with --resume goes on", file=sys.stderr)
         return 130

@@ -94,7 +94,8 @@ def search(
     parameters = run.once("trained parameters", lambda: _count(objective))
     if (mixture := found.mixture) is not None:
         run.once("discretised", lambda: emit_discretisation(run, mixture, argmax, trained))
-    architecture.save(run.folder / "architecture.yaml")
+    if run.ranks.first:
+        architecture.save(run.folder / "architecture.yaml")
     run.once("saved", lambda: _save(run))
 
     if baseline and objective.optional:
@@ -105,14 +106,16 @@ def search(
 
     seconds = run.once("seconds", lambda: round(time.monotonic() - began, 1))
     result = SearchResult(architecture, columns, selected, run.folder)
-    _write_result(run, result, parameters, seconds)
+    if run.ranks.first:
+        _write_result(run, result, parameters, seconds)
     run.once("end", lambda: run.emit("end", seconds=seconds))
     return result
 
 
 def _start(run: Run, strategy: Strategy) -> None:
     """Note what begins, and keep the space, whose file may change later."""
-    write_text(run.folder / "space.yaml", space_to_yaml(run.space))
+    if run.ranks.first:
+        write_text(run.folder / "space.yaml", space_to_yaml(run.space))
     run.emit(
         "start",
         space=run.space.name,
@@ -133,6 +136,8 @@ def _warn(run: Run, known: Sequence[str]) -> list[str]:
 
 
 def _save(run: Run) -> None:
+    if not run.ranks.first:
+        return
     folder = run.folder / "adapter"
     folder.mkdir(exist_ok=True)
     run.objective.save(folder)

@@ -14,6 +14,14 @@ class UserError(Exception):
     """
 
 
+class RunLost(Exception):
+    """A run that cannot go on though nothing is wrong with it: one line, exit code 1."""
+
+
+class Ended(RunLost):
+    """Rank 0 ended the run, for a reason that it tells."""
+
+
 def nearest(name: object, options: Iterable[str]) -> str:
     """Return ``": did you mean 'darts'?"`` for the closest option, or an empty string."""
     cores = {option.lstrip("-"): option for option in options}  # all flags look alike in front

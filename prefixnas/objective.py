@@ -91,6 +91,10 @@ class Objective(Protocol):
     def backward(self, split: Split = "train") -> dict[str, float]:
         """Draw the next batch of every task, add the gradients of eq. 4's first term.
 
+        An objective that splits the batches over several processes (`prefixnas.ranks`) says so in
+        an attribute `splits_batches = True`. Gradients, losses and scores must then be those of
+        the whole batches on every rank, and so must the random state afterwards.
+
         Returns:
             The loss per task.
         """

@@ -26,6 +26,7 @@ from prefixnas.loop import BudgetExceeded as BudgetExceeded
 from prefixnas.loop import Loop
 from prefixnas.loop import Stateful as Stateful
 from prefixnas.objective import Evaluation, Objective, Split, fit_space
+from prefixnas.ranks import ranks_here
 from prefixnas.space import SearchSpace
 
 T = TypeVar("T")
@@ -87,6 +88,7 @@ class Run:
         self.seed = seed
         self.settings = dict(settings or {})
         self.checkpoint_every = checkpoint_every
+        self.ranks = ranks_here()
         self.module: nn.Module | None = None
         self._on_event = on_event
         self._began = time.monotonic()
@@ -106,7 +108,8 @@ class Run:
         torch.manual_seed(seed)
         if resume:
             self._restore()
-        else:
+            self.ranks.wait()  # until all have read what rank 0 will overwrite
+        elif self.ranks.first:
             (folder / "checkpoint" / "state.json").unlink(missing_ok=True)
             self._metrics.write_text("", encoding="utf-8")
 
@@ -154,7 +157,9 @@ class Run:
     # Events and notes
 
     def emit(self, event: str, **values: Any) -> None:
-        """Append one event to `metrics.jsonl`."""
+        """Append one event to `metrics.jsonl`; with several processes, rank 0 alone does."""
+        if not self.ranks.first:
+            return
         record = {"event": event, "time": round(time.monotonic() - self._began, 3), **values}
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -166,15 +171,16 @@ class Run:
 
         The name is unique in the run. The random state is the same before and after. Inside a
         loop the note is written with the loop's next checkpoint, so that notes, events and
-        weights on the disk belong together.
+        weights on the disk belong together. With several processes all of them make it, and rank
+        0's value counts.
         """
         name = self._scoped(name)
         if name in self._asked:
             raise ValueError(f"the note {name!r} is asked for twice in one run")
         self._asked.add(name)
         if name not in self._notes:
-            with torch.random.fork_rng():
-                self._notes[name] = make()
+            with torch.random.fork_rng(self.ranks.random_devices()):
+                self._notes[name] = self.ranks.carry_out(make)
             if not self._looping:
                 self._save()
         value: T = self._notes[name]
@@ -277,7 +283,7 @@ class Run:
                 part.load_state_dict(saved["parts"][name])
             torch.set_rng_state(saved["rng"])
             if torch.cuda.is_available() and "cuda" in saved:
-                torch.cuda.set_rng_state_all(saved["cuda"])
+                self._set_cuda_rng(saved["cuda"])
             return int(saved["step"]), phase in self._finished
         return 0, phase in self._finished
 
@@ -285,6 +291,8 @@ class Run:
         phase = self._scoped(phase)
         if finished:
             self._finished.append(phase)
+        if not self.ranks.first:
+            return
         parts = {name: part.state_dict() for name, part in self._parts(state).items()}
         self._position = {
             "phase": phase,
@@ -293,7 +301,18 @@ class Run:
             "rng": torch.get_rng_state(),
         }
         if torch.cuda.is_available():
-            self._position["cuda"] = torch.cuda.get_rng_state_all()
+            self._position["cuda"] = self._cuda_rng()
+
+    def _cuda_rng(self) -> list[torch.Tensor]:
+        if self.ranks.count == 1:
+            return torch.cuda.get_rng_state_all()
+        return [torch.cuda.get_rng_state()]  # all ranks are in the same state
+
+    def _set_cuda_rng(self, states: list[torch.Tensor]) -> None:
+        if self.ranks.count == 1:
+            torch.cuda.set_rng_state_all(states)
+        else:
+            torch.cuda.set_rng_state(states[0])
 
     def _parts(self, state: Mapping[str, Stateful]) -> dict[str, Stateful]:
         parts: dict[str, Stateful] = {"objective": self.objective, **state}
@@ -305,6 +324,8 @@ class Run:
         self._write(self._snapshot())
 
     def _snapshot(self) -> dict[str, Any]:
+        if not self.ranks.first:
+            return {}
         return {
             "position": self._position,
             "notes": copy.deepcopy(self._notes),
@@ -316,6 +337,8 @@ class Run:
         }
 
     def _write(self, state: Mapping[str, Any]) -> None:
+        if not self.ranks.first:
+            return
         self._serial += 1
         state = {**state, "serial": self._serial}
         save_checkpoint(self.folder / "checkpoint", state, self._serial)
@@ -323,7 +346,8 @@ class Run:
     def _restore(self) -> None:
         state = load_checkpoint(self.folder / "checkpoint")
         if state is None:
-            self._metrics.write_text("", encoding="utf-8")
+            if self.ranks.first:
+                self._metrics.write_text("", encoding="utf-8")
             return
         self._position = state["position"]
         self._notes = state["notes"]
@@ -332,6 +356,8 @@ class Run:
         self._serial = state["serial"]
         self._epochs = state.get("epochs", 0)
         kept = state["metrics_bytes"]
+        if not self.ranks.first:
+            return
         if not self._metrics.is_file() or self._metrics.stat().st_size < kept:
             raise UserError(f"{self._metrics}: missing or shorter than the checkpoint says")
         with self._metrics.open("r+b") as file:

@@ -11,6 +11,7 @@ from prefixnas.driver import SearchResult, search
 from prefixnas.errors import UserError
 from prefixnas.files import write_text
 from prefixnas.plan import plan_run
+from prefixnas.ranks import ranks_here
 from prefixnas.report import write_report
 from prefixnas.run import Run
 from prefixnas.training import Recipe
@@ -34,13 +35,27 @@ def start_run(
         on_event: Called with every event, after it was written.
 
     Raises:
-        UserError: What cannot be planned or built, or a folder that holds something else.
+        UserError: What cannot be planned or built, a folder that holds something else, or another
+            number of processes than the key `processes` says.
     """
+    ranks = ranks_here()
     plan = plan_run(options, values)
-    _refuse_used(folder, resume)
+    if ranks.count != plan.run.processes:
+        raise UserError(
+            f"key 'processes': the run takes {plan.run.processes}, and {ranks.count} were started "
+            "together"
+        )
+    if ranks.first:
+        _refuse_used(folder, resume)
     objective = plan.build()
-    _make_folder(folder)
-    write_text(folder / "config.yaml", config.dump_config(values))
+    if ranks.count > 1 and not getattr(objective, "splits_batches", False):
+        raise UserError(
+            f"key 'processes': objective {objective.name!r} does not split its batches over "
+            "several processes; start one"
+        )
+    if ranks.first:
+        _make_folder(folder)
+        write_text(folder / "config.yaml", config.dump_config(values))
     recipe = config.make(Recipe, values)
     run = Run(
         folder,
@@ -54,7 +69,8 @@ def start_run(
         resume=resume,
     )
     result = search(run, plan.strategy, recipe, baseline=plan.run.baseline)
-    write_report(folder, run.space)
+    if ranks.first:
+        write_report(folder, run.space)
     return result
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,7 +30,9 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         fixed: Keys that this command sets and does not offer.
     """
     from prefixnas import config
+    from prefixnas.launch import launch
     from prefixnas.plan import find_options, plan_run, resolve_run
+    from prefixnas.ranks import launched
 
     fixed = dict(fixed or {})
     first, _ = _parser(prog, {}, fixed, help=False).parse_known_args(argv)
@@ -56,13 +60,22 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     }
     out, resume, dry_run = flags.pop("out", None), flags.pop("resume"), flags.pop("dry_run")
     flags.pop("config", None)
-    options, values = resolve_run([*layers, (config.FLAG, flags)])
+    layers.append((config.FLAG, flags))
+    if launched() > 1 and not any("processes" in layer for _, layer in layers):
+        layers.append(("launcher", {"processes": launched()}))
+    options, values = resolve_run(layers)
     if resume:
         config.refuse_change(stored, values, out)
     if dry_run:
         plan_run(options, values)
         print(config.dump_config(values), end="")
         return 0
+    if launched() == 1 and values["processes"] > 1:
+        folder = out or _free_folder(plan_run(options, values).run)
+        more = [] if out else ["--out", str(folder)]
+        program, command = f"{prog.split()[0]}.cli", prog.split()[1:]
+        again = [sys.executable, "-m", program, *command, *argv, *more]
+        return launch(again, values["processes"])
     return _search(options, values, out, resume)
 
 
@@ -132,14 +145,20 @@ def _search(
 
     from prefixnas.plan import plan_run
     from prefixnas.progress import open_progress
+    from prefixnas.ranks import join, leave, said_once
     from prefixnas.start import start_run
     from prefixnas.tables import table
 
-    folder = out or _free_folder(plan_run(options, values).run)
-    with open_progress() as progress:
-        start_run(options, values, folder, resume=resume, on_event=progress.on_event)
-    Console().print(table(folder))
-    print(f"run directory: {folder}")
+    ranks = join()
+    with said_once(ranks):
+        folder = Path(ranks.agree(str(out or _free_folder(plan_run(options, values).run))))
+        with open_progress() if ranks.first else nullcontext() as progress:
+            on_event = progress.on_event if progress is not None else None
+            start_run(options, values, folder, resume=resume, on_event=on_event)
+    leave()
+    if ranks.first:
+        Console().print(table(folder))
+        print(f"run directory: {folder}")
     return 0
 
 
