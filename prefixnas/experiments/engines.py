@@ -26,12 +26,13 @@ _SHARED = ("qmc", "grid", "brute-force")
 """Samplers whose trials share one sequence, so that all of them need the same seed."""
 
 
-def make_pruner(named: Named, where: str) -> BasePruner:
+def make_pruner(named: Named, where: str, epochs: int | None = None) -> BasePruner:
     """Build a pruner; `none` never prunes.
 
     Args:
         named: Its name, with options or without.
         where: The file, for messages.
+        epochs: How many epochs a trial has, which is hyperband's `max_resource`.
 
     Raises:
         UserError: An unknown name or option, or a value that Optuna refuses.
@@ -40,7 +41,9 @@ def make_pruner(named: Named, where: str) -> BasePruner:
 
     if named == "none":
         return optuna.pruners.NopPruner()
-    pruner: BasePruner = _build(optuna.pruners, "Pruner", named, {}, where)
+    pruner: BasePruner = _build(
+        optuna.pruners, "Pruner", named, {"max_resource": epochs or "auto"}, where
+    )
     return pruner
 
 

@@ -116,6 +116,11 @@ class Experiment:
         plan_run(options, values)
         return values
 
+    def epochs(self) -> int | None:
+        """Return how many epochs a trial has at most; None: nothing is looked at."""
+        values = self.resolve(next(corners(self.hyperparameters)))
+        return int(values["steps"]) // int(values["eval_every"]) if values["eval_every"] else None
+
     def to_json(self) -> dict[str, Any]:
         """Return all keys of the file, as plain values."""
         return {entry.name: getattr(self.file, entry.name) for entry in fields(self.file)}
@@ -131,22 +136,25 @@ class Experiment:
             {**self.to_json(), "base": kept, "objective": target}, sort_keys=False
         )
 
-    def refuse_change(self, stored: Mapping[str, Any], where: str) -> None:
+    def refuse_change(
+        self, stored: Mapping[str, Any], where: str, now: Mapping[str, Any] | None = None
+    ) -> None:
         """Refuse to go on with a study under another experiment.
 
         Args:
             stored: What `to_json` gave when the study began.
             where: The study, for the message.
+            now: What it gives now, if not simply that.
 
         Raises:
             UserError: Names the first key that differs.
         """
-        for key, value in self.to_json().items():
+        for key, value in (now or self.to_json()).items():
             if key not in FREE and stored.get(key) != value:
-                inner = _first_difference(stored.get(key), value)
+                path, was, is_ = _first_difference(stored.get(key), value)
                 raise UserError(
-                    f"{where}: cannot go on with another experiment: {key + inner[0]!r} was "
-                    f"{inner[1]!r} and is now {inner[2]!r}"
+                    f"{where}: cannot go on with another experiment: {key + path!r} was "
+                    f"{was!r} and is now {is_!r}"
                 )
 
 

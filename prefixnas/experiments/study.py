@@ -1,0 +1,248 @@
+"""The study of an experiment: Optuna's, and the one source of truth under every engine.
+
+All trials are written into the storage as waiting ones when the study begins, so that processes
+take them up without ever making one too many. Whoever runs a trial holds a lock beside its folder,
+which ends with its process: a trial that counts as running and is not held was lost, and is taken
+up again with the parameters it has, in the run directory it has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from prefixnas.errors import UserError
+from prefixnas.experiments.claim import Claim
+from prefixnas.experiments.engines import make_pruner, make_sampler
+from prefixnas.experiments.experiment import Experiment
+from prefixnas.experiments.locks import alone, try_lock
+from prefixnas.experiments.rows import (
+    COMPLETE,
+    CRASHES,
+    DIRECTORY,
+    ERROR,
+    PLACE,
+    PROCESS,
+    RUNNING,
+    WAITING,
+    Row,
+    quiet,
+    row_of,
+)
+from prefixnas.experiments.storage import open_storage, storage_name, without_password
+from prefixnas.experiments.trial import Busy, held
+from prefixnas.files import write_text
+
+if TYPE_CHECKING:
+    import optuna
+
+EXPERIMENT = "experiment"
+
+
+class Study:
+    """The trials of one experiment; see `Study.open`."""
+
+    def __init__(
+        self, experiment: Experiment, folder: Path, storage: optuna.storages.BaseStorage
+    ) -> None:
+        import optuna
+
+        file = experiment.file
+        self.experiment, self.folder = experiment, folder
+        self._storage = storage
+        with quiet():
+            self.optuna = optuna.create_study(
+                storage=storage,
+                study_name=experiment.name,
+                direction=experiment.target.direction,
+                sampler=make_sampler(file.sampler, file.seed, experiment.where),
+                pruner=make_pruner(file.pruner, experiment.where, experiment.epochs()),
+                load_if_exists=True,
+            )
+        self._id = storage.get_study_id_from_name(experiment.name)
+        self._place = self._find_place()
+
+    @classmethod
+    def open(cls, experiment: Experiment, folder: Path) -> Self:
+        """Open the study of an experiment, or begin it.
+
+        Args:
+            experiment: The experiment.
+            folder: Where run directories, locks and, by default, the storage lie.
+
+        Raises:
+            UserError: The storage cannot be reached, or the study there is of another experiment.
+        """
+        _make_folder(folder)
+        with alone(folder):
+            study = cls(experiment, folder, open_storage(experiment.file.storage, folder))
+            stored = study.optuna.user_attrs.get(EXPERIMENT)
+            now = experiment.to_json()
+            now["storage"] = now["storage"] and without_password(now["storage"])
+            if stored is not None:
+                experiment.refuse_change(json.loads(stored), str(folder), now)
+            if stored != (text := json.dumps(now)):
+                study.optuna.set_user_attr(EXPERIMENT, text)
+            study._fill_up()
+        return study
+
+    @staticmethod
+    def begun(experiment: Experiment, folder: Path) -> bool:
+        """Tell whether the storage holds the study already; nothing is made.
+
+        Raises:
+            UserError: The storage cannot be reached.
+        """
+        name = storage_name(experiment.file.storage, folder)
+        if "://" not in name and not Path(name).is_file():
+            return False
+        if name.startswith("sqlite:///") and not Path(name.removeprefix("sqlite:///")).is_file():
+            return False
+        studies = open_storage(experiment.file.storage, folder).get_all_studies()
+        return any(study.study_name == experiment.name for study in studies)
+
+    def claim(self) -> Claim | None:
+        """Take up a trial: one that was lost, else the next one; None: there is none to take."""
+        import optuna
+
+        running = optuna.trial.TrialState.RUNNING
+        with alone(self.folder):
+            open_ = [row for row in self.rows() if row.state in (RUNNING, WAITING)]
+            for row in sorted(open_, key=lambda row: (row.state != RUNNING, row.number)):
+                if row.state == RUNNING and not self._lost(row):
+                    continue
+                if row.state == WAITING and row.number >= self.experiment.trials:
+                    continue
+                lock = try_lock(self._claim_path(row.number))
+                if lock is None:
+                    continue
+                trial_id = self._trial_id(row.number)
+                if row.state == WAITING and not self._storage.set_trial_state_values(
+                    trial_id, running
+                ):
+                    lock.close()  # taken up from another folder
+                    continue
+                return self._take(trial_id, row.number, lock)
+        return None
+
+    @property
+    def open_elsewhere(self) -> bool:
+        """Whether other processes of this folder still run trials, which may be lost yet."""
+        return any(row.state == RUNNING and self._here(row) for row in self.rows())
+
+    def rows(self) -> list[Row]:
+        """Return all trials up to the number that is asked for, in order."""
+        with quiet():
+            trials = self._storage.get_all_trials(self._id, deepcopy=False)
+        return [row_of(trial) for trial in sorted(trials, key=lambda trial: trial.number)]
+
+    def row(self, number: int) -> Row:
+        """Return one trial."""
+        return row_of(self._storage.get_trial(self._trial_id(number)))
+
+    def best(self) -> Row | None:
+        """Return the complete trial with the best score; of equal ones the first."""
+        complete = [row for row in self.rows() if row.state == COMPLETE and row.score is not None]
+        sign = 1 if self.experiment.target.direction == "maximize" else -1
+        return max(complete, key=lambda row: sign * (row.score or 0.0), default=None)
+
+    def tell(self, trial: optuna.Trial, score: float | None, *, failed: bool = False) -> None:
+        """Write a trial's end: its score, or None if it was pruned or failed."""
+        import optuna
+
+        states = optuna.trial.TrialState
+        with quiet():
+            if score is not None:
+                self.optuna.tell(trial, score)
+            else:
+                self.optuna.tell(trial, state=states.FAIL if failed else states.PRUNED)
+
+    def trial_folder(self, number: int) -> Path:
+        """Return the run directory of a trial."""
+        return self.folder / "trials" / f"{number:04}"
+
+    def crashed(self, process: int, error: str, most: int) -> None:
+        """Note that a process of this machine died in a trial; too often, and the trial failed.
+
+        Args:
+            process: Its id.
+            error: How it died.
+            most: How often a trial may take its process with it before it counts as failed.
+        """
+        import optuna
+
+        with alone(self.folder):
+            for row in self.rows():
+                if row.state != RUNNING or row.notes.get(PROCESS) != process or not self._lost(row):
+                    continue
+                trial_id = self._trial_id(row.number)
+                crashes = int(row.notes.get(CRASHES, 0)) + 1
+                self._storage.set_trial_user_attr(trial_id, CRASHES, crashes)
+                if crashes >= most:
+                    self._storage.set_trial_user_attr(
+                        trial_id, ERROR, f"its process died {crashes} times: {error}"
+                    )
+                    self._storage.set_trial_state_values(trial_id, optuna.trial.TrialState.FAIL)
+
+    def _take(self, trial_id: int, number: int, lock: TextIOWrapper) -> Claim:
+        import optuna
+
+        for name, value in (
+            (PLACE, self._place),
+            (PROCESS, os.getpid()),
+            (DIRECTORY, str(self.trial_folder(number))),
+        ):
+            self._storage.set_trial_user_attr(trial_id, name, value)
+        with quiet():
+            return Claim(self, optuna.Trial(self.optuna, trial_id), lock)
+
+    def _fill_up(self) -> None:
+        """Write the trials that are still missing, as waiting ones."""
+        import optuna
+
+        waiting = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING)
+        for _ in range(len(self.rows()), self.experiment.trials):
+            self.optuna.add_trial(waiting)
+
+    def _lost(self, row: Row) -> bool:
+        """Tell whether a running trial of this folder is held by no process."""
+        if not self._here(row):
+            return False
+        lock = try_lock(self._claim_path(row.number))
+        if lock is None:
+            return False
+        lock.close()
+        try:
+            with held(self.trial_folder(row.number)):
+                return True
+        except Busy:
+            return False
+
+    def _here(self, row: Row) -> bool:
+        return bool(row.notes.get(PLACE, self._place) == self._place)
+
+    def _claim_path(self, number: int) -> Path:
+        folder = self.trial_folder(number)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return folder.with_name(f".{folder.name}.claim")
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+
+    def _find_place(self) -> str:
+        """Return the name of this folder, which it keeps when it is moved."""
+        path = self.folder / ".place"
+        if not path.is_file():
+            write_text(path, uuid.uuid4().hex)
+        return path.read_text(encoding="utf-8")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error

@@ -1,0 +1,210 @@
+"""One trial: a search under one assignment of the hyper-parameters. Every engine calls this."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefixnas.errors import UserError, unknown
+from prefixnas.experiments.experiment import AVERAGE
+from prefixnas.files import write_text
+
+Report = Callable[[int, float], None]
+"""Takes an epoch, counted from 1, and its score on the split "selection"; raises `Pruned`."""
+
+RESULT = "trial.json"
+
+
+class Pruned(Exception):
+    """Raised by `report`: the trial is to end early."""
+
+
+class Busy(UserError):
+    """Another process runs this trial."""
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial came to.
+
+    Attributes:
+        score: Of the trained child on the split "selection"; of the last epoch if it was pruned.
+        validation: The same metric on the split "validation", which chooses nothing; None: pruned.
+        epochs: Scores of the epochs, from the first on.
+        steps: Training steps that were taken, those of the search among them.
+        parameters: How many numbers were trained; None: pruned.
+        architecture: The options that were found, by decision; empty: pruned.
+        pruned: Whether it ended early.
+    """
+
+    score: float
+    validation: float | None
+    epochs: list[float]
+    steps: int
+    parameters: int | None = None
+    architecture: Mapping[str, str] = field(default_factory=dict)
+    pruned: bool = False
+
+
+def run_trial(
+    config: Mapping[str, Any], report: Report, folder: Path, *, metric: str = AVERAGE
+) -> TrialResult:
+    """Search under a complete configuration; go on if `folder` holds an unfinished trial.
+
+    The same as `prefixnas search --config FILE --out FOLDER`, and the same score.
+
+    Args:
+        config: Every key of `prefixnas search`, as `Experiment.resolve` returns them.
+        report: Called at the end of every epoch, with those before a resumption once more.
+        folder: The run directory.
+        metric: `average`, or the task whose score counts.
+
+    Raises:
+        UserError: What `prefixnas search` refuses, or a metric that is no task.
+        Busy: Another process runs the trial in `folder`.
+    """
+    with held(folder):
+        if (folder / RESULT).is_file():
+            result = read_trial(folder)
+            for epoch, score in enumerate(result.epochs, 1):
+                with suppress(Pruned):  # it is over
+                    report(epoch, score)
+            return result
+        return _run(config, report, folder, metric)
+
+
+def read_trial(folder: Path) -> TrialResult:
+    """Read what a finished trial left.
+
+    Raises:
+        UserError: No such file, or a damaged one.
+    """
+    path = folder / RESULT
+    try:
+        return TrialResult(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: holds no finished trial (no {RESULT} in it)") from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not what a trial writes") from error
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a trial's folder against other processes; the lock ends with its process.
+
+    Raises:
+        Busy: Another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with lock_path(folder).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"{folder}: another process runs this trial") from None
+        yield
+
+
+def lock_path(folder: Path) -> Path:
+    """Return the lock of a trial, which lies beside its folder."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _run(config: Mapping[str, Any], report: Report, folder: Path, metric: str) -> TrialResult:
+    from prefixnas.driver import TRAINED
+    from prefixnas.plan import resolve_run
+    from prefixnas.start import start_run
+
+    options, values = resolve_run([(str(folder), config)])
+    begun = (folder / "config.yaml").is_file()
+    epochs = _Epochs(report, metric)
+    if begun:
+        epochs.replay(folder)
+    elif folder.is_dir():
+        for name in (".writable", "config.yaml.tmp"):  # killed before its first step
+            (folder / name).unlink(missing_ok=True)
+    try:
+        found = start_run(options, values, folder, resume=begun, on_event=epochs.on_event)
+    except Pruned:
+        scores = epochs.scores
+        result = TrialResult(scores[-1], None, scores, _steps(folder), pruned=True)
+    else:
+        validation = found.columns[TRAINED]
+        assert validation is not None
+        outcome = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = TrialResult(
+            _score(found.selected.to_json(), metric),
+            _score(validation.to_json(), metric),
+            epochs.scores,
+            _steps(folder),
+            outcome["trained_parameters"],
+            found.architecture.choices,
+        )
+    write_text(folder / RESULT, json.dumps(asdict(result), indent=2) + "\n")
+    return result
+
+
+class _Epochs:
+    """Hands the epochs of a run on, until the child that counts is trained.
+
+    Args:
+        report: Takes them.
+        metric: What is handed on.
+    """
+
+    def __init__(self, report: Report, metric: str) -> None:
+        self._report, self._metric = report, metric
+        self._scores: dict[int, float] = {}
+        self._trained = False
+
+    @property
+    def scores(self) -> list[float]:
+        """All scores, in order."""
+        return [self._scores[epoch] for epoch in sorted(self._scores)]
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Take an event of the run."""
+        if event["event"] == "evaluation":
+            _score(event, self._metric)  # a metric that is no task is found at the first of them
+            self._trained = self._trained or event["name"] == "trained"
+        elif event["event"] == "epoch" and not self._trained:
+            self._scores[event["epoch"]] = score = _score(event, self._metric)
+            self._report(event["epoch"], score)
+
+    def replay(self, folder: Path) -> None:
+        """Take what a run told before it was interrupted: that ends nothing now."""
+        for event in _events(folder):
+            with suppress(Pruned):
+                self.on_event(event)
+
+
+def _events(folder: Path) -> list[dict[str, Any]]:
+    """Return what a run wrote so far; a last line that was cut off is left out."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    events = []
+    for line in lines:
+        with suppress(ValueError):
+            events.append(json.loads(line))
+    return events
+
+
+def _steps(folder: Path) -> int:
+    """Count the training steps that a trial took."""
+    return sum(e["event"] == "step" and e["phase"] != "without" for e in _events(folder))
+
+
+def _score(data: Mapping[str, Any], metric: str) -> float:
+    """Return the metric of an evaluation."""
+    if metric == AVERAGE:
+        return float(data["score"])
+    if metric not in data["task_scores"]:
+        known = [AVERAGE, *data["task_scores"]]
+        raise unknown("metric", metric, known, "objective")
+    return float(data["task_scores"][metric])
