@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Mapping
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from prefixnas.errors import UserError
 from prefixnas.experiments.claim import Claim
@@ -107,9 +108,6 @@ class Study:
 
     def claim(self) -> Claim | None:
         """Take up a trial: one that was lost, else the next one; None: there is none to take."""
-        import optuna
-
-        running = optuna.trial.TrialState.RUNNING
         with alone(self.folder):
             open_ = [row for row in self.rows() if row.state in (RUNNING, WAITING)]
             for row in sorted(open_, key=lambda row: (row.state != RUNNING, row.number)):
@@ -117,17 +115,20 @@ class Study:
                     continue
                 if row.state == WAITING and row.number >= self.experiment.trials:
                     continue
-                lock = try_lock(self._claim_path(row.number))
-                if lock is None:
-                    continue
-                trial_id = self._trial_id(row.number)
-                if row.state == WAITING and not self._storage.set_trial_state_values(
-                    trial_id, running
-                ):
-                    lock.close()  # taken up from another folder
-                    continue
-                return self._take(trial_id, row.number, lock)
+                if (claim := self._take_up(row)) is not None:
+                    return claim
         return None
+
+    def adopt(self, number: int, params: Mapping[str, Any] | None = None) -> Claim | None:
+        """Take up one trial, also if its run goes on elsewhere; None: it is over, or taken.
+
+        Args:
+            number: The trial's number.
+            params: Hyper-parameters for one that waits, in place of the sampler's.
+        """
+        with alone(self.folder):
+            row = self.row(number)
+            return None if row.over else self._take_up(row, params)
 
     @property
     def open_elsewhere(self) -> bool:
@@ -187,6 +188,21 @@ class Study:
                         trial_id, ERROR, f"its process died {crashes} times: {error}"
                     )
                     self._storage.set_trial_state_values(trial_id, optuna.trial.TrialState.FAIL)
+
+    def _take_up(self, row: Row, params: Mapping[str, Any] | None = None) -> Claim | None:
+        import optuna
+
+        lock = try_lock(self._claim_path(row.number))
+        if lock is None:
+            return None
+        trial_id = self._trial_id(row.number)
+        if params is not None:  # as `enqueue_trial` writes them
+            self._storage.set_trial_system_attr(trial_id, "fixed_params", dict(params))
+        running = optuna.trial.TrialState.RUNNING
+        if row.state == WAITING and not self._storage.set_trial_state_values(trial_id, running):
+            lock.close()  # taken up from another folder
+            return None
+        return self._take(trial_id, row.number, lock)
 
     def _take(self, trial_id: int, number: int, lock: TextIOWrapper) -> Claim:
         import optuna
