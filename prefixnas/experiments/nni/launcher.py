@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from prefixnas.errors import UserError
-from prefixnas.experiments.nni.lease import Demand, acquire
+from prefixnas.experiments.nni.lease import Demand, acquire, default_folder
 
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL; NNI kills the launcher itself after five."""
@@ -149,7 +149,8 @@ def main(argv: Sequence[str]) -> int:
     settings: dict[str, Any] = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     demand = Demand(settings["gpus"] or 0, settings["share"], tuple(settings["indices"]))
     ended = _Told()
-    lease = acquire(Path(settings["leases"]), demand, give_up=lambda: ended.signal is not None)
+    folder = Path(settings["leases"] or default_folder())
+    lease = acquire(folder, demand, give_up=lambda: ended.signal is not None)
     if lease is None:
         assert ended.signal is not None
         return -ended.signal

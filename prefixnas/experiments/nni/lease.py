@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,6 +21,11 @@ from prefixnas.errors import UserError
 
 COUNT = "PREFIXNAS_GPUS"
 """Stands in for the number of GPUs, so that leases can be tried on a machine without any."""
+
+
+def default_folder() -> Path:
+    """Return where this user's leases lie, on the machine that the trial runs on."""
+    return Path(tempfile.gettempdir()) / f"prefixnas-gpus-{os.getuid()}"
 
 
 def count_gpus() -> int:

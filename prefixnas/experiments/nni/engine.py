@@ -1,0 +1,263 @@
+"""An experiment under NNI, from its file to its end: create, start, resume, view, stop."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from prefixnas.errors import UserError
+from prefixnas.experiments.experiment import Experiment
+from prefixnas.experiments.nni import processes
+from prefixnas.experiments.nni.environment import NniEnvironment
+from prefixnas.experiments.nni.jobs import read_jobs
+from prefixnas.experiments.nni.lease import Demand, count_gpus
+from prefixnas.experiments.nni.manager import (
+    Action,
+    Manager,
+    inside,
+    living_manager,
+    start_manager,
+    stop_manager,
+)
+from prefixnas.experiments.nni.settings import NniSettings, experiment_id, make_config
+from prefixnas.experiments.nni.sockets import is_loopback
+from prefixnas.experiments.nni.study_server import RECOVERED
+from prefixnas.experiments.study import Study
+from prefixnas.files import write_text
+
+RUN = "prefixnas.experiments.trial:run_trial"
+LAUNCH, CONFIG = "launch.json", "config.json"
+TUNER_PATIENCE = 30.0
+"""Seconds for the tuner to connect."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """NNI for one experiment.
+
+    Attributes:
+        experiment: What to try.
+        settings: Its settings for NNI.
+        folder: Where everything of it lies.
+        environment: NNI.
+        host: Where the web interface listens.
+        allow_remote: Whether that may be an address that the network can reach.
+        run: The function that carries a trial out, `module:name`.
+        leases: Where GPUs are leased; None: in the folder for temporary files.
+    """
+
+    experiment: Experiment
+    settings: NniSettings
+    folder: Path
+    environment: NniEnvironment
+    host: str = "127.0.0.1"
+    allow_remote: bool = False
+    run: str = RUN
+    leases: Path | None = None
+
+    @property
+    def id(self) -> str:
+        """The experiment's name for NNI."""
+        return experiment_id(self.experiment.name)
+
+    @property
+    def started(self) -> bool:
+        """Whether NNI has begun it, in this run or an earlier one."""
+        return (inside(self.folder) / self.id / "db" / "nni.sqlite").is_file()
+
+    def create(self) -> dict[str, Any]:
+        """Check everything, write what NNI will be started with, begin the study.
+
+        Returns:
+            NNI's configuration.
+
+        Raises:
+            UserError: NNI refuses a key, the study belongs to another experiment, a trial wants
+                more GPUs than there are.
+        """
+        if self.settings.service == "local":
+            Demand(
+                self.settings.gpus_per_trial or 0,
+                self.settings.trials_per_gpu,
+                tuple(self.settings.gpu_indices),
+            ).usable(count_gpus() if self.settings.gpus_per_trial else 0)
+        self._check_host()
+        inner = inside(self.folder)
+        config = make_config(
+            self.experiment, self.settings, self.environment, inner, inner / LAUNCH
+        )
+        Study.open(self.experiment, self.folder)
+        inner.mkdir(exist_ok=True)
+        inner.chmod(0o700)  # NNI's logs hold the secret
+        write_text(inner / CONFIG, json.dumps(config, indent=2) + "\n")
+        write_text(inner / LAUNCH, self._launch(self.folder, sys.executable))
+        if self.settings.service != "local":
+            worker = Path(str(self.settings.worker_folder))
+            code = inner / "code"
+            code.mkdir(exist_ok=True)
+            write_text(code / LAUNCH, self._launch(worker, str(self.settings.worker_python)))
+        return config
+
+    def start(self) -> Manager:
+        """Begin; raises UserError if it was begun before, or see `create` and `start_manager`."""
+        if self.started:
+            raise UserError(f"{self.folder}: was started before: use resume, or another --out")
+        return self._start("create", self.create())
+
+    def resume(self) -> Manager:
+        """Go on: trials that were lost run again, those that still run are waited for.
+
+        Raises:
+            UserError: It was never started, or it runs; else see `create` and `start_manager`.
+        """
+        self._check_resting()
+        config = self.create()
+        jobs = read_jobs(inside(self.folder) / self.id)
+        taken_up = sorted({job.values["trial"] for job in jobs if job.taken_up})
+        write_text(inside(self.folder) / RECOVERED, json.dumps(taken_up) + "\n")
+        # A tuner that outlived its manager would talk to the next one.
+        processes.end(lambda: processes.processes_of(self.folder, tuner=True))
+        over = sum(row.over for row in Study.open(self.experiment, self.folder).rows())
+        manager = self._start("resume", config)
+        # NNI goes on with the number it began with, and counts every trial it ever submitted.
+        most = len(jobs) + max(0, self.experiment.trials - over - len(taken_up))
+        self._update(manager, "MAX_TRIAL_NUM", "maxTrialNumber", most)
+        self._update(manager, "TRIAL_CONCURRENCY", "trialConcurrency", self.settings.concurrency)
+        return manager
+
+    def view(self) -> Manager:
+        """Show what there is, without going on."""
+        self._check_resting()
+        config = json.loads((inside(self.folder) / CONFIG).read_text(encoding="utf-8"))
+        return self._start("view", config)
+
+    def _check_resting(self) -> None:
+        if not self.started:
+            raise UserError(f"{self.folder}: NNI has not begun this experiment: use start")
+        if (manager := living_manager(self.folder)) is not None:
+            raise UserError(f"{self.folder}: it runs already: {manager.rest.url}")
+
+    def _start(self, action: Action, config: Mapping[str, Any]) -> Manager:
+        self._check_host()
+        log = inside(self.folder) / self.id / "log" / "nnimanager.log"
+        known = log.stat().st_size if log.is_file() else 0
+        manager = start_manager(
+            self.folder,
+            self.environment,
+            config,
+            self.id,
+            action,
+            host=self.host,
+            port=self.settings.port,
+            hosts=self._names(),
+            allow_remote=self.allow_remote,
+        )
+        if action != "view":
+            self._wait_for_tuner(manager, log, known)
+        return manager
+
+    def _check_host(self) -> None:
+        if not is_loopback(self.host) and not self.allow_remote:
+            raise UserError(
+                f"--host {self.host}: everybody who can reach it could look at the experiment and "
+                "end it with the secret address alone; add --allow-remote if that is wanted"
+            )
+
+    def _names(self) -> tuple[str, ...]:
+        """Return further names that this machine may be asked under."""
+        named = str(self.settings.config.get("nni_manager_ip", ""))
+        if self.host not in ("0.0.0.0", "::"):
+            return (named,) if named else ()
+        found = {named, socket.gethostname(), socket.getfqdn()} - {""}
+        for addresses in psutil.net_if_addrs().values():
+            found |= {one.address for one in addresses if one.family == socket.AF_INET}
+        return tuple(sorted(found))
+
+    def _wait_for_tuner(self, manager: Manager, log: Path, known: int) -> None:
+        """Wait until the tuner knows the search space, so that its mistakes show here.
+
+        Args:
+            manager: The manager.
+            log: Its log.
+            known: How many bytes of it are of earlier managers.
+
+        Raises:
+            UserError: The tuner did not start, or ended.
+        """
+        deadline = time.monotonic() + TUNER_PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                status = manager.rest.get("/check-status")
+            except OSError as error:
+                status = {"status": "ERROR", "errors": [str(error)]}
+            if status["status"] == "ERROR":
+                stop_manager(self.folder)
+                raise UserError(f"NNI's tuner did not start: {status['errors']}; see {log}")
+            text = log.read_bytes()[known:] if log.is_file() else b""
+            if status["status"] not in ("INITIALIZED", "RUNNING") or b"dispatcher: ID" in text:
+                return
+            time.sleep(0.2)
+
+    def _update(self, manager: Manager, kind: str, key: str, value: int) -> None:
+        profile = manager.rest.get("/experiment")
+        profile["params"][key] = value
+        manager.rest.call("PUT", f"/experiment?update_type={kind}", profile)
+
+    def _launch(self, folder: Path, python: str) -> str:
+        settings = {
+            "where": self.experiment.where,
+            "experiment": self.experiment.to_json(),
+            "folder": str(folder),
+            "run": self.run,
+            "command": [python, "-m", "prefixnas.experiments.nni.trial_process"],
+            "gpus": self.settings.gpus_per_trial,
+            "share": self.settings.trials_per_gpu,
+            "indices": self.settings.gpu_indices,
+            "leases": None if self.leases is None else str(self.leases),
+        }
+        return json.dumps(settings, indent=2) + "\n"
+
+
+ENDED = ("DONE", "ERROR", "STOPPED")
+
+
+def wait(manager: Manager, look: Callable[[], None] = lambda: None, pause: float = 1.0) -> str:
+    """Wait until all trials are over.
+
+    Args:
+        manager: The manager.
+        look: Called between two looks at it.
+        pause: Seconds between them.
+
+    Returns:
+        NNI's last word: DONE, or ERROR.
+
+    Raises:
+        UserError: The manager is gone.
+    """
+    while True:
+        try:
+            status = manager.status()
+        except OSError as error:
+            raise UserError(
+                f"NNI's manager is gone; trials that run finish, resume goes on: {error}"
+            ) from error
+        if status in ENDED:
+            return status
+        if status == "TUNER_NO_MORE_TRIAL" and not _running(manager):
+            return "DONE"
+        look()
+        time.sleep(pause)
+
+
+def _running(manager: Manager) -> bool:
+    jobs = manager.rest.get("/trial-jobs")
+    return any(job["status"] in ("WAITING", "RUNNING", "UNKNOWN") for job in jobs)

@@ -1,0 +1,90 @@
+"""An experiment's hyper-parameters in NNI's words: its search space, and values in its form.
+
+The web interface draws from them. Nested choices are NNI's `choice` of mappings with a `_name`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from prefixnas.experiments.hyperparameters import Choice, Hyperparameter, Range
+
+NAME = "_name"
+
+
+def to_nni(hyperparameters: Sequence[Hyperparameter]) -> dict[str, Any]:
+    """Return the search space as NNI writes it."""
+    return {parameter.key: _spec(parameter) for parameter in hyperparameters}
+
+
+def _spec(parameter: Hyperparameter) -> dict[str, Any]:
+    if isinstance(parameter, Range):
+        low, high = parameter.low, parameter.high
+        if parameter.whole and parameter.log:
+            return {"_type": "qloguniform", "_value": [low, high, 1]}
+        if parameter.whole:
+            return {"_type": "randint", "_value": [low, high + 1]}
+        return {"_type": "loguniform" if parameter.log else "uniform", "_value": [low, high]}
+    if _is_nested(parameter):
+        branches = [{NAME: option.label, **to_nni(option.within)} for option in parameter.options]
+        return {"_type": "choice", "_value": branches}
+    return {"_type": "choice", "_value": [option.label for option in parameter.options]}
+
+
+def _is_nested(choice: Choice) -> bool:
+    return any(option.within for option in choice.options)
+
+
+def depth(hyperparameters: Sequence[Hyperparameter]) -> int:
+    """Return how deep choices are nested: 0 if none has hyper-parameters of its own."""
+    inner = [
+        1 + depth(option.within)
+        for parameter in hyperparameters
+        if isinstance(parameter, Choice)
+        for option in parameter.options
+        if option.within
+    ]
+    return max(inner, default=0)
+
+
+def pack(hyperparameters: Sequence[Hyperparameter], answers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial's values in NNI's form.
+
+    Args:
+        hyperparameters: The experiment's.
+        answers: Per name of a hyper-parameter in the study its number or label.
+    """
+    return {parameter.key: _packed(parameter, answers) for parameter in hyperparameters}
+
+
+def _packed(parameter: Hyperparameter, answers: Mapping[str, Any]) -> Any:
+    answer = answers[parameter.name]
+    if isinstance(parameter, Range) or not _is_nested(parameter):
+        return answer
+    (option,) = (option for option in parameter.options if option.label == answer)
+    return {NAME: answer, **pack(option.within, answers)}
+
+
+def unpack(hyperparameters: Sequence[Hyperparameter], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answers of which `pack` made the values.
+
+    Numbers that NNI's own tuners propose are made to fit: whole where they are to be whole.
+    """
+    return dict(_unpacked(hyperparameters, values))
+
+
+def _unpacked(
+    hyperparameters: Sequence[Hyperparameter], values: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    for parameter in hyperparameters:
+        value = values[parameter.key]
+        if isinstance(parameter, Range):
+            number = round(value) if parameter.whole else float(value)
+            yield parameter.name, min(max(number, parameter.low), parameter.high)
+        elif isinstance(value, Mapping):
+            yield parameter.name, value[NAME]
+            (option,) = (each for each in parameter.options if each.label == value[NAME])
+            yield from _unpacked(option.within, value)
+        else:
+            yield parameter.name, value
