@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -99,10 +100,8 @@ def _wait(child: int, told: _Told, stop: Callable[[int], None]) -> int:
             return status
         if told.signal is not None and not stopped:
             stopped = True
-            try:
+            with suppress(ProcessLookupError):
                 stop(told.signal)
-            except ProcessLookupError:
-                pass
             continue
         if pid == 0:
             time.sleep(0.02)

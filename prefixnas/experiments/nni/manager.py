@@ -12,6 +12,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -253,10 +254,8 @@ def stop_manager(folder: Path, patience: float = 30.0) -> int:
     process = manager.process if manager is not None else None
     if process is not None:
         process.terminate()
-        try:
+        with suppress(psutil.TimeoutExpired):
             process.wait(patience)
-        except psutil.TimeoutExpired:
-            pass
     return end_everything(folder)
 
 
