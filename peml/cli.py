@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from prefixnas.console import guarded, run_command
 
-COMMANDS = {name: f"peml.commands.{name}" for name in ("train", "evaluate", "export", "generate")}
+COMMANDS = {
+    name: f"peml.commands.{name}" for name in ("train", "tune", "evaluate", "export", "generate")
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

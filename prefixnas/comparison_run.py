@@ -69,7 +69,7 @@ def check_problem(cells: Sequence[Cell]) -> None:
         log = Path(folder) / "log"
         code = _Runner(1).call(["check", *map(str, files)], log) if files else 0
         if code != 0:
-            raise UserError(_last_error(log, code))
+            raise UserError(last_error(log, code))
 
 
 def run_cells(cells: Sequence[Cell], jobs: int, lock: int, say: Callable[[str], None]) -> None:
@@ -162,7 +162,7 @@ class _Runner:
         file.unlink(missing_ok=True)
         if code == 0:
             return None
-        error = _last_error(log, code)
+        error = last_error(log, code)
         write_text(Path(measured), json.dumps({"error": error}) + "\n")
         return error
 
@@ -204,7 +204,7 @@ def threads(jobs: int) -> dict[str, str]:
     return {name: str(max(1, (cores or 1) // jobs))}
 
 
-def _last_error(log: Path, code: int) -> str:
+def last_error(log: Path, code: int) -> str:
     """Return the line that says what went wrong."""
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"

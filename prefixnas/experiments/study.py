@@ -82,7 +82,7 @@ class Study:
         with alone(folder):
             study = cls(experiment, folder, open_storage(experiment.file.storage, folder))
             stored = study.optuna.user_attrs.get(EXPERIMENT)
-            now = experiment.to_json()
+            now = json.loads(json.dumps(experiment.to_json()))
             now["storage"] = now["storage"] and without_password(now["storage"])
             if stored is not None:
                 experiment.refuse_change(json.loads(stored), str(folder), now)
@@ -210,7 +210,7 @@ class Study:
         for name, value in (
             (PLACE, self._place),
             (PROCESS, os.getpid()),
-            (DIRECTORY, str(self.trial_folder(number))),
+            (DIRECTORY, str(self.trial_folder(number).resolve())),
         ):
             self._storage.set_trial_user_attr(trial_id, name, value)
         with quiet():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -204,7 +204,16 @@ def _score(data: Mapping[str, Any], metric: str) -> float:
     """Return the metric of an evaluation."""
     if metric == AVERAGE:
         return float(data["score"])
-    if metric not in data["task_scores"]:
-        known = [AVERAGE, *data["task_scores"]]
-        raise unknown("metric", metric, known, "objective")
+    check_metric(metric, data["task_scores"], "objective")
     return float(data["task_scores"][metric])
+
+
+def check_metric(metric: str, tasks: Iterable[str], where: str) -> None:
+    """Refuse a metric that is neither `average` nor a task.
+
+    Raises:
+        UserError: Names what there is.
+    """
+    known = [AVERAGE, *tasks]
+    if metric not in known:
+        raise unknown("metric", metric, known, where)

@@ -1,0 +1,184 @@
+"""A study as it is shown while it runs: a live table, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, WAITING, Row
+from prefixnas.progress import clock
+
+_STYLES = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan", WAITING: "dim"}
+
+
+class View(Protocol):
+    """Shows the trials of a study, again and again; used as a context manager."""
+
+    def show(self, rows: Sequence[Row]) -> None:
+        """Take the trials as they stand."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Start showing."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        ...
+
+
+def open_view(direction: str, stream: TextIO | None = None) -> View:
+    """Return the view that suits `stream`, standard output if not given.
+
+    Args:
+        direction: `maximize` or `minimize`.
+        stream: Where to.
+    """
+    stream = stream or sys.stdout
+    console = Console(file=stream)
+    if stream.isatty() and not console.is_dumb_terminal:
+        return LiveView(console, direction)
+    return PlainView(stream)
+
+
+def trial_table(rows: Sequence[Row], direction: str) -> Table:
+    """Return the table of trials; the best score is bold.
+
+    Args:
+        rows: The trials.
+        direction: Which of them is the best.
+    """
+    scores = [row.score for row in rows if row.score is not None]
+    best = (max if direction == "maximize" else min)(scores, default=None)
+    table = Table(box=SIMPLE, header_style="bold", pad_edge=False)
+    table.add_column(Text("trial"), justify="right")
+    for title in ("state", "score", "epochs", "last", "time"):
+        table.add_column(Text(title), justify="left" if title == "state" else "right")
+    table.add_column(Text("hyper-parameters, or what went wrong"), overflow="fold")
+    for row in rows:
+        if row.state == WAITING:
+            continue
+        facts = str(row.notes.get(ERROR) or describe(row.params))
+        table.add_row(
+            Text(str(row.number)),
+            Text(row.state, _STYLES[row.state]),
+            Text(_number(row.score), "bold" if row.score is not None and row.score == best else ""),
+            Text(str(len(row.epochs) or "-")),
+            Text(_number(row.epochs[max(row.epochs)] if row.epochs else None)),
+            Text("-" if row.seconds is None else clock(row.seconds)),
+            Text(facts, "red" if row.state == FAIL else ""),
+        )
+    waiting = sum(row.state == WAITING for row in rows)
+    if waiting:
+        table.caption = Text(f"{waiting} more to run", "dim")
+        table.caption_justify = "left"
+    return table
+
+
+def describe(params: Mapping[str, Any]) -> str:
+    """Return hyper-parameters in one line, numbers with four digits."""
+    return ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in params.items()
+    )
+
+
+def _number(score: float | None) -> str:
+    return "-" if score is None else f"{score:.4f}"
+
+
+class PlainView:
+    """A line when a trial begins and when it ends, for files, pipes and logs.
+
+    Args:
+        stream: Where lines go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._seen: dict[int, str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing is open."""
+
+    def show(self, rows: Sequence[Row]) -> None:
+        """Print what is new."""
+        if self._seen is None:  # a study that goes on: what was over before is not told again
+            self._seen = {row.number: row.state for row in rows if row.over}
+            if self._seen:
+                self._print(f"{len(self._seen)} of {len(rows)} trials are over")
+        over = sum(row.over for row in rows)
+        for row in rows:
+            if row.state != WAITING and self._seen.get(row.number) != row.state:
+                self._seen[row.number] = row.state
+                self._print(f"[{over}/{len(rows)}] trial {row.number} {_said(row)}")
+
+    def _print(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def _said(row: Row) -> str:
+    if row.state == FAIL:
+        return f"failed: {row.notes.get(ERROR, 'no reason is known')}"
+    facts = describe(row.params)
+    if row.state == COMPLETE:
+        return f"complete: score {_number(row.score)} ({facts})"
+    if row.state == PRUNED:
+        last = max(row.epochs, default=0)
+        score = _number(row.epochs.get(last))
+        return f"pruned in epoch {last}: score {score} ({facts})"
+    return f"running ({facts})"
+
+
+class LiveView:
+    """A table that renews itself.
+
+    Args:
+        console: The terminal.
+        direction: `maximize` or `minimize`.
+    """
+
+    def __init__(self, console: Console, direction: str) -> None:
+        self._direction = direction
+        self._live = Live(console=console, refresh_per_second=2, vertical_overflow="ellipsis")
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def show(self, rows: Sequence[Row]) -> None:
+        """Renew the table: the last trials, as many as there is room for."""
+        room = max(5, self._live.console.height - 6)
+        begun = [row for row in rows if row.state != WAITING]
+        left = [row for row in rows if row.state == WAITING]
+        self._live.update(trial_table([*begun[-room:], *left], self._direction))
