@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from peml.attention import evaluating
@@ -87,9 +88,7 @@ class JointObjective:
         self.tasks: Sequence[Task] = tasks or load_tasks(
             config.tasks, train_limit=config.train_limit, eval_limit=config.eval_limit
         )
-        self.lm = lm or load_language_model(
-            config.model, device=device, dtype=config.dtype
-        )
+        self.lm = lm or load_language_model(config.model, device=device, dtype=config.dtype)
         self.bare, self._built = skeleton(self.lm.model), (total_steps, seed)
         self.collator = Collator(self.lm, max_length=config.max_length)
         self.collator.check(self.tasks)
@@ -232,13 +231,13 @@ class JointObjective:
                 batch = self.collator.batch(task, examples).take(share.rows).to(self.lm.device)
                 with self.split.draws(share), self.autocast():
                     loss = answer_loss(self.lm, batch, self.heads) * share.weight
-                (loss / len(drawn)).backward()
+                torch.autograd.backward(loss / len(drawn))
                 losses[task.name] = loss.item()
         losses = self.split.gather(leaves, before, losses)
         prefix.backward(gathered)
         orthogonal: Tensor | None = self.lora.orthogonal_loss()
         if orthogonal is not None:
-            orthogonal.backward()
+            torch.autograd.backward(orthogonal)
         return losses
 
     def _own(self) -> list[nn.Parameter]:

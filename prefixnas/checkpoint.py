@@ -10,13 +10,15 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from prefixnas.errors import UserError
 from prefixnas.files import write_text
+
+T = TypeVar("T")
 
 _TENSOR, _INT_KEYS = "#tensor", "#int-keys"
 
@@ -60,6 +62,22 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     except Exception as error:
         raise UserError(f"{path}: damaged checkpoint: {error}") from error
     return state
+
+
+def noted(folder: Path, key: str, default: T) -> T:
+    """Read one plain value of the checkpoint in `folder`, and no tensors.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = folder / "state.json"
+    if not path.is_file():
+        return default
+    try:
+        value: T = json.loads(path.read_text(encoding="utf-8"))["state"][key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged checkpoint: {error}") from error
+    return value
 
 
 def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:

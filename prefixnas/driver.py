@@ -36,6 +36,17 @@ class SearchResult:
     selected: Evaluation
     folder: Path
 
+    @classmethod
+    def read(cls, folder: Path) -> SearchResult:
+        """Read the result of a finished run."""
+        data = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        columns = {
+            label: Evaluation.from_json(column) if column is not None else None
+            for label, column in data["columns"].items()
+        }
+        architecture = Architecture.load(folder / "architecture.yaml")
+        return cls(architecture, columns, Evaluation.from_json(data["selection"]), folder)
+
     @property
     def score(self) -> float:
         """The trained child's average score."""

@@ -7,56 +7,46 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from prefixnas.errors import RunLost, UserError
 
-LOCAL = {"linux": "lo", "darwin": "lo0"}
+LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 """Name of the loopback interface: the ranks talk there and nowhere else."""
 
 POLL, GRACE = 0.1, 10
 """Seconds between two looks at the processes, and from SIGTERM to SIGKILL."""
 
 
-def launch(command: Sequence[str], processes: int) -> int:
-    """Run a command as several processes that train together; end all if one fails.
+def launch(command: Sequence[str], processes: int, watch: Callable[[], None]) -> None:
+    """Run a command as several processes that train together; end all of them if one fails.
 
-    They find each other through a file and talk over the loopback interface; each knows its place
-    by the variables that torchrun sets, too (RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE).
+    They find each other through a file, talk over the loopback interface, and know their places by
+    the variables that torchrun sets, too (RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE). What
+    they print is not shown, but for what rank 0 writes to stderr, at the end.
 
     Args:
         command: The program and its arguments; it calls `prefixnas.ranks.join`.
         processes: How many.
-
-    Returns:
-        0, or the exit code of the first process that failed.
+        watch: Called all the time; what it raises ends the processes.
 
     Raises:
-        UserError: More processes than GPUs.
-        RunLost: A process was killed; says which, and by what.
-        KeyboardInterrupt: This process was told to end; the others have ended.
+        UserError: More processes than GPUs, or what the processes found wrong.
+        RunLost: A process was killed, or failed; says which.
+        KeyboardInterrupt: This process was told to end.
     """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_processes
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
     from torch.distributed.elastic.multiprocessing.api import SignalException
 
     from prefixnas.ranks import STORE, check_devices
 
-    if processes < 1:
-        raise UserError(f"processes must be at least 1, not {processes}")
     check_devices(processes)
-    for name in ("api", "subprocess_handler"):  # what they say is said here in one line
-        logging.getLogger(f"torch.distributed.elastic.multiprocessing.{name}").disabled = True
-    before = {number: signal.getsignal(number) for number in _HANDLED}
-    with tempfile.TemporaryDirectory() as folder:
-        shared = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        shared |= {STORE: Path(folder) / "store"}
-        threads = max(1, (os.cpu_count() or 1) // processes)
-        usual = {"OMP_NUM_THREADS": threads}
-        if sys.platform in LOCAL:
-            usual |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), LOCAL[sys.platform])
-        shared |= {name: value for name, value in usual.items() if name not in os.environ}
-        variables = {name: str(value) for name, value in shared.items()}
+    with tempfile.TemporaryDirectory() as folder, _as_before():
+        variables = {**_defaults(processes), STORE: str(Path(folder) / "store")}
         context = start_processes(
             "rank",
             command[0],
@@ -65,34 +55,66 @@ def launch(command: Sequence[str], processes: int) -> int:
                 rank: {**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)}
                 for rank in range(processes)
             },
-            DefaultLogsSpecs(log_dir=folder),
+            DefaultLogsSpecs(log_dir=folder, redirects=Std.ALL),
         )
         try:
-            result = context.wait(period=POLL)
-        except (SignalException, KeyboardInterrupt):
+            while (result := context.wait(timeout=2 * POLL, period=POLL)) is None:
+                watch()
+        except SignalException:
             raise KeyboardInterrupt from None
         finally:
             context.close(timeout=GRACE)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    assert result is not None
-    if not result.failures:
-        return 0
+        rank, code = _first_failure(result) if result.failures else (0, 0)
+        said = Path(result.stderrs[rank]).read_text(encoding="utf-8", errors="replace").rstrip()
+    if code == 2 and "error: " in said:
+        raise UserError(said.rpartition("error: ")[2])
+    if said:
+        print(said, file=sys.stderr)
+    if code:
+        how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"failed (exit code {code})"
+        raise RunLost(
+            f"process {rank} of {processes} {how}; the last checkpoint stays, and the same command "
+            "with --resume goes on"
+        )
+
+
+def _defaults(processes: int) -> dict[str, str]:
+    """Return variables for all ranks; what the user has set stays."""
+    usual = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
+    if (interface := LOOPBACK.get(sys.platform)) is not None:
+        usual |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
+    number = str(processes)
+    return {
+        **{name: value for name, value in usual.items() if name not in os.environ},
+        "WORLD_SIZE": number,
+        "LOCAL_WORLD_SIZE": number,
+    }
+
+
+def _first_failure(result: Any) -> tuple[int, int]:
+    """Return the rank that failed first and its exit code, minus N where signal N ended it."""
     first = min(  # the others were ended by SIGTERM, within the same second perhaps
         result.failures.values(),
         key=lambda failure: (failure.exitcode == -signal.SIGTERM, failure.timestamp),
     )
-    if first.exitcode > 0:
-        return int(first.exitcode)
-    name = signal.Signals(-first.exitcode).name
-    raise RunLost(
-        f"process {first.local_rank} of {processes} was ended by {name}; the last checkpoint "
-        "stays, and the same command with --resume goes on"
-    )
+    return int(first.local_rank), int(first.exitcode)
 
 
-_HANDLED = tuple(
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
-    if hasattr(signal, name)
-)
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Put the signals' handlers back afterwards, and keep the launcher's own messages to itself."""
+    numbers = [
+        getattr(signal, name)
+        for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+        if hasattr(signal, name) and threading.current_thread() is threading.main_thread()
+    ]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    logger = logging.getLogger("torch.distributed.elastic.multiprocessing.api")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from prefixnas.checkpoint import load_checkpoint, save_checkpoint
+from prefixnas.checkpoint import load_checkpoint, noted, save_checkpoint
 from prefixnas.errors import UserError
 from prefixnas.loop import BudgetExceeded as BudgetExceeded
 from prefixnas.loop import Loop
@@ -355,13 +355,24 @@ class Run:
         self._spent = {_WHOLE: state["spent"], **state.get("stages", {})}
         self._serial = state["serial"]
         self._epochs = state.get("epochs", 0)
-        kept = state["metrics_bytes"]
-        if not self.ranks.first:
-            return
-        if not self._metrics.is_file() or self._metrics.stat().st_size < kept:
-            raise UserError(f"{self._metrics}: missing or shorter than the checkpoint says")
-        with self._metrics.open("r+b") as file:
-            file.truncate(kept)
+        if self.ranks.first:
+            kept_events(self.folder)
+
+
+def kept_events(folder: Path) -> int:
+    """Cut a run's events off where its checkpoint was written; return the bytes that are left.
+
+    Raises:
+        UserError: There are fewer events than the checkpoint says.
+    """
+    kept, metrics = noted(folder / "checkpoint", "metrics_bytes", 0), folder / "metrics.jsonl"
+    if not kept and not metrics.is_file():
+        return 0
+    if not metrics.is_file() or metrics.stat().st_size < kept:
+        raise UserError(f"{metrics}: missing or shorter than the checkpoint says")
+    with metrics.open("r+b") as file:
+        file.truncate(kept)
+    return kept
 
 
 def _priced(price: float, steps: int) -> int:

@@ -14,6 +14,7 @@ from prefixnas.plan import plan_run
 from prefixnas.ranks import ranks_here
 from prefixnas.report import write_report
 from prefixnas.run import Run
+from prefixnas.together import start_together
 from prefixnas.training import Recipe
 
 
@@ -27,6 +28,8 @@ def start_run(
 ) -> SearchResult:
     """Search as a resolved configuration says; leave a run directory.
 
+    Where the key `processes` asks for several and this is a lone one, they are started from here.
+
     Args:
         options: The dataclasses of the keys.
         values: Every key's value.
@@ -37,9 +40,13 @@ def start_run(
     Raises:
         UserError: What cannot be planned or built, a folder that holds something else, or another
             number of processes than the key `processes` says.
+        RunLost: One of several processes was killed, or failed.
     """
     ranks = ranks_here()
     plan = plan_run(options, values)
+    if ranks.count == 1 < plan.run.processes:
+        _refuse_used(folder, resume)
+        return start_together(values, folder, resume, on_event)
     if ranks.count != plan.run.processes:
         raise UserError(
             f"key 'processes': the run takes {plan.run.processes}, and {ranks.count} were started "

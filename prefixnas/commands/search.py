@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,7 +29,6 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         fixed: Keys that this command sets and does not offer.
     """
     from prefixnas import config
-    from prefixnas.launch import launch
     from prefixnas.plan import find_options, plan_run, resolve_run
     from prefixnas.ranks import launched
 
@@ -70,12 +68,6 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         plan_run(options, values)
         print(config.dump_config(values), end="")
         return 0
-    if launched() == 1 and values["processes"] > 1:
-        folder = out or _free_folder(plan_run(options, values).run)
-        more = [] if out else ["--out", str(folder)]
-        program, command = f"{prog.split()[0]}.cli", prog.split()[1:]
-        again = [sys.executable, "-m", program, *command, *argv, *more]
-        return launch(again, values["processes"])
     return _search(options, values, out, resume)
 
 
