@@ -149,7 +149,7 @@ def _stop(arguments: argparse.Namespace) -> int:
     from prefixnas.experiments.nni.manager import stop_manager
     from prefixnas.experiments.nni.processes import processes_of
 
-    _, folder = _load(arguments)
+    folder = _folder(arguments, _name(arguments.file))
     running = len(processes_of(folder))
     stop_manager(folder)
     print(f"ended {running} processes" if running else "nothing was running")
@@ -180,8 +180,20 @@ def _load(arguments: argparse.Namespace, **changes: object) -> tuple[Experiment,
     from prefixnas.experiments.experiment import load_experiment
 
     experiment = load_experiment(arguments.file, changes)
-    folder = arguments.out or Path("experiments") / experiment.name
-    return experiment, folder.absolute()
+    return experiment, _folder(arguments, experiment.name)
+
+
+def _folder(arguments: argparse.Namespace, name: str) -> Path:
+    folder: Path = arguments.out or Path("experiments") / name
+    return folder.absolute()
+
+
+def _name(file: Path) -> str:
+    """Return the experiment's name alone: what it runs may be broken and must end all the same."""
+    from prefixnas.config import read_config
+    from prefixnas.experiments.experiment import ExperimentFile
+
+    return str(read_config(file).get("name", ExperimentFile.name))
 
 
 def _engine(arguments: argparse.Namespace) -> Engine:

@@ -102,19 +102,20 @@ class StudyAssessor(Assessor):  # type: ignore[misc]
 
     def __init__(self, server: Sequence[str]) -> None:
         self._study = connect(server)
+        self._told: dict[str, int] = {}
 
     def assess_trial(self, trial_job_id: str, trial_history: list[Any]) -> AssessResult:
-        """Report the latest result; say whether the trial is to go on."""
-        latest = trial_history[-1]
-        answer = self._study(
-            {
-                "do": "report",
-                "trial": latest["trial"],
-                "epoch": latest["epoch"],
-                "score": latest["default"],
-            }
-        )
-        return AssessResult.Bad if answer["prune"] else AssessResult.Good
+        """Report what is new; say whether the trial is to go on."""
+        prune = False
+        for value in trial_history[self._told.get(trial_job_id, 0) :]:
+            report = {key: value[key] for key in ("trial", "epoch")}
+            prune = self._study({"do": "report", **report, "score": value["default"]})["prune"]
+        self._told[trial_job_id] = len(trial_history)
+        return AssessResult.Bad if prune else AssessResult.Good
+
+    def trial_end(self, trial_job_id: str, success: bool) -> None:
+        """Forget a trial that is over."""
+        self._told.pop(trial_job_id, None)
 
 
 Ask = Callable[[Mapping[str, Any]], dict[str, Any]]
