@@ -102,7 +102,7 @@ class Ranks:
             flat = torch.cat([tensor.detach().flatten() for tensor in group])
             with _together(self):
                 dist.all_reduce(flat)
-            parts = flat.split([tensor.numel() for tensor in group])
+            parts = torch.split(flat, [tensor.numel() for tensor in group])
             for tensor, part in zip(group, parts, strict=True):
                 tensor.detach().copy_(part.view_as(tensor))
 
