@@ -41,7 +41,7 @@ def _parser(prog: str) -> Parser:
         made.set_defaults(run=run)
         made.add_argument("file", type=Path, metavar="FILE", help="the experiment file")
         made.add_argument(
-            "--out", type=Path, metavar="FOLDER", help="where it lies (default: experiments/NAME)"
+            "--out", type=Path, metavar="FOLDER", help="where it lies (default: studies/NAME)"
         )
         return made
 
@@ -110,12 +110,11 @@ def _go_on(arguments: argparse.Namespace, engine: Engine, manager: Manager) -> i
     if not arguments.wait:
         return 0
     from prefixnas.experiments.nni.engine import wait
-    from prefixnas.experiments.nni.manager import stop_manager
 
     try:
         last = wait(manager)
     finally:  # with Ctrl-C, too: nothing is left behind, `resume` goes on
-        stop_manager(engine.folder)
+        engine.stop()
     _show(engine.experiment, engine.folder)
     return 0 if last == "DONE" else 1
 
@@ -146,6 +145,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _stop(arguments: argparse.Namespace) -> int:
+    from prefixnas.experiments.nni.engine import settle
     from prefixnas.experiments.nni.manager import stop_manager
     from prefixnas.experiments.nni.processes import processes_of
 
@@ -153,6 +153,7 @@ def _stop(arguments: argparse.Namespace) -> int:
     running = len(processes_of(folder))
     stop_manager(folder)
     print(f"ended {running} processes" if running else "nothing was running")
+    settle(*_load(arguments))
     return 0
 
 
@@ -184,7 +185,7 @@ def _load(arguments: argparse.Namespace, **changes: object) -> tuple[Experiment,
 
 
 def _folder(arguments: argparse.Namespace, name: str) -> Path:
-    folder: Path = arguments.out or Path("experiments") / name
+    folder: Path = arguments.out or Path("studies") / name
     return folder.absolute()
 
 

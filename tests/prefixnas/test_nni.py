@@ -1,7 +1,7 @@
 """NNI itself: an environment of its own, named by PREFIXNAS_NNI_PYTHON, is needed.
 
-    python -m prefixnas.experiments.nni.environment nni-env
-    PREFIXNAS_NNI_PYTHON=nni-env/bin/python python -m pytest -m nni
+python -m prefixnas.experiments.nni.environment nni-env
+PREFIXNAS_NNI_PYTHON=nni-env/bin/python python -m pytest -m nni
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from prefixnas.errors import UserError
 from prefixnas.experiments.experiment import Experiment, load_experiment
 from prefixnas.experiments.nni.engine import Engine, wait
 from prefixnas.experiments.nni.environment import VARIABLE, find_environment
-from prefixnas.experiments.nni.manager import Manager, inside, living_manager, stop_manager
+from prefixnas.experiments.nni.manager import Manager, inside, living_manager
 from prefixnas.experiments.nni.processes import processes_of
 from prefixnas.experiments.nni.settings import read_settings
 from prefixnas.experiments.nni.sockets import is_loopback, listeners
@@ -104,7 +104,7 @@ def running(engine: Engine, start: Callable[[], Manager]) -> Iterator[Manager]:
     try:
         yield start()
     finally:
-        stop_manager(engine.folder)
+        engine.stop()
 
 
 def ask(
@@ -179,7 +179,7 @@ def test_a_stopped_experiment_goes_on_and_repeats_nothing(
     with running(engine, engine.start):
         wait_until(lambda: len(runs(engine)) >= 1)
         wait_until(lambda: sum(row.state == "running" for row in rows(engine)) == 2)
-        assert stop_manager(engine.folder) == 0  # NNI and the launchers ended by themselves
+        assert engine.stop() == 0  # NNI and the launchers ended by themselves
     assert processes_of(engine.folder) == []
     with pytest.raises(UserError, match="was started before"):
         engine.start()
@@ -198,7 +198,8 @@ def test_a_stopped_experiment_goes_on_and_repeats_nothing(
 
     with running(more, more.view) as manager:
         assert manager.status() == "VIEWED"
-        assert len(manager.rest.get("/trial-jobs")) >= 9
+        jobs = manager.rest.get("/trial-jobs")
+        assert len(jobs) >= 9 and len({job["sequenceId"] for job in jobs}) == len(jobs)
 
 
 def test_a_killed_manager_takes_no_trial_with_it(
@@ -259,14 +260,11 @@ def test_no_gpu_is_given_twice(
     # A manager, its tuner (a shell, Python, the study), and four for each trial.
     assert most <= 4 + 5 * concurrency
     for each in done:
-        held = [other for other in done if each["from"] < other["to"] and other["from"] < each["to"]]
-        at_once = [gpu for other in held for gpu in other["gpus"].split(",")]
-        for moment in (other["from"] for other in held if other["from"] >= each["from"]):
-            now = [one for one in held if one["from"] <= moment < one["to"]]
-            at_once = [gpu for one in now for gpu in one["gpus"].split(",")]
-            assert all(at_once.count(gpu) <= share for gpu in at_once)
         mine = each["gpus"].split(",")
         assert len(set(mine)) == per_trial and set(mine) <= set(map(str, range(gpus)))
+        then = [other for other in done if other["from"] <= each["from"] < other["to"]]
+        in_use = [gpu for other in then for gpu in other["gpus"].split(",")]
+        assert all(in_use.count(gpu) <= share for gpu in in_use)
 
 
 def test_nnis_own_tuner_proposes_and_the_study_knows(tmp_path: Path) -> None:

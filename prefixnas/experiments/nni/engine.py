@@ -20,6 +20,7 @@ from prefixnas.experiments.nni.environment import NniEnvironment
 from prefixnas.experiments.nni.jobs import read_jobs
 from prefixnas.experiments.nni.lease import Demand, count_gpus
 from prefixnas.experiments.nni.manager import (
+    LOG,
     Action,
     Manager,
     inside,
@@ -29,7 +30,7 @@ from prefixnas.experiments.nni.manager import (
 )
 from prefixnas.experiments.nni.settings import NniSettings, experiment_id, make_config
 from prefixnas.experiments.nni.sockets import is_loopback
-from prefixnas.experiments.nni.study_server import RECOVERED
+from prefixnas.experiments.nni.study_server import RECOVERED, StudyServer
 from prefixnas.experiments.study import Study
 from prefixnas.files import write_text
 
@@ -128,9 +129,16 @@ class Engine:
         over = sum(row.over for row in Study.open(self.experiment, self.folder).rows())
         manager = self._start("resume", config)
         # NNI goes on with the number it began with, and counts every trial it ever submitted.
-        most = len(jobs) + max(0, self.experiment.trials - over - len(taken_up))
-        self._update(manager, "MAX_TRIAL_NUM", "maxTrialNumber", most)
+        new = max(0, self.experiment.trials - over - len(taken_up))
+        self._update(manager, "MAX_TRIAL_NUM", "maxTrialNumber", len(jobs) + new)
         self._update(manager, "TRIAL_CONCURRENCY", "trialConcurrency", self.settings.concurrency)
+        deadline = time.monotonic() + TUNER_PATIENCE
+        while new and manager.status() in ("DONE", "NO_MORE_TRIAL"):  # by the old number
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{self.folder}: NNI takes up no more trials; see {inside(self.folder) / LOG}"
+                )
+            time.sleep(0.1)
         return manager
 
     def view(self) -> Manager:
@@ -138,6 +146,12 @@ class Engine:
         self._check_resting()
         config = json.loads((inside(self.folder) / CONFIG).read_text(encoding="utf-8"))
         return self._start("view", config)
+
+    def stop(self) -> int:
+        """End the manager and all it started, see `stop_manager`; settle the study."""
+        left = stop_manager(self.folder)
+        settle(self.experiment, self.folder)
+        return left
 
     def _check_resting(self) -> None:
         if not self.started:
@@ -224,6 +238,12 @@ class Engine:
             "leases": None if self.leases is None else str(self.leases),
         }
         return json.dumps(settings, indent=2) + "\n"
+
+
+def settle(experiment: Experiment, folder: Path) -> None:
+    """Tell the study what NNI's tuner was not told in time; nothing of the experiment runs."""
+    if Study.begun(experiment, folder):
+        StudyServer(Study.open(experiment, folder)).close()
 
 
 ENDED = ("DONE", "ERROR", "STOPPED")

@@ -7,7 +7,9 @@
 // 3. Parameters belong to a trial by its id. NNI hands them out in the order in which trials happen
 //    to ask, and shows them in the order of submission (microsoft/nni#5726).
 // 4. A trial that cannot be started is tried again once a second, not in a tight loop (#5574).
-// 5. A trial that the assessor ends is EARLY_STOPPED: the flag is set before the kill, not after.
+// 5. Trials of an experiment that goes on get new numbers; NNI would count from those that were cut
+//    off alone.
+// 6. A trial that the assessor ends is EARLY_STOPPED: the flag is set before the kill, not after.
 'use strict';
 
 const http = require('http');
@@ -99,12 +101,25 @@ http.Server.prototype.emit = function (event, request, response, ...rest) {
   return emit.call(this, event, request, response, ...rest);
 };
 
-// 3. to 5. How trials are started and ended.
+// 3. to 6. How trials are started and ended.
 const load = Module._extensions['.js'];
 Module._extensions['.js'] = function (module, file) {
   load(module, file);
   if (file.endsWith('/training_service/v3/compat.js')) bindParameters(module);
+  if (file.endsWith('/core/nnimanager.js')) numberTrials(module);
 };
+
+function numberTrials(module) {
+  const manager = module.exports.NNIManager.prototype;
+  const { addRecoveredTrialJob } = manager;
+
+  manager.addRecoveredTrialJob = function (jobs) {
+    const count = addRecoveredTrialJob.call(this, jobs);
+    const used = jobs.map((job) => job.sequenceId ?? -1);
+    this.experimentProfile.nextSequenceId = Math.max(-1, ...used) + 1;
+    return count;
+  };
+}
 
 function bindParameters(module) {
   const service = module.exports.V3asV1.prototype;

@@ -53,6 +53,6 @@ def read_jobs(root: Path) -> list[Job]:
     values: dict[str, dict[str, Any]] = {}
     for job, event, data in rows:
         events[job] = event
-        if event == "WAITING" and data:
+        if data and job not in values:  # the first event that is noted may be any
             values[job] = json.loads(data)["parameters"]
     return [Job(job, events[job], found) for job, found in values.items()]

@@ -63,6 +63,11 @@ class StudyServer:
                     self._again.append(claim)
         self.sync({})
 
+    def close(self) -> None:
+        """Let go of all trials."""
+        for claim in self._claims.values():
+            claim.close()
+
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answer one question."""
         handlers: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
