@@ -14,7 +14,6 @@ from prefixnas.space import Choice, SearchSpace, Seq
 from prefixnas.space_yaml import load_space
 from tests.prefixnas.test_open_space import held_spaces
 
-
 WIDE = OpenSpace(load_space("wide"))
 
 
