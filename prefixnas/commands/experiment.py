@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,60 +25,40 @@ trials, and read it on its way: it is not encrypted. `ssh -L` does without."""
 
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
-    arguments = _parser(prog).parse_args(argv)
-    action: Callable[[argparse.Namespace], int] = arguments.run
-    return action(arguments)
-
-
-def _parser(prog: str) -> Parser:
+    if argv and argv[0] in ACTIONS:
+        run, help = ACTIONS[argv[0]]
+        return run(_parser(f"{prog} {argv[0]}", argv[0], help).parse_args(argv[1:]))
     parser = Parser(prog=prog, description="Run an experiment file under NNI.")
-    actions = parser.add_subparsers(
-        dest="action", required=True, metavar="COMMAND", parser_class=Parser
-    )
+    offered = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
+    for name, (_, help) in ACTIONS.items():
+        offered.add_parser(name, help=help, add_help=False)
+    parser.parse_args(argv)
+    raise AssertionError("the parser took an action that does not exist")
 
-    def add(name: str, run: Callable[[argparse.Namespace], int], help: str) -> Parser:
-        made: Parser = actions.add_parser(name, help=help, description=help)
-        made.set_defaults(run=run)
-        made.add_argument("file", type=Path, metavar="FILE", help="the experiment file")
-        made.add_argument(
-            "--out", type=Path, metavar="FOLDER", help="where it lies (default: studies/NAME)"
-        )
-        return made
 
-    def add_nni(made: Parser) -> None:
-        made.add_argument(
+def _parser(prog: str, action: str, help: str) -> Parser:
+    parser = Parser(prog=prog, description=help)
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE", help="the experiment file")
+    add("--out", type=Path, metavar="FOLDER", help="where it lies (default: studies/NAME)")
+    if action == "export":
+        add("--to", type=Path, metavar="TABLE", help="a .csv or .json file (default: trials.csv)")
+    if action in ("create", "start", "resume", "view"):
+        add(
             "--nni-python",
             type=Path,
             metavar="PATH",
             help="Python of NNI's environment (default: $PREFIXNAS_NNI_PYTHON, then this one)",
         )
-        made.add_argument("--port", help="port of the web interface")
-        made.add_argument("--host", default="127.0.0.1", help="where it listens (%(default)s)")
-        made.add_argument(
-            "--allow-remote", action="store_true", help="let others than this machine reach it"
-        )
-
-    def add_run(made: Parser) -> None:
-        made.add_argument("--concurrency", help="trials that run side by side")
-        made.add_argument("--tuner", help="optuna, or one of NNI's by name")
-        made.add_argument("--trials", type=positive, help="trials of the whole study")
-        made.add_argument(
-            "--wait", action="store_true", help="wait until all trials are over, then stop"
-        )
-
-    for name, run, help in (
-        ("create", _create, "check everything and write what NNI will be started with"),
-        ("start", _start, "begin the experiment; it goes on when this command is over"),
-        ("resume", _resume, "go on with an experiment that was stopped or killed"),
-    ):
-        made = add(name, run, help)
-        add_nni(made)
-        add_run(made)
-    add_nni(add("view", _view, "show an experiment that is not running in the web interface"))
-    add("status", _status, "show the trials, from the study, and where the web interface is")
-    add("stop", _stop, "end the manager, all trials, and whatever they started")
-    export = add("export", _export, "write the trials, from the study, as a table")
-    export.add_argument("--to", type=Path, metavar="TABLE", help="a .csv or .json file")
+        add("--port", help="port of the web interface (default: from the file)")
+        add("--host", default="127.0.0.1", help="where it listens (default: %(default)s)")
+        add("--allow-remote", action="store_true", help="let other machines reach it")
+    if action in ("create", "start", "resume"):
+        add("--concurrency", metavar="N", help="trials that run side by side")
+        add("--tuner", metavar="NAME", help="optuna, or one of NNI's by name")
+        add("--trials", type=positive, metavar="N", help="trials of the whole study")
+    if action in ("start", "resume"):
+        add("--wait", action="store_true", help="wait until all trials are over, then stop")
     return parser
 
 
@@ -220,3 +200,14 @@ def _engine(arguments: argparse.Namespace) -> Engine:
         arguments.host,
         arguments.allow_remote,
     )
+
+
+ACTIONS: Mapping[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+    "create": (_create, "check everything and write what NNI will be started with"),
+    "start": (_start, "begin the experiment; it goes on when this command is over"),
+    "status": (_status, "show the trials, from the study, and where the web interface is"),
+    "view": (_view, "show an experiment that does not run in the web interface"),
+    "stop": (_stop, "end the manager, all trials, and whatever they started"),
+    "resume": (_resume, "go on with an experiment that was stopped or killed"),
+    "export": (_export, "write the trials, from the study, as a table"),
+}

@@ -36,7 +36,7 @@ from prefixnas.files import write_text
 
 RUN = "prefixnas.experiments.trial:run_trial"
 LAUNCH, CONFIG = "launch.json", "config.json"
-TUNER_PATIENCE = 30.0
+TUNER_PATIENCE = 130.0
 """Seconds for the tuner to connect."""
 
 

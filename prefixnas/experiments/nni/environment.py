@@ -39,6 +39,9 @@ HASHES = {
     "nni_node/core/nnimanager.js": (
         "4f45d543c1f6c65a9712e947e0ebcefb364a354fa07045a961ec5e4f1ba11971"
     ),
+    "nni_node/core/tuner_command_channel.js": (
+        "ab66be789261f31b26e7fb9605936c4bce6d23c9593dce0bbe556458f27da6b3"
+    ),
     "nni_node/common/trial_keeper/keeper.js": (
         "fefd98c8e8a8e91be946b8f11dd359f07b9eddfdaa344c9e13dc68774b50a30b"
     ),

@@ -10,6 +10,7 @@
 // 5. Trials of an experiment that goes on get new numbers; NNI would count from those that were cut
 //    off alone.
 // 6. A trial that the assessor ends is EARLY_STOPPED: the flag is set before the kill, not after.
+// 7. The tuner has two minutes to connect, not ten seconds: on a busy machine it needs them.
 'use strict';
 
 const http = require('http');
@@ -101,13 +102,23 @@ http.Server.prototype.emit = function (event, request, response, ...rest) {
   return emit.call(this, event, request, response, ...rest);
 };
 
-// 3. to 6. How trials are started and ended.
+// 3. to 7. How trials are started and ended.
 const load = Module._extensions['.js'];
 Module._extensions['.js'] = function (module, file) {
   load(module, file);
   if (file.endsWith('/training_service/v3/compat.js')) bindParameters(module);
   if (file.endsWith('/core/nnimanager.js')) numberTrials(module);
+  if (file.endsWith('/core/tuner_command_channel.js')) waitForTuner(module);
 };
+
+function waitForTuner(module) {
+  const server = module.exports.getTunerServer();
+
+  server.init = async function () {
+    for (let second = 0; second < 120 && !this.connect.settled; second += 1) await sleep(1000);
+    if (!this.connect.settled) throw new Error('the tuner did not connect in two minutes');
+  };
+}
 
 function numberTrials(module) {
   const manager = module.exports.NNIManager.prototype;

@@ -32,6 +32,9 @@ LOG = "manager.log"
 PATIENCE = 60.0
 """Seconds for the manager to answer; on a busy machine it takes a while."""
 
+SETTLE = 3.0
+"""Seconds for what hangs on the manager to end after it."""
+
 Action = Literal["create", "resume", "view"]
 
 
@@ -191,7 +194,7 @@ def _spawn(
 
 def _created(process: subprocess.Popen[bytes]) -> float:
     try:
-        return psutil.Process(process.pid).create_time()
+        return float(psutil.Process(process.pid).create_time())
     except psutil.NoSuchProcess:
         return 0.0
 
@@ -256,6 +259,9 @@ def stop_manager(folder: Path, patience: float = 30.0) -> int:
         process.terminate()
         with suppress(psutil.TimeoutExpired):
             process.wait(patience)
+    deadline = time.monotonic() + SETTLE
+    while processes.processes_of(folder) and process is not None and time.monotonic() < deadline:
+        time.sleep(0.1)
     return end_everything(folder)
 
 

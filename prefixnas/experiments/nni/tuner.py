@@ -40,15 +40,18 @@ class StudyTuner(Tuner):  # type: ignore[misc]
         _refuse_pickles()
         self._study = connect(server)
         _watch_manager(self._study)
-        self._inner = _make_inner(inner, self._study) if inner else None
+        self._wanted = inner
+        self._inner: Any = None
         self._trials: dict[int, int] = {}
 
     def update_search_space(self, search_space: dict[str, Any]) -> None:
         """Take the search space over; an inner tuner learns what the study knows already."""
-        if self._inner is not None:
+        if self._wanted is not None:
+            known = self._study({"do": "known"})
+            self._inner = _make_inner(self._wanted, known)
             self._inner.update_search_space(search_space)
-            if known := self._study({"do": "known"})["trials"]:
-                self._inner.import_data(known)
+            if known["trials"]:
+                self._inner.import_data(known["trials"])
 
     def generate_parameters(self, parameter_id: int, **_: Any) -> dict[str, Any]:
         """Propose the next trial.
@@ -56,9 +59,9 @@ class StudyTuner(Tuner):  # type: ignore[misc]
         Raises:
             NoMoreTrialError: The study has all the trials it was to have.
         """
-        answer = self._study({"do": "next", "own": self._inner is None})
+        answer = self._study({"do": "next", "own": self._wanted is None})
         for _try in range(TRIES if answer.get("propose") else 0):
-            proposal = self._inner.generate_parameters(parameter_id)  # type: ignore[union-attr]
+            proposal = self._inner.generate_parameters(parameter_id)
             answer = self._study({"do": "take", "values": proposal})
             if "trial" in answer:
                 break
@@ -147,13 +150,13 @@ def connect(server: Sequence[str]) -> Ask:
     return _connection
 
 
-def _make_inner(inner: Mapping[str, Any], study: Ask) -> Any:
+def _make_inner(inner: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
     """Build one of NNI's tuners; a seed is moved on, so that a resumed one repeats nothing."""
     from nni.tools.package_utils.tuner_factory import create_builtin_class_instance
 
-    arguments = {"optimize_mode": study({"do": "known"})["direction"], **inner["class_args"]}
+    arguments = {"optimize_mode": known["direction"], **inner["class_args"]}
     if "seed" in arguments:
-        arguments["seed"] += len(study({"do": "known"})["trials"])
+        arguments["seed"] += len(known["trials"])
     return create_builtin_class_instance(inner["name"], arguments, "tuners")
 
 
