@@ -61,8 +61,8 @@ def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
     begun = Study.begun(experiment, folder)
     if begun and not resume:
         raise UserError(
-            f"{folder}: the study {experiment.name!r} is there already; add --resume to go on with "
-            "it or to join it, or take another --out or name"
+            f"{folder}: the study {experiment.name!r} is there already; add --resume to go on "
+            "with it or to join it, or take another name or --out"
         )
     if resume and not begun:
         raise UserError(f"{folder}: no study {experiment.name!r} to go on with")

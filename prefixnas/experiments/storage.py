@@ -38,6 +38,31 @@ def without_password(name: str) -> str:
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", name)
 
 
+def has_study(given: str | None, folder: Path, study: str) -> bool:
+    """Tell whether a storage holds a study of that name; nothing is made.
+
+    Args:
+        given: As in the experiment file.
+        folder: The study's folder.
+        study: Its name.
+
+    Raises:
+        UserError: The storage cannot be reached, or could not be written.
+    """
+    name = storage_name(given, folder).removeprefix("sqlite:///")
+    file = Path(name)
+    if "://" in name or file.is_file():
+        studies = open_storage(given, folder).get_all_studies()
+        return any(found.study_name == study for found in studies)
+    if given is not None:
+        try:
+            with file.open("ab"):
+                file.unlink()
+        except OSError as error:
+            raise UserError(f"storage {file}: cannot be written: {error.strerror}") from error
+    return False
+
+
 def open_storage(given: str | None, folder: Path) -> BaseStorage:
     """Open the storage of a study; what does not exist yet is made.
 
@@ -109,7 +134,8 @@ def _database(url: str) -> BaseStorage:
     try:
         return RDBStorage(url, engine_kwargs={"connect_args": connect}, skip_table_creation=False)
     except ImportError as error:
-        raise UserError(f"storage {shown}: needs the package {error.name!r}") from error
+        package = error.name or str(error).partition(".")[0]
+        raise UserError(f"storage {shown}: a package is missing: {package}") from error
     except (
         sqlalchemy.exc.SQLAlchemyError,
         StorageInternalError,

@@ -34,7 +34,7 @@ from prefixnas.experiments.rows import (
     quiet,
     row_of,
 )
-from prefixnas.experiments.storage import open_storage, storage_name, without_password
+from prefixnas.experiments.storage import has_study, open_storage, without_password
 from prefixnas.experiments.trial import Busy, held
 from prefixnas.files import write_text
 
@@ -98,13 +98,7 @@ class Study:
         Raises:
             UserError: The storage cannot be reached.
         """
-        name = storage_name(experiment.file.storage, folder)
-        if "://" not in name and not Path(name).is_file():
-            return False
-        if name.startswith("sqlite:///") and not Path(name.removeprefix("sqlite:///")).is_file():
-            return False
-        studies = open_storage(experiment.file.storage, folder).get_all_studies()
-        return any(study.study_name == experiment.name for study in studies)
+        return has_study(experiment.file.storage, folder, experiment.name)
 
     def claim(self) -> Claim | None:
         """Take up a trial: one that was lost, else the next one; None: there is none to take."""

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import peml.cli
+import prefixnas.cli
+from prefixnas.experiments.experiment import load_experiment
+from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, STEPS
+from prefixnas.experiments.study import Study
+from prefixnas.experiments.trial import Busy, Pruned, held, run_trial
+from prefixnas.experiments.worker import work
+from tests.experiments.small import small
+from tests.workbench import events
+
+
+def open_small(folder: Path, **changes: object) -> Study:
+    return Study.open(load_experiment(small(folder / "small.yaml", **changes)), folder / "study")
+
+
+def ignore(epoch: int, score: float) -> None:
+    """Take a report."""
+
+
+def test_a_trial_scores_as_a_plain_search_does(tmp_path: Path) -> None:
+    study = open_small(tmp_path)
+    claim = study.claim()
+    assert claim is not None
+    result = run_trial(claim.config(), claim.report, claim.folder)
+    claim.finish(result)
+    config = claim.folder / "config.yaml"
+    out = tmp_path / "plain"
+    assert prefixnas.cli.main(["search", "--config", str(config), "--out", str(out)]) == 0
+    plain = json.loads((out / "result.json").read_text())
+    assert plain["selection"]["score"] == result.score == study.rows()[0].score
+    assert plain["columns"]["trained child"]["score"] == result.validation
+    assert plain["architecture"] == result.architecture
+
+
+def test_epochs_are_reported_from_the_search_on(tmp_path: Path) -> None:
+    told: list[tuple[int, float]] = []
+    base = {"strategy": "darts", "steps": 40, "search_fraction": 0.5, "eval_every": 5}
+    keys = {"alpha_learning_rate": {"loguniform": [0.01, 0.1]}}
+    study = open_small(tmp_path, base={**TOY, **base}, hyperparameters=keys)
+    claim = study.claim()
+    assert claim is not None
+    result = run_trial(claim.config(), lambda *report: told.append(report), claim.folder)
+    assert [epoch for epoch, _ in told] == list(range(1, 9))
+    assert [score for _, score in told] == result.epochs
+    phases = [event["phase"] for event in events(claim.folder, "epoch")]
+    assert phases == ["search"] * 4 + ["train"] * 4
+    assert result.score == max(result.epochs[4:]) and result.steps == 40
+    again: list[tuple[int, float]] = []
+    assert run_trial(claim.config(), lambda *r: again.append(r), claim.folder) == result
+    assert again == told
+
+
+def test_patience_ends_a_trial_early(tmp_path: Path) -> None:
+    base = {"strategy": "fixed", "steps": 60, "eval_every": 2, "search_fraction": 0.0}
+    study = open_small(
+        tmp_path,
+        base={**TOY, **base},
+        hyperparameters={"clip": {"uniform": [1e-9, 2e-9]}},
+        early_stopping={"patience": 3},
+    )
+    claim = study.claim()
+    assert claim is not None
+    result = run_trial(claim.config(), ignore, claim.folder)
+    assert len(result.epochs) < 30
+    assert max(result.epochs[:-3]) >= max(result.epochs[-3:])
+
+
+def test_a_pruned_trial_ends_at_once_and_stays_pruned(tmp_path: Path) -> None:
+    study = open_small(tmp_path, pruner={"threshold": {"lower": 0.0}}, trials=2)
+    work(study)
+    rows = study.rows()
+    assert [row.state for row in rows] == [PRUNED, PRUNED]
+    assert all(len(row.epochs) == 1 and row.notes[STEPS] == 5 for row in rows)
+    folder = study.trial_folder(0)
+    assert not (folder / "result.json").exists()
+    assert study.claim() is None
+
+    def refuse(epoch: int, score: float) -> None:
+        raise Pruned
+
+    assert run_trial(rows[0].params, refuse, folder).pruned
+
+
+def test_a_failed_trial_is_kept_and_stops_nothing(tmp_path: Path) -> None:
+    keys = {"tabular_steps": {"choice": [0, 7]}}
+    study = open_small(
+        tmp_path, hyperparameters=keys, sampler="brute-force", trials=2, base__steps=20
+    )
+    work(study)
+    rows = study.rows()
+    states = {row.params["tabular_steps"]: row.state for row in rows}
+    assert states == {0: COMPLETE, 7: FAIL}, rows
+    assert all("not 7" in row.notes[ERROR] for row in rows if row.state == FAIL)
+
+
+def test_a_trial_is_run_by_one_process_alone(tmp_path: Path) -> None:
+    study = open_small(tmp_path)
+    claim = study.claim()
+    assert claim is not None
+    with held(claim.folder), pytest.raises(Busy, match="another process"):
+        run_trial(claim.config(), claim.report, claim.folder)
+
+
+def test_a_trial_that_is_let_go_is_taken_up_again_with_its_parameters(tmp_path: Path) -> None:
+    study = open_small(tmp_path)
+    first, second = study.claim(), study.claim()
+    assert first is not None and second is not None
+    assert (first.number, second.number) == (0, 1)
+    params, folder = first.params, first.folder
+    first.close()
+    again = study.claim()
+    assert again is not None
+    assert (again.number, again.params, again.folder) == (0, params, folder)
+    third = study.claim()
+    assert third is not None and third.number == 2
+
+
+def test_a_trial_whose_process_dies_again_and_again_has_failed(tmp_path: Path) -> None:
+    study = open_small(tmp_path)
+    for _ in range(3):
+        claim = study.claim()
+        assert claim is not None and claim.number == 0
+        process = study.rows()[0].notes["process"]
+        claim.close()
+        study.crashed(process, "ended by SIGKILL", 3)
+    row = study.rows()[0]
+    assert row.state == FAIL and "SIGKILL" in row.notes[ERROR]
+
+
+def test_a_half_written_line_of_the_journal_is_cut_off(tmp_path: Path) -> None:
+    study = open_small(tmp_path)
+    claim = study.claim()
+    assert claim is not None
+    params = claim.params
+    journal = tmp_path / "study" / "study.journal"
+    with journal.open("ab") as file:
+        file.write(b'{"op_code":8,"worker')
+    again = open_small(tmp_path)
+    assert again.rows()[0].params == params
+    again.optuna.set_user_attr("written", "after it")
+    assert open_small(tmp_path).optuna.user_attrs["written"] == "after it"
+
+
+def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:
+    work(open_small(tmp_path, trials=1, base__steps=20))
+    study = open_small(tmp_path, trials=2, base__steps=20)
+    before = study.rows()[:1]
+    work(study)
+    assert [row.state for row in study.rows()] == [COMPLETE] * 2
+    assert study.rows()[:1] == before
+
+
+def test_samplers_propose_by_the_trials_number(tmp_path: Path) -> None:
+    one, other = (open_small(tmp_path / name, sampler="tpe") for name in "ab")
+    first, again = ([study.claim() for _ in range(3)] for study in (one, other))
+    params = [claim.params for claim in first if claim]
+    assert len({json.dumps(each) for each in params}) == 3
+    assert params == [claim.params for claim in again if claim]
+
+
+TOY = {"objective": "tabular", "space": "tabular", "checkpoint_every": 4}
+
+BAD: list[tuple[dict[str, object], list[str]]] = [
+    ({"sampler": "tpee"}, ["unknown sampler 'tpee'", "'tpe'"]),
+    ({"sampler": {"tpe": {"n_startup": 3}}}, ["'n_startup'", "'n_startup_trials'"]),
+    ({"pruner": "medain"}, ["unknown pruner 'medain'", "'median'"]),
+    ({"pruner": {"percentile": {}}}, ["'percentile'", "missing"]),
+    ({"pruner": {"percentile": {"percentile": 200.0}}}, ["'percentile'", "between 0 and 100"]),
+    ({"pruner": "median", "base__eval_every": None}, ["pruner", "'eval_every'"]),
+    ({"early_stopping": {"patience": 0}}, ["patience", "at least 1"]),
+    ({"early_stopping": {"patienc": 2}}, ["'patienc'", "'patience'"]),
+    ({"early_stopping": {"patience": 3}, "base__eval_every": None}, ["'eval_every'"]),
+    ({"hyperparameters": {"strtup": {"int": [1, 2]}}}, ["'strtup'", "'startup'"]),
+    ({"hyperparameters": {"clip": {"uniform": [1.0, 0.1]}}}, ["'clip'", "1.0", "not below", "0.1"]),
+    ({"hyperparameters": {"clip": {"loguniform": [0.0, 0.1]}}}, ["'clip'", "above 0"]),
+    ({"hyperparameters": {"clip": {"unifrom": [0.0, 0.1]}}}, ["'unifrom'", "'uniform'"]),
+    ({"hyperparameters": {"clip": {"uniform": [0.1]}}}, ["'clip'", "two bounds"]),
+    ({"hyperparameters": {"clip": 3}}, ["'clip'", "not 3"]),
+    ({"hyperparameters": {"clip": {"choice": []}}}, ["'clip'", "no options"]),
+    ({"hyperparameters": {"startup": {"uniform": [1, 3]}}}, ["'startup'", "whole numbers"]),
+    ({"hyperparameters": {"startup": {"int": [0, 3]}}}, ["'startup'", "at least 1", "0"]),
+    ({"hyperparameters": {"weights": {"int": [0, 3]}}}, ["'weights'", "no numbers"]),
+    ({"hyperparameters": {"steps": {"int": [9, 30]}}}, ["'steps'", "base"]),
+    ({"hyperparameters": {"warmup": {"choice": [1, {2: {"deca": 0.5}}]}}}, ["'deca'", "'decay'"]),
+    ({"objective": {"metric": "avrage"}}, ["metric 'avrage'", "'average'"]),
+    ({"objective": {"direction": "up"}}, ["'up'", "maximize"]),
+    ({"trials": 0}, ["'trials'", "at least 1"]),
+    ({"trails": 3}, ["'trails'", "'trials'"]),
+    ({"base__strategy": "tpee"}, ["strategy 'tpee'", "'tpe'"]),
+    ({"base__stesp": 3}, ["'stesp'", "'steps'"]),
+    ({"name": "a/b"}, ["'name'", "'a/b'"]),
+    ({"storage": "postgresql://u:secret@127.0.0.1:1/x"}, ["storage", "postgresql"]),
+    ({"storage": "nonsense://x"}, ["storage nonsense://x"]),
+    ({"storage": "/proc/none/study.db"}, ["/proc/none/study.db"]),
+    ({"storage": "/proc/none.journal"}, ["/proc/none.journal"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), BAD, ids=[str(changes) for changes, _ in BAD])
+def test_a_mistake_is_one_line_before_anything_is_written(
+    changes: dict[str, object],
+    said: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if "objective" in changes:  # found by building the problem, in a process of its own
+        changes = {**changes, "trials": 1}
+    file, out = small(tmp_path / "small.yaml", **changes), tmp_path / "study"
+    assert peml.cli.main(["tune", str(file), "--out", str(out)]) == 2
+    said_out, error = capsys.readouterr()
+    assert error.startswith("error: ") and error.count("\n") == 1 and not said_out
+    assert all(words in error for words in said), error
+    assert "secret" not in error and "Traceback" not in error
+    assert not out.exists()
+
+
+def test_a_study_goes_on_with_its_own_file_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = open_small(tmp_path, trials=1, base__steps=20)
+    work(study)
+    before = study.rows()
+    file, out = tmp_path / "small.yaml", str(study.folder)
+    assert peml.cli.main(["tune", str(file), "--out", out]) == 2
+    assert "--resume" in capsys.readouterr().err
+    small(file, trials=1, base__steps=22)
+    assert peml.cli.main(["tune", str(file), "--out", out, "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert "'base.steps' was 20 and is now 22" in error and error.count("\n") == 1
+    assert peml.cli.main(["tune", str(file), "--out", str(tmp_path / "new"), "--resume"]) == 2
+    assert "no study" in capsys.readouterr().err
+    assert open_small(tmp_path, trials=1, base__steps=20).rows() == before
+
+
+def test_a_dry_run_prints_a_file_that_says_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = small(tmp_path / "small.yaml", early_stopping={"patience": 2}, pruner="hyperband")
+    assert peml.cli.main(["tune", str(file), "--dry-run", "--trials", "9"]) == 0
+    printed = capsys.readouterr().out
+    (tmp_path / "printed.yaml").write_text(printed)
+    assert peml.cli.main(["tune", str(tmp_path / "printed.yaml"), "--dry-run"]) == 0
+    assert capsys.readouterr().out == printed
+    assert load_experiment(tmp_path / "printed.yaml").trials == 9
+    assert not (tmp_path / "studies").exists()

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prefixnas.experiments.experiment import load_experiment
+from prefixnas.experiments.rows import COMPLETE, RUNNING, Row
+from prefixnas.experiments.study import Study
+from prefixnas.experiments.worker import work
+from tests.experiments.small import small
+
+
+def tune(file: Path, out: Path, *flags: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "peml.cli", "tune", str(file), "--out", str(out), *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with out.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+def rows_of(file: Path, out: Path) -> list[Row]:
+    return Study.open(load_experiment(file), out).rows()
+
+
+def outcome(rows: list[Row]) -> list[tuple[object, ...]]:
+    return [(r.number, r.state, r.params, r.score, dict(r.epochs)) for r in rows]
+
+
+@pytest.mark.slow
+def test_killed_at_five_random_moments_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
+    file = small(tmp_path / "small.yaml", trials=12, base__steps=100)
+    rng = random.Random(7)
+    begun: dict[int, dict[str, object]] = {}
+    ended: dict[int, object] = {}
+    for kill in range(5):
+        process = tune(file, tmp_path / "study", "--workers", "2", *["--resume"] * (kill > 0))
+        journal = tmp_path / "study" / "study.journal"
+        while not journal.is_file() and process.poll() is None:
+            time.sleep(0.1)
+        time.sleep(rng.uniform(1.0, 5.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        rows = rows_of(file, tmp_path / "study")
+        for row in rows:
+            assert row.number not in ended or ended[row.number] == row
+            if row.over:
+                ended[row.number] = row
+            if row.state == RUNNING:
+                known = begun.setdefault(row.number, dict(row.params))
+                assert known.items() <= row.params.items()
+    process = tune(file, tmp_path / "study", "--workers", "2", "--resume")
+    assert process.wait() == 0, (tmp_path / "study.log").read_text()
+    rows = rows_of(file, tmp_path / "study")
+    assert [row.number for row in rows] == list(range(12))
+    assert {row.state for row in rows} == {COMPLETE}
+    for number, params in begun.items():
+        assert params.items() <= rows[number].params.items()
+    assert begun, "no kill hit a trial"
+
+    alone = Study.open(load_experiment(file), tmp_path / "alone")
+    work(alone)
+    assert outcome(rows) == outcome(alone.rows())
+
+
+def test_two_processes_share_a_study(tmp_path: Path) -> None:
+    file = small(tmp_path / "small.yaml", trials=7, storage=str(tmp_path / "study.db"))
+    first = tune(file, tmp_path / "study")
+    while not (tmp_path / "study" / ".place").is_file():
+        assert first.poll() is None, (tmp_path / "study.log").read_text()
+        time.sleep(0.05)
+    second = tune(file, tmp_path / "study", "--resume")
+    assert first.wait() == 0 and second.wait() == 0, (tmp_path / "study.log").read_text()
+    rows = rows_of(file, tmp_path / "study")
+    assert [row.state for row in rows] == [COMPLETE] * 7
+    logs = sorted((tmp_path / "study" / "logs").glob("worker-*.log"))
+    taken = [[line for line in log.read_text().splitlines() if "trials/" in line] for log in logs]
+    assert len(logs) == 2 and all(taken)
+    assert len({line for lines in taken for line in lines}) == sum(map(len, taken)) == 7
+    report = (tmp_path / "study" / "report.html").read_text()
+    assert report.count("data:image/png") == 4 and "src='http" not in report
+    best = max(rows, key=lambda row: row.score or 0.0)
+    folder = Path(best.notes["run directory"])
+    assert (folder / "config.yaml").is_file() and (folder / "architecture.yaml").is_file()
+    assert json.loads((folder / "trial.json").read_text())["score"] == best.score
+
+
+def test_interrupted_by_hand_it_says_how_to_go_on(tmp_path: Path) -> None:
+    file = small(tmp_path / "small.yaml", trials=2)
+    process = tune(file, tmp_path / "study")
+    while not any((tmp_path / "study").glob("trials/*/metrics.jsonl")):
+        assert process.poll() is None, (tmp_path / "study.log").read_text()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert "--resume" in (tmp_path / "study.log").read_text()
+    study = Study.open(load_experiment(file), tmp_path / "study")
+    before = [row for row in study.rows() if row.state == RUNNING]
+    assert before
+    work(study)
+    rows = study.rows()
+    assert [row.state for row in rows] == [COMPLETE] * 2
+    assert rows[before[0].number].params == before[0].params
