@@ -36,6 +36,7 @@ from peml.sampler import MODES
 from peml.task_spec import KEYS, make_spec
 from peml.tasks import load_task
 from prefixnas import config
+from prefixnas.experiments.experiment import ExperimentFile, read_experiment
 from prefixnas.objective import OBJECTIVES
 from prefixnas.ops import OPS
 from prefixnas.registry import load_plugin
@@ -50,7 +51,8 @@ NOT_RUN: dict[str, int] = {}
 """How many blocks of a page may be marked as not run."""
 
 SETUP = ("make", "python3 -m venv", "env/bin/pip install", ".venv/bin/pip install")
-"""Commands that need a network or build an environment; checked by other means."""
+SETUP += ("optuna-dashboard",)
+"""Commands that need a network, build an environment or serve; checked by other means."""
 
 SMALL = ["--steps", "6", "--train-limit", "40", "--eval-limit", "6", "--max-length", "64"]
 FEW = ["--budget", "4", "--seeds", "0", "--random-draws", "0", "--references", "none"]
@@ -192,7 +194,7 @@ def run_command(command: str) -> None:
     if arguments[0] == "compare" and "--resume" not in arguments:
         assert COMMANDS[name]([*arguments, "--dry-run"]) == 0, command
         arguments += [*FEW, *SMALL[2:]]
-    if arguments[0] == "transfer":
+    if arguments[0] in ("transfer", "tune"):
         arguments.append("--dry-run")
     if arguments[0] in ("search", "train") and "--resume" not in arguments:
         arguments += SMALL[:2] if "--objective" in arguments else SMALL
@@ -229,7 +231,9 @@ def run_block(block: Block, place: Path) -> None:
 def check_yaml(block: Block, place: Path) -> None:
     """A YAML block is a configuration, a space or a task."""
     data = yaml.safe_load(block.text)
-    if "strategies" in data:
+    if "hyperparameters" in data:
+        read_experiment([(str(block), data)], str(block))
+    elif "strategies" in data:
         assert block.file is not None, f"{block}: no command reads it"
     elif {"model", "strategy", "steps"} & set(data):
         config.resolve(options(str(data.get("strategy", "darts"))), [(str(block), data)])
@@ -345,7 +349,8 @@ def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
             ["transfer"],
         ]
     ]
-    calls += [(peml.cli.main, [name]) for name in ("train", "evaluate", "export", "generate")]
+    commands = ("train", "tune", "evaluate", "export", "generate")
+    calls += [(peml.cli.main, [name]) for name in commands]
     capsys.readouterr()
     for main, arguments in calls:
         with pytest.raises(SystemExit):
@@ -443,3 +448,12 @@ def test_the_number_of_activations_in_the_readme() -> None:
     for decision in space.decisions:
         combinations *= len(decision.options) if decision.decided_by == "alpha" else 1
     assert f"holds {combinations:,}\ncombinations" in (ROOT / "README.md").read_text()
+
+
+def test_every_key_of_an_experiment_is_documented_with_its_default() -> None:
+    keys = {
+        (name, f"`{shown(config.default(entry)) if config.default(entry) != {} else '{}'}`")
+        for name, entry in config.keys({"experiment": ExperimentFile}).items()
+    }
+    table = {(name, cells[0]) for name, cells in table_rows(ROOT / "docs/experiments.md", "key")}
+    assert table == keys

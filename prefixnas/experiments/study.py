@@ -132,7 +132,7 @@ class Study:
     def rows(self) -> list[Row]:
         """Return all trials up to the number that is asked for, in order."""
         with quiet():
-            trials = self._storage.get_all_trials(self._id, deepcopy=False)
+            trials = self.optuna.get_trials(deepcopy=False)  # fills Optuna's own cache, too
         return [row_of(trial) for trial in sorted(trials, key=lambda trial: trial.number)]
 
     def row(self, number: int) -> Row:

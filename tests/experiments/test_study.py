@@ -157,6 +157,21 @@ def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:
     assert study.rows()[:1] == before
 
 
+def test_a_database_holds_the_same(tmp_path: Path) -> None:
+    one = open_small(tmp_path / "a")
+    other = open_small(tmp_path / "b", storage=str(tmp_path / "study.db"))
+    for study in (one, other):
+        claim = study.claim()
+        assert claim is not None
+        claim.report(1, 0.25)
+        claim.close()
+    again = open_small(tmp_path / "b", storage=str(tmp_path / "study.db"))
+    claim = again.claim()
+    assert claim is not None and claim.number == 0
+    assert one.rows()[0].params == again.rows()[0].params == claim.params
+    assert one.rows()[0].epochs == again.rows()[0].epochs == {1: 0.25}
+
+
 def test_samplers_propose_by_the_trials_number(tmp_path: Path) -> None:
     one, other = (open_small(tmp_path / name, sampler="tpe") for name in "ab")
     first, again = ([study.claim() for _ in range(3)] for study in (one, other))

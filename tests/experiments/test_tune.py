@@ -14,6 +14,7 @@ import pytest
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.rows import COMPLETE, RUNNING, Row
 from prefixnas.experiments.study import Study
+from prefixnas.experiments.trial import run_trial
 from prefixnas.experiments.worker import work
 from tests.experiments.small import small
 
@@ -29,22 +30,28 @@ def rows_of(file: Path, out: Path) -> list[Row]:
     return Study.open(load_experiment(file), out).rows()
 
 
-def outcome(rows: list[Row]) -> list[tuple[object, ...]]:
-    return [(r.number, r.state, r.params, r.score, dict(r.epochs)) for r in rows]
+def at_work(process: subprocess.Popen[bytes], out: Path) -> None:
+    """Wait until a worker of the process has taken up a trial."""
+    logs = out / "logs"
+    while not any(log.stat().st_size for log in logs.glob(f"worker-{process.pid}-*.log")):
+        assert process.poll() is None, out.with_suffix(".log").read_text()
+        time.sleep(0.05)
+
+
+def assigned(row: Row) -> dict[str, object]:
+    return {name.rpartition("/")[2]: value for name, value in row.params.items()}
 
 
 @pytest.mark.slow
 def test_killed_at_five_random_moments_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
-    file = small(tmp_path / "small.yaml", trials=12, base__steps=100)
+    file = small(tmp_path / "small.yaml", trials=12)
     rng = random.Random(7)
     begun: dict[int, dict[str, object]] = {}
     ended: dict[int, object] = {}
     for kill in range(5):
         process = tune(file, tmp_path / "study", "--workers", "2", *["--resume"] * (kill > 0))
-        journal = tmp_path / "study" / "study.journal"
-        while not journal.is_file() and process.poll() is None:
-            time.sleep(0.1)
-        time.sleep(rng.uniform(1.0, 5.0))
+        at_work(process, tmp_path / "study")
+        time.sleep(rng.uniform(0.0, 2.5))
         process.send_signal(signal.SIGKILL)
         process.wait()
         rows = rows_of(file, tmp_path / "study")
@@ -64,9 +71,10 @@ def test_killed_at_five_random_moments_nothing_is_lost_or_done_twice(tmp_path: P
         assert params.items() <= rows[number].params.items()
     assert begun, "no kill hit a trial"
 
-    alone = Study.open(load_experiment(file), tmp_path / "alone")
-    work(alone)
-    assert outcome(rows) == outcome(alone.rows())
+    first = min(begun)  # the same as a trial that nobody disturbed
+    config = load_experiment(file).resolve(assigned(rows[first]))
+    alone = run_trial(config, lambda epoch, score: None, tmp_path / "alone")
+    assert (alone.score, alone.epochs) == (rows[first].score, [*rows[first].epochs.values()])
 
 
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
@@ -94,9 +102,7 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
 def test_interrupted_by_hand_it_says_how_to_go_on(tmp_path: Path) -> None:
     file = small(tmp_path / "small.yaml", trials=2)
     process = tune(file, tmp_path / "study")
-    while not any((tmp_path / "study").glob("trials/*/metrics.jsonl")):
-        assert process.poll() is None, (tmp_path / "study.log").read_text()
-        time.sleep(0.05)
+    at_work(process, tmp_path / "study")
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
     assert "--resume" in (tmp_path / "study.log").read_text()
