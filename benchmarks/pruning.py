@@ -28,8 +28,8 @@ ARMS: Mapping[str, Any] = {
     "without": "none",
     "with": {"percentile": {"percentile": 20.0, "n_startup_trials": 1, "n_warmup_steps": 8}},
 }
-"""From the eighth of thirty epochs on, a trial goes on that is among the best fifth. Before that the
-task's score is that of guessing, whatever the hyper-parameters."""
+"""From the eighth of thirty epochs on, a trial goes on that is among the best fifth. Before that
+the task's score is that of guessing, whatever the hyper-parameters."""
 
 
 def experiment(arm: str, seed: int, trials: int) -> dict[str, Any]:
