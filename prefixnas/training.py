@@ -144,20 +144,16 @@ class Plateau:
         self.score: float | None = None
         self.waited = 0
 
-    def look(self, step: int) -> bool:
-        """Score if the epoch ends with this step; return whether it was enough by now."""
+    def look(self, step: int) -> str:
+        """Score if the epoch ends with this step; return why the loop should end, or nothing."""
         every, patience = self.recipe.eval_every, self.recipe.patience
         if not every or (step + 1) % every:
-            return False
+            return ""
         score = _rankable(self.run.epoch(self.phase, step + 1).score)
         better = self.score is None or score > self.score
         self.score, self.waited = (score, 0) if better else (self.score, self.waited + 1)
-        return bool(patience) and self.waited >= patience
-
-    @property
-    def reason(self) -> str:
-        """Why the loop should end."""
-        return f"no better score in {self.waited} epochs"
+        enough = bool(patience) and self.waited >= patience
+        return f"no better score in {self.waited} epochs" if enough else ""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best score and the waiting."""

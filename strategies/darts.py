@@ -1,7 +1,7 @@
 """DARTS: differentiable search by gradient on relaxed choices.
 
-`joint` is Algorithm 1 of PEML: weights and alphas move in one step, by one loss; `bilevel` and
-`second-order` are DARTS (Liu, Simonyan, Yang, ICLR 2019): in turn, alphas on selection batches.
+`joint` is Algorithm 1 of PEML, by one loss; `bilevel` and `second-order` are DARTS (Liu, Simonyan,
+Yang, ICLR 2019), in turn.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Darts(Strategy):
             raise UserError(f"space {space.name!r} leaves no choice to alpha: nothing to search")
         least = LEVELS.get(self.level, "key 'level'").passes + self._selection().cost(len(names))
         if budget.search < least:
-            raise UserError(f"{budget.search} search steps are too few, at least {least} needed")
+            few = f"{budget.search} search steps are too few, at least {least} needed"
+            raise UserError(f"{few}; raise steps or search_fraction")
 
     def check_objective(self, objective: Objective) -> None:
         """Refuse what the level cannot search on."""
@@ -78,9 +79,8 @@ class Darts(Strategy):
 
     def train_supernet(self, run: Run, recipe: Recipe) -> tuple[Supernet, WeightOptimizer]:
         """Move weights and alphas, prune on the way; return the net and what moved its weights."""
-        update = UPDATES.get(self.update)()
-        temperatures = self.temperature_start, self.temperature_end
-        relaxation = make_relaxation(self.relaxation, self.update, *temperatures)
+        update, heat = UPDATES.get(self.update)(), (self.temperature_start, self.temperature_end)
+        relaxation = make_relaxation(self.relaxation, self.update, *heat)
         net = Supernet(run.space, run.objective.width, relaxation, run.settings)
         refuse_norm_behind(net)
         run.once("warned of dropout", lambda: warn_of_dropout(run))
@@ -91,11 +91,10 @@ class Darts(Strategy):
         grown = SCHEDULES.get(self.entropy_schedule)
         probe = Probe(run, net, level.split, self.probe_every, self.probe_batches)
         stop = EarlyStop(net, self.settled_records, self.settled_within, self.collapse_above)
-        epochs = Plateau(run, recipe, "search")
+        ends = Plateau(run, recipe, "search")
         tuning = self._selection().cost(len(net.decisions))
         plan = Plan.of(run.budget.search - tuning, level.passes, self.alpha_warmup)
-        state: dict[str, Stateful] = {"weights": weights, "alphas": alphas, "stop": stop}
-        state["epochs"] = epochs
+        state: Mapping[str, Stateful] = dict(weights=weights, alphas=alphas, stop=stop, ends=ends)
         loop = run.steps("search", plan.steps, state, plan.cost)
         for step in loop:
             net.progress = run.spent / plan.budget
@@ -111,10 +110,8 @@ class Darts(Strategy):
                 emit_alphas(run, "search", step, net, gradient)
             if moves and (dropped := net.prune(self.prune_below, plan.left(step, self.prune_to))):
                 run.emit("prune", step=step, dropped=dropped)
-            reason = stop.look(net) if moves and records else ""
-            if epochs.look(step):
-                reason = reason or epochs.reason
-            if reason:
+            settled = stop.look(net) if moves and records else ""
+            if reason := ends.look(step) or settled:
                 run.emit("stop", step=step, reason=reason)
                 loop.stop()
         run.once("probed at the end", probe.finish)
