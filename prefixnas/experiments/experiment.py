@@ -121,6 +121,10 @@ class Experiment:
         values = self.resolve(next(corners(self.hyperparameters)))
         return int(values["steps"]) // int(values["eval_every"]) if values["eval_every"] else None
 
+    def processes(self) -> int:
+        """Return how many processes a trial takes."""
+        return int(self.resolve(next(corners(self.hyperparameters)))["processes"])
+
     def to_json(self) -> dict[str, Any]:
         """Return all keys of the file, as plain values."""
         return {entry.name: getattr(self.file, entry.name) for entry in fields(self.file)}

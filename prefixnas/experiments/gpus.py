@@ -1,4 +1,4 @@
-"""Which GPUs a worker sees: each its own, or a shared one where there are more workers."""
+"""Which GPUs a worker sees: its own, or shared ones where there are more workers than GPUs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from prefixnas.experiments.nni.lease import count_gpus
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def share_of_gpus(number: int, workers: int) -> dict[str, str]:
-    """Return the environment that shows a worker its GPU.
+def share_of_gpus(number: int, workers: int, each: int = 1) -> dict[str, str]:
+    """Return the environment that shows a worker its GPUs.
 
     Args:
         number: Which worker, from 0.
         workers: How many there are; a single one sees what there is.
+        each: Processes of a trial, each on a GPU.
     """
     if workers == 1:
         return {}
@@ -23,4 +24,8 @@ def share_of_gpus(number: int, workers: int) -> dict[str, str]:
         visible = [name.strip() for name in given.split(",") if name.strip()]
     else:
         visible = [str(index) for index in range(count_gpus())]
-    return {VISIBLE: visible[number % len(visible)]} if visible else {}
+    if not visible:
+        return {}
+    places = range(number * each, (number + 1) * each)
+    mine = dict.fromkeys(visible[place % len(visible)] for place in places)
+    return {VISIBLE: ",".join(mine)}

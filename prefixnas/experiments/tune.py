@@ -84,7 +84,10 @@ class _Slot:
     def __init__(self, study: Study, number: int, workers: int, logs: Path) -> None:
         self._study = study
         self._log = logs / f"worker-{os.getpid()}-{number}.log"
-        self._environment = {**threads(workers), **share_of_gpus(number, workers)}
+        self._environment = {
+            **threads(workers),
+            **share_of_gpus(number, workers, study.experiment.processes()),
+        }
         self._worker: _Worker | None = None
 
     def start(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from prefixnas.experiments.experiment import load_experiment
+from prefixnas.experiments.gpus import share_of_gpus
 from prefixnas.experiments.rows import COMPLETE, RUNNING, Row
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.trial import run_trial
@@ -43,8 +44,9 @@ def assigned(row: Row) -> dict[str, object]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_five_random_moments_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
-    file = small(tmp_path / "small.yaml", trials=12)
+    file = small(tmp_path / "small.yaml", trials=12, base__steps=40)
     rng = random.Random(7)
     begun: dict[int, dict[str, object]] = {}
     ended: dict[int, object] = {}
@@ -97,6 +99,18 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     folder = Path(best.notes["run directory"])
     assert (folder / "config.yaml").is_file() and (folder / "architecture.yaml").is_file()
     assert json.loads((folder / "trial.json").read_text())["score"] == best.score
+
+
+def test_each_worker_sees_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    seen = [share_of_gpus(number, 4)["CUDA_VISIBLE_DEVICES"] for number in range(4)]
+    assert seen == ["4", "5", "6", "7"]
+    seen = [share_of_gpus(number, 2, each=2)["CUDA_VISIBLE_DEVICES"] for number in range(2)]
+    assert seen == ["4,5", "6,7"]
+    assert share_of_gpus(4, 5)["CUDA_VISIBLE_DEVICES"] == "4"
+    assert share_of_gpus(0, 1) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert share_of_gpus(0, 2) == {}
 
 
 def test_interrupted_by_hand_it_says_how_to_go_on(tmp_path: Path) -> None:
