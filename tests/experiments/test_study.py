@@ -266,3 +266,20 @@ def test_a_dry_run_prints_a_file_that_says_the_same(
     assert capsys.readouterr().out == printed
     assert load_experiment(tmp_path / "printed.yaml").trials == 9
     assert not (tmp_path / "studies").exists()
+
+
+def test_patience_ends_a_search_too(tmp_path: Path) -> None:
+    base = {"strategy": "darts", "steps": 60, "eval_every": 2, "alpha_learning_rate": 1e-9}
+    study = open_small(
+        tmp_path,
+        base={**TOY, **base},
+        hyperparameters={"clip": {"uniform": [1e-9, 2e-9]}},
+        early_stopping={"patience": 3},
+    )
+    claim = study.claim()
+    assert claim is not None
+    result = run_trial(claim.config(), ignore, claim.folder)
+    stops = events(claim.folder, "stop")
+    assert [stop["reason"] for stop in stops] == ["no better score in 3 epochs"]
+    searched = [event for event in events(claim.folder, "epoch") if event["phase"] == "search"]
+    assert 4 <= len(searched) < 15 and result.steps < 60
