@@ -34,7 +34,8 @@ def note_error(folder: Path, error: BaseException) -> None:
     """Write down why a trial failed, beside its run directory."""
     path = _error_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{type(error).__name__}: {error}\n", encoding="utf-8")
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    path.write_text(f"{kind}{error}".partition("\n")[0] + "\n", encoding="utf-8")
 
 
 def _error_path(folder: Path) -> Path:

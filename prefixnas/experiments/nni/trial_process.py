@@ -59,13 +59,14 @@ def _result(
     experiment = read_experiment([(where, settings["experiment"])], where)
     answers = unpack(experiment.hyperparameters, values)
     assigned = assign(experiment.hyperparameters, lambda parameter: answers[parameter.name])
+    config = experiment.resolve(assigned)
+    if (settings["gpus"] or 1) > 1 and "processes" not in experiment.file.base:
+        config["processes"] = settings["gpus"]  # one for each GPU; this one alone talks to NNI
     module, _, name = settings["run"].partition(":")
     run_trial = getattr(import_module(module), name)
     while True:
         try:
-            result: TrialResult = run_trial(
-                experiment.resolve(assigned), report, folder, metric=experiment.target.metric
-            )
+            result: TrialResult = run_trial(config, report, folder, metric=experiment.target.metric)
             return result
         except Busy:  # its former manager is gone, it runs on
             time.sleep(1)
