@@ -4,7 +4,8 @@
 
 Every study has one worker, so that its trials follow from its seed alone. Prints a Markdown table:
 training steps of all trials, and the best score on the selection split (which chooses) with the
-validation score of that trial (which chooses nothing). Called again, it goes on.
+validation score of that trial (which chooses nothing). Called again, it goes on. The pruner was
+chosen by replaying studies of the seeds 0, 1 and 2, so the seeds 3, 4 and 5 are reported.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from prefixnas.experiments.study import Study
 
 ARMS: Mapping[str, Any] = {
     "without": "none",
-    "with": {"percentile": {"percentile": 20.0, "n_startup_trials": 1, "n_warmup_steps": 8}},
+    "with": {"percentile": {"percentile": 33.0, "n_startup_trials": 2, "n_warmup_steps": 8}},
 }
-"""From the eighth of thirty epochs on, a trial goes on that is among the best fifth. Before that
+"""From the eighth of thirty epochs on, a trial goes on that is among the best third. Before that
 the task's score is that of guessing, whatever the hyper-parameters."""
 
 
@@ -79,12 +80,12 @@ def line(arm: str, seed: int, out: Path) -> tuple[int, float, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5])
+    parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=2, help="studies side by side")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    cells = [(arm, seed) for seed in args.seeds for arm in ARMS]
+    cells = [(arm, seed) for arm in ARMS for seed in args.seeds]
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda cell: run(cell[0], cell[1], args.trials, args.out), cells))
     print("| seed | pruning | steps | complete/pruned/failed | best (selection) | its validation |")
