@@ -137,7 +137,7 @@ def _search(
 
     from prefixnas.plan import plan_run
     from prefixnas.progress import open_progress
-    from prefixnas.ranks import join, leave, said_once
+    from prefixnas.ranks import end_now, join, leave, said_once
     from prefixnas.start import start_run
     from prefixnas.tables import table
 
@@ -151,6 +151,8 @@ def _search(
     if ranks.first:
         Console().print(table(folder))
         print(f"run directory: {folder}")
+    if ranks.count > 1:
+        end_now()
     return 0
 
 
