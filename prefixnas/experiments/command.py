@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ from prefixnas.errors import UserError
 if TYPE_CHECKING:
     from prefixnas.experiments.experiment import Experiment
     from prefixnas.experiments.study import Study
+
+
+BEGINNING = ".beginning"
+"""Lies in the folder of a study while its problem is tried: a killed command is resumable then."""
 
 
 def tune_command(argv: Sequence[str], prog: str) -> int:
@@ -64,18 +69,40 @@ def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
             f"{folder}: the study {experiment.name!r} is there already; add --resume to go on "
             "with it or to join it, or take another name or --out"
         )
-    if resume and not begun:
+    interrupted = (folder / BEGINNING).is_file()
+    if resume and not begun and not interrupted:
         raise UserError(f"{folder}: no study {experiment.name!r} to go on with")
     if not begun:
-        _refuse_used(folder)
-        check_problem(experiment)
+        if not interrupted:
+            _refuse_used(folder)
+        with _beginning(folder):
+            check_problem(experiment)
     study = Study.open(experiment, folder)
+    (folder / BEGINNING).unlink(missing_ok=True)
     try:
         with open_view(experiment.target.direction) as view:
             tune(study, experiment.file.workers, view.show)
     finally:
         _write_report(study)
     return _finish(study)
+
+
+@contextmanager
+def _beginning(folder: Path) -> Iterator[None]:
+    """Mark the folder of a study that is about to begin; a mistake leaves nothing behind."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / BEGINNING).touch()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error
+    try:
+        yield
+    except UserError:
+        (folder / BEGINNING).unlink()
+        for path in made:
+            path.rmdir()
+        raise
 
 
 def _refuse_used(folder: Path) -> None:

@@ -101,6 +101,18 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     assert json.loads((folder / "trial.json").read_text())["score"] == best.score
 
 
+def test_killed_before_the_study_begins_it_is_resumable(tmp_path: Path) -> None:
+    file = small(tmp_path / "small.yaml", trials=1, base__steps=20)
+    process = tune(file, tmp_path / "study")
+    while not (tmp_path / "study").is_dir():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "study" / "study.journal").exists()
+    assert tune(file, tmp_path / "study", "--resume").wait() == 0
+    assert [row.state for row in rows_of(file, tmp_path / "study")] == [COMPLETE]
+
+
 def test_each_worker_sees_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     seen = [share_of_gpus(number, 4)["CUDA_VISIBLE_DEVICES"] for number in range(4)]
