@@ -187,7 +187,7 @@ import json, sys
 import torch
 from pathlib import Path
 from prefixnas.errors import Ended
-from prefixnas.ranks import join
+from prefixnas.ranks import end_now, join, leave
 
 ranks = join()
 tensors = [torch.full((2,), ranks.rank + 1.0), torch.tensor(3.0, dtype=torch.float64)]
@@ -205,6 +205,8 @@ try:
 except (Ended, LookupError) as error:
     told.append(type(error).__name__)
 Path(sys.argv[1], str(ranks.rank)).write_text(json.dumps(told))
+leave()
+end_now()
 """
     )
     launch([sys.executable, str(program), str(tmp_path)], 2, no_watch)
