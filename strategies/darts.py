@@ -110,13 +110,11 @@ class Darts(Strategy):
                 emit_alphas(run, "search", step, net, gradient)
             if moves and (dropped := net.prune(self.prune_below, plan.left(step, self.prune_to))):
                 run.emit("prune", step=step, dropped=dropped)
-            settled = stop.look(net) if moves and records else ""
-            if reason := ends.look(step) or settled:
+            if reason := ends.look(step) or (stop.look(net) if moves and records else ""):
                 run.emit("stop", step=step, reason=reason)
                 loop.stop()
         run.once("probed at the end", probe.finish)
         return net, weights
 
     def _selection(self) -> Selection:
-        kind = SELECTIONS.get(self.selection, "key 'selection'")
-        return kind(self.tune_steps, self.random_order)
+        return SELECTIONS.get(self.selection, "key 'selection'")(self.tune_steps, self.random_order)

@@ -10,12 +10,13 @@ or `check_relaxation(Sparsemax())`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from prefixnas.objective import Objective
 from prefixnas.relaxation import Relaxation, Softmax
 from prefixnas.space import Choice, SearchSpace, Seq
 from prefixnas.supernet import Supernet
@@ -34,6 +35,7 @@ class RelaxationCheck:
         spaces: Where gradients are measured.
         floor: Share of the softmax's mean gradient that every alpha must receive.
         draws: Draws that a sampling relaxation is averaged over.
+        objective: Makes the objective whose loss is differentiated.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class RelaxationCheck:
         spaces: Sequence[SearchSpace],
         floor: float = 0.01,
         draws: int = 40,
+        objective: Callable[[], Objective] = ToyObjective,
     ) -> None:
         self.relaxation, self.spaces, self.floor, self.draws = relaxation, spaces, floor, draws
+        self.objective = objective
 
     def sum_to_one(self) -> None:
         """Weights are finite, not negative, and sum to one, for any number of options."""
@@ -109,7 +113,11 @@ class RelaxationCheck:
         expect(not falls, "argmax", f"the mean largest weight falls over the search: {sharpness}")
 
     def gradient(self) -> None:
-        """Every alpha of every space receives a gradient that is not far below the softmax's."""
+        """Every alpha of every space receives a gradient that is not far below the softmax's.
+
+        Weights are trained meanwhile: an encoder whose last layer starts at zero, as a prefix's
+        does, gives no alpha a gradient before its first step.
+        """
         for space in self.spaces:
             mine, usual = self._gradients(space, self.relaxation), self._gradients(space, Softmax())
             for name, gradient in mine.items():
@@ -122,17 +130,20 @@ class RelaxationCheck:
 
     def _gradients(self, space: SearchSpace, relaxation: Relaxation) -> dict[str, Tensor]:
         torch.manual_seed(0)
-        objective = ToyObjective()
+        objective = self.objective()
         net = Supernet(space, objective.width, relaxation)
         objective.reset(net, 0)
+        weights = torch.optim.AdamW(objective.parameters(), lr=1e-3)
         total = {decision.name: torch.zeros(len(decision.options)) for decision in net.decisions}
         for draw in range(self.draws):
             net.zero_grad(set_to_none=True)
+            weights.zero_grad(set_to_none=True)
             net.progress = draw / self.draws
             objective.backward("train")
             for decision, alpha in zip(net.decisions, net.alphas, strict=True):
                 if alpha.grad is not None:
                     total[decision.name] += alpha.grad.abs() / self.draws
+            weights.step()
         return total
 
     def pruned(self) -> None:
@@ -169,6 +180,7 @@ def check_relaxation(
     spaces: Sequence[SearchSpace] | None = None,
     floor: float = 0.01,
     draws: int = 40,
+    objective: Callable[[], Objective] = ToyObjective,
 ) -> None:
     """Check every promise of a relaxation.
 
@@ -177,12 +189,13 @@ def check_relaxation(
         spaces: Where gradients are measured; every shipped space if not given.
         floor: Share of the softmax's mean gradient that every alpha must receive.
         draws: Draws that the gradient is averaged over.
+        objective: Makes the objective whose loss is differentiated.
 
     Raises:
         BrokenPromise: Names the first promise that does not hold.
     """
     check = RelaxationCheck(
-        relaxation, shipped_spaces() if spaces is None else spaces, floor, draws
+        relaxation, shipped_spaces() if spaces is None else spaces, floor, draws, objective
     )
     for promise in PROMISES:
         getattr(check, promise)()
@@ -199,9 +212,13 @@ class RelaxationContract(ABC):
         """Return the spaces on which gradients are measured."""
         return shipped_spaces()
 
+    def objective(self) -> Callable[[], Objective]:
+        """Return what makes the objective whose loss is differentiated."""
+        return ToyObjective
+
     def check(self) -> RelaxationCheck:
         """Return the checks."""
-        return RelaxationCheck(self.relaxation(), self.spaces())
+        return RelaxationCheck(self.relaxation(), self.spaces(), objective=self.objective())
 
     def test_weights_sum_to_one(self) -> None:
         """See `RelaxationCheck.sum_to_one`."""
