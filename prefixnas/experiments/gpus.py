@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from prefixnas.experiments.nni.lease import count_gpus
+from prefixnas.experiments.lease import count_gpus
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 

@@ -27,11 +27,11 @@ import prefixnas.cli
 from prefixnas.errors import UserError
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.hyperparameters import assign, read_hyperparameters
+from prefixnas.experiments.lease import Demand, acquire
 from prefixnas.experiments.nni import environment
 from prefixnas.experiments.nni.client import Channel
 from prefixnas.experiments.nni.environment import find_environment
 from prefixnas.experiments.nni.jobs import read_jobs
-from prefixnas.experiments.nni.lease import Demand, acquire
 from prefixnas.experiments.nni.sockets import check_port, open_to_network
 from prefixnas.experiments.nni.space import depth, pack, to_nni, unpack
 from prefixnas.experiments.nni.study_server import StudyServer, folder_of, note_error

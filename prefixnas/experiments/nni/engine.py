@@ -15,10 +15,10 @@ import psutil
 
 from prefixnas.errors import UserError
 from prefixnas.experiments.experiment import Experiment
+from prefixnas.experiments.lease import Demand, count_gpus
 from prefixnas.experiments.nni import processes
 from prefixnas.experiments.nni.environment import NniEnvironment
 from prefixnas.experiments.nni.jobs import read_jobs
-from prefixnas.experiments.nni.lease import Demand, count_gpus
 from prefixnas.experiments.nni.manager import (
     LOG,
     Action,

@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from prefixnas.errors import UserError
-from prefixnas.experiments.nni.lease import Demand, acquire, default_folder
+from prefixnas.experiments.lease import Demand, acquire, default_folder
 
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL; NNI kills the launcher itself after five."""
