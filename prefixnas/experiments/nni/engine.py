@@ -29,7 +29,7 @@ from prefixnas.experiments.nni.manager import (
     stop_manager,
 )
 from prefixnas.experiments.nni.settings import NniSettings, experiment_id, make_config
-from prefixnas.experiments.nni.sockets import is_loopback
+from prefixnas.experiments.nni.sockets import check_port, is_loopback
 from prefixnas.experiments.nni.study_server import RECOVERED, StudyServer
 from prefixnas.experiments.study import Study
 from prefixnas.files import write_text
@@ -111,6 +111,7 @@ class Engine:
         """Begin; raises UserError if it was begun before, or see `create` and `start_manager`."""
         if self.started:
             raise UserError(f"{self.folder}: was started before: use resume, or another --out")
+        check_port(self.host, self.settings.port)  # before anything is written
         return self._start("create", self.create())
 
     def resume(self) -> Manager:

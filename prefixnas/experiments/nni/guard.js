@@ -1,5 +1,6 @@
-// Loaded into NNI 3.0's manager before its own code (NODE_OPTIONS=--require), by guard.py, which
-// refuses any other version and any changed file. NNI's files stay as they are. What it changes:
+// Loaded into NNI 3.0's manager before its own code (NODE_OPTIONS=--require), by manager.py;
+// environment.py refuses any other version and any changed file. NNI's files stay as they are.
+// What it changes:
 //
 // 1. The server listens where it is told (loopback), not at every address of the machine.
 // 2. A request needs an allowed Host and Origin (else 403: no DNS rebinding, no foreign pages) and
@@ -23,7 +24,7 @@ const settings = JSON.parse(process.env.PREFIXNAS_NNI_GUARD); // {host, hosts, s
 delete process.env.PREFIXNAS_NNI_GUARD; // neither tuner nor trials get the guard or its settings
 delete process.env.NODE_OPTIONS;
 process.env.PREFIXNAS_NNI_MANAGER = String(process.pid); // the tuner ends with this process
-process.argv.push('--url-prefix', settings.secret); // here, because `ps` shows the command line
+process.argv.push(`--url-prefix=${settings.secret}`); // here, because `ps` shows the command line
 os.homedir = () => settings.home; // NNI's list of experiments lives with the experiment
 
 // 1. Where it listens.

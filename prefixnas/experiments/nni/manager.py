@@ -128,7 +128,7 @@ def start_manager(
     check_port(host, port)
     # The same secret as before: a page that is open goes on working.
     former = last_manager(folder)
-    secret = former.secret if former is not None else secrets.token_urlsafe(24)
+    secret = former.secret if former is not None else secrets.token_hex(24)
     process = _spawn(folder, environment, name, action, host, port, secret, hosts)
     manager = Manager(folder, process.pid, _created(process), host, port, secret)
     state = {key: value for key, value in asdict(manager).items() if key != "folder"}
