@@ -19,6 +19,9 @@ from pathlib import Path
 
 from prefixnas.errors import UserError
 
+Gpu = int | str
+"""A GPU as CUDA_VISIBLE_DEVICES names it: its number, or the UUID of a GPU or of a part of one."""
+
 COUNT = "PREFIXNAS_GPUS"
 """Stands in for the number of GPUs, so that leases can be tried on a machine without any."""
 
@@ -51,9 +54,9 @@ class Demand:
 
     gpus: int = 0
     share: int = 1
-    indices: tuple[int, ...] = ()
+    indices: tuple[Gpu, ...] = ()
 
-    def usable(self, count: int) -> tuple[int, ...]:
+    def usable(self, count: int) -> tuple[Gpu, ...]:
         """Return the GPUs to choose from.
 
         Args:
@@ -62,7 +65,7 @@ class Demand:
         Raises:
             UserError: The demand can never be met here.
         """
-        absent = [index for index in self.indices if index >= count]
+        absent = [index for index in self.indices if isinstance(index, int) and index >= count]
         if absent and self.gpus:
             raise UserError(f"gpu_indices: there is no GPU {absent[0]}: this machine has {count}")
         usable = self.indices or tuple(range(count))
@@ -78,10 +81,10 @@ class Lease:
     """GPUs that are held; `release` gives them back early, the end of all processes does anyway.
 
     Attributes:
-        gpus: Their numbers.
+        gpus: Their numbers, or UUIDs.
     """
 
-    gpus: tuple[int, ...]
+    gpus: tuple[Gpu, ...]
     _locks: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def environment(self) -> dict[str, str]:
@@ -128,20 +131,31 @@ def acquire(
     return None
 
 
-def _try(folder: Path, demand: Demand, usable: Sequence[int]) -> Lease | None:
+def lease_now(demand: Demand) -> Lease | None:
+    """Return a lease in the usual folder if it can be had at once.
+
+    Args:
+        demand: What is needed; it names the GPUs to choose from.
+    """
+    folder = default_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return _try(folder, demand, demand.indices)
+
+
+def _try(folder: Path, demand: Demand, usable: Sequence[Gpu]) -> Lease | None:
     with ExitStack() as turn:
         fcntl.flock(_open(turn, folder / "turn.lock"), fcntl.LOCK_EX)
         with ExitStack() as locks:
-            taken: list[int] = []
+            taken: list[Gpu] = []
             for index in sorted(usable, key=lambda index: _held(folder, index, demand.share)):
                 if len(taken) < demand.gpus and _take(locks, folder, index, demand.share):
                     taken.append(index)
             if len(taken) == demand.gpus:
-                return Lease(tuple(sorted(taken)), locks.pop_all())
+                return Lease(tuple(sorted(taken, key=usable.index)), locks.pop_all())
     return None
 
 
-def _take(locks: ExitStack, folder: Path, index: int, share: int) -> bool:
+def _take(locks: ExitStack, folder: Path, index: Gpu, share: int) -> bool:
     """Lock a GPU as a whole, or against whole users and one of its shares."""
     with ExitStack() as own:
         gpu = _open(own, folder / f"gpu{index}.lock")
@@ -153,7 +167,7 @@ def _take(locks: ExitStack, folder: Path, index: int, share: int) -> bool:
     return True
 
 
-def _take_share(locks: ExitStack, folder: Path, index: int, part: int) -> bool:
+def _take_share(locks: ExitStack, folder: Path, index: Gpu, part: int) -> bool:
     with ExitStack() as own:
         if not _lock(_open(own, _share(folder, index, part)), fcntl.LOCK_EX):
             return False
@@ -161,14 +175,14 @@ def _take_share(locks: ExitStack, folder: Path, index: int, part: int) -> bool:
     return True
 
 
-def _held(folder: Path, index: int, share: int) -> int:
+def _held(folder: Path, index: Gpu, share: int) -> int:
     """Count a GPU's shares that are taken, so that trials spread over the GPUs."""
     with ExitStack() as own:
         paths = [_share(folder, index, part) for part in range(share if share > 1 else 0)]
         return sum(not _lock(_open(own, path), fcntl.LOCK_EX) for path in paths)
 
 
-def _share(folder: Path, index: int, part: int) -> Path:
+def _share(folder: Path, index: Gpu, part: int) -> Path:
     return folder / f"gpu{index}-share{part}.lock"
 
 

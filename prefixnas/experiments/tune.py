@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +22,8 @@ import yaml
 from prefixnas.comparison_run import last_error, threads
 from prefixnas.errors import UserError
 from prefixnas.experiments.experiment import Experiment
-from prefixnas.experiments.gpus import share_of_gpus
+from prefixnas.experiments.gpus import demand_of_worker
+from prefixnas.experiments.lease import Demand, Lease, lease_now
 from prefixnas.experiments.rows import Row
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.worker import CHECK
@@ -65,11 +66,19 @@ def tune(study: Study, workers: int, show: Show) -> None:
         UserError: A worker cannot work (the storage is gone, say). The trials stay as they are.
     """
     logs = study.folder / "logs"
-    crew = [_Slot(study, number, workers, logs) for number in range(workers)]
+    demand = demand_of_worker(workers, study.experiment.processes())
+    crew = [
+        _Slot(study, demand, logs / f"worker-{os.getpid()}-{number}.log", threads(workers))
+        for number in range(workers)
+    ]
     try:
-        for slot in crew:
-            slot.start()
-        while any(slot.busy() for slot in crew):
+        started = sum(slot.start() for slot in crew)
+        if started < workers:
+            print(
+                f"{workers - started} of {workers} workers wait for GPUs that others hold",
+                flush=True,
+            )
+        while any([slot.busy() for slot in crew]):
             show(study.rows())
             time.sleep(POLL)
     finally:
@@ -81,19 +90,24 @@ def tune(study: Study, workers: int, show: Show) -> None:
 class _Slot:
     """A place for a worker: one that dies in a trial is followed by another one."""
 
-    def __init__(self, study: Study, number: int, workers: int, logs: Path) -> None:
-        self._study = study
-        self._log = logs / f"worker-{os.getpid()}-{number}.log"
-        self._environment = {
-            **threads(workers),
-            **share_of_gpus(number, workers, study.experiment.processes()),
-        }
+    def __init__(
+        self, study: Study, demand: Demand, log: Path, environment: Mapping[str, str]
+    ) -> None:
+        self._study, self._demand, self._log = study, demand, log
+        self._environment = dict(environment)
+        self._lease: Lease | None = None
         self._worker: _Worker | None = None
 
-    def start(self) -> None:
-        """Start a worker."""
+    def start(self) -> bool:
+        """Start a worker, on GPUs of its own; False: they are not to be had yet."""
+        if self._demand.gpus and self._lease is None:
+            self._lease = lease_now(self._demand)
+            if self._lease is None:
+                return False
+            self._environment |= self._lease.environment()
         study = self._study
         self._worker = _Worker(study.experiment, str(study.folder), self._log, self._environment)
+        return True
 
     def busy(self) -> bool:
         """Tell whether its worker still works; start another one if it died.
@@ -101,7 +115,8 @@ class _Slot:
         Raises:
             UserError: The worker says that it cannot work.
         """
-        assert self._worker is not None
+        if self._worker is None:
+            return self.start() or any(not row.over for row in self._study.rows())
         code = self._worker.process.poll()
         if code is None:
             return True
@@ -118,6 +133,8 @@ class _Slot:
         """End the worker, if it is there; its trial is resumable at any moment."""
         if self._worker is not None:
             self._worker.stop()
+        if self._lease is not None:
+            self._lease.release()
 
 
 class _Worker:
@@ -135,6 +152,7 @@ class _Worker:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
                 start_new_session=True,  # Ctrl-C is for the process that watches
+                close_fds=False,  # a lease is inherited
             )
         line = {
             "experiment": yaml.safe_dump(experiment.to_json(), sort_keys=False),

@@ -6,13 +6,17 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from prefixnas.errors import UserError
 from prefixnas.experiments.experiment import load_experiment
-from prefixnas.experiments.gpus import share_of_gpus
+from prefixnas.experiments.gpus import demand_of_worker
+from prefixnas.experiments.lease import Demand, Lease, lease_now
 from prefixnas.experiments.rows import COMPLETE, RUNNING, Row
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.trial import run_trial
@@ -20,9 +24,9 @@ from prefixnas.experiments.worker import work
 from tests.experiments.small import small
 
 
-def tune(file: Path, out: Path, *flags: str) -> subprocess.Popen[bytes]:
+def tune(file: Path, out: Path, *flags: str, **variables: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "peml.cli", "tune", str(file), "--out", str(out), *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     with out.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
@@ -113,16 +117,81 @@ def test_killed_before_the_study_begins_it_is_resumable(tmp_path: Path) -> None:
     assert [row.state for row in rows_of(file, tmp_path / "study")] == [COMPLETE]
 
 
-def test_each_worker_sees_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    seen = [share_of_gpus(number, 4)["CUDA_VISIBLE_DEVICES"] for number in range(4)]
-    assert seen == ["4", "5", "6", "7"]
-    seen = [share_of_gpus(number, 2, each=2)["CUDA_VISIBLE_DEVICES"] for number in range(2)]
-    assert seen == ["4,5", "6,7"]
-    assert share_of_gpus(4, 5)["CUDA_VISIBLE_DEVICES"] == "4"
-    assert share_of_gpus(0, 1) == {}
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert share_of_gpus(0, 2) == {}
+def leased(workers: int, each: int = 1, take: int | None = None) -> list[str]:
+    """Take the leases of a command's workers; return what each sees, "none" where it waits."""
+    demand = demand_of_worker(workers, each)
+    found = [lease_now(demand) for _ in range(take or workers)]
+    HELD.extend(found)
+    return [lease.environment()["CUDA_VISIBLE_DEVICES"] if lease else "none" for lease in found]
+
+
+HELD: list[Lease | None] = []
+
+
+@pytest.fixture
+def leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Keep leases apart from those of this machine; give them back."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield tmp_path
+    for lease in HELD:
+        if lease is not None:
+            lease.release()
+    HELD.clear()
+
+
+@pytest.mark.parametrize(
+    ("visible", "workers", "each", "seen"),
+    [
+        ("4,5,6,7", 4, 1, ["4", "5", "6", "7"]),
+        ("4,5,6,7", 2, 2, ["4,5", "6,7"]),
+        ("GPU-7b,GPU-3a", 2, 1, ["GPU-7b", "GPU-3a"]),
+        ("1,0", 3, 1, ["1", "0", "1"]),
+        ("3,-1,4", 2, 1, ["3", "3"]),
+    ],
+)
+def test_each_worker_sees_gpus_of_its_own(
+    visible: str,
+    workers: int,
+    each: int,
+    seen: list[str],
+    leases: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert leased(workers, each) == seen
+
+
+def test_commands_do_not_share_gpus_unasked(leases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert [leased(1), leased(1), leased(1)] == [["0"], ["1"], ["none"]]
+    HELD.pop(0).release()  # type: ignore[union-attr]
+    assert leased(1) == ["0"]
+
+
+def test_without_gpus_nothing_is_leased(monkeypatch: pytest.MonkeyPatch) -> None:
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert demand_of_worker(2) == Demand()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(UserError, match="2 processes need a GPU each, and there are 1"):
+        demand_of_worker(1, each=2)
+
+
+def test_a_worker_waits_for_a_gpu_that_another_command_holds(
+    leases: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert leased(1) == ["0"]
+    file = small(leases / "small.yaml", trials=1, base__steps=20)
+    process = tune(file, leases / "study", TMPDIR=str(leases))
+    log = leases / "study.log"
+    while "1 of 1 workers wait for GPUs" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    assert not list((leases / "study").glob("logs/*"))
+    HELD.pop().release()  # type: ignore[union-attr]
+    assert process.wait() == 0, log.read_text()
+    assert [row.state for row in rows_of(file, leases / "study")] == [COMPLETE]
 
 
 def test_interrupted_by_hand_it_says_how_to_go_on(tmp_path: Path) -> None:
