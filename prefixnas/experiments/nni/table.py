@@ -35,7 +35,8 @@ def summary(experiment: Experiment, folder: Path) -> str:
     """Say how many trials are over, and which is the best."""
     study = _open(experiment, folder)
     rows = study.rows()
-    over = f"{sum(row.over for row in rows)} of {experiment.trials} trials are over"
+    trials = max(experiment.trials, len(rows))  # `resume --trials` may have asked for more
+    over = f"{sum(row.over for row in rows)} of {trials} trials are over"
     best = study.best()
     if best is None:
         return over
