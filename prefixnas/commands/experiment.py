@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,13 +71,11 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _start(arguments: argparse.Namespace) -> int:
-    engine = _engine(arguments)
-    return _go_on(arguments, engine, engine.start())
+    return _run(arguments, lambda engine: engine.start())
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    engine = _engine(arguments)
-    return _go_on(arguments, engine, engine.resume())
+    return _run(arguments, lambda engine: engine.resume())
 
 
 def _view(arguments: argparse.Namespace) -> int:
@@ -85,16 +84,21 @@ def _view(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _go_on(arguments: argparse.Namespace, engine: Engine, manager: Manager) -> int:
-    _announce(engine, manager)
-    if not arguments.wait:
-        return 0
+def _run(arguments: argparse.Namespace, begin: Callable[[Engine], Manager]) -> int:
     from prefixnas.experiments.nni.engine import wait
 
+    engine = _engine(arguments)
     try:
-        last = wait(manager)
-    finally:  # with Ctrl-C, too: nothing is left behind, `resume` goes on
+        manager = begin(engine)
+        _announce(engine, manager)
+        if not arguments.wait:
+            return 0
+        last = wait(manager)  # if the manager is gone, its trials go on
+    except KeyboardInterrupt:
         engine.stop()
+        print("interrupted; nothing of it runs, `resume` goes on", file=sys.stderr)
+        return 130
+    engine.stop()
     _show(engine.experiment, engine.folder)
     return 0 if last == "DONE" else 1
 
@@ -114,13 +118,13 @@ def _status(arguments: argparse.Namespace) -> int:
     experiment, folder = _load(arguments)
     manager = living_manager(folder)
     if manager is None:
-        print("NNI: not running")
+        said = "not running"
     else:
         try:
-            print(f"NNI: {manager.status()}, {manager.rest.url}")
+            said = f"{manager.status()}, {manager.rest.url}"
         except OSError as error:
-            print(f"NNI: runs, but does not answer: {error}")
-    _show(experiment, folder)
+            said = f"runs, but does not answer: {error}"
+    _show(experiment, folder, f"NNI: {said}\n")
     return 0
 
 
@@ -147,13 +151,15 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(experiment: Experiment, folder: Path) -> None:
+def _show(experiment: Experiment, folder: Path, before: str = "") -> None:
     from rich.console import Console
 
     from prefixnas.experiments.nni.table import summary, trial_table
 
+    table = trial_table(experiment, folder)
+    print(before, end="")
     console = Console()
-    console.print(trial_table(experiment, folder))
+    console.print(table)
     console.print(summary(experiment, folder), highlight=False)
 
 

@@ -105,7 +105,7 @@ class Study:
         with alone(self.folder):
             open_ = [row for row in self.rows() if row.state in (RUNNING, WAITING)]
             for row in sorted(open_, key=lambda row: (row.state != RUNNING, row.number)):
-                if row.state == RUNNING and not self._lost(row):
+                if row.state == RUNNING and not self.lost(row):
                     continue
                 if row.state == WAITING and row.number >= self.experiment.trials:
                     continue
@@ -172,7 +172,7 @@ class Study:
 
         with alone(self.folder):
             for row in self.rows():
-                if row.state != RUNNING or row.notes.get(PROCESS) != process or not self._lost(row):
+                if row.state != RUNNING or row.notes.get(PROCESS) != process or not self.lost(row):
                     continue
                 trial_id = self._trial_id(row.number)
                 crashes = int(row.notes.get(CRASHES, 0)) + 1
@@ -218,9 +218,9 @@ class Study:
         for _ in range(len(self.rows()), self.experiment.trials):
             self.optuna.add_trial(waiting)
 
-    def _lost(self, row: Row) -> bool:
-        """Tell whether a running trial of this folder is held by no process."""
-        if not self._here(row):
+    def lost(self, row: Row) -> bool:
+        """Tell whether a trial of this folder counts as running and is held by no process."""
+        if row.state != RUNNING or not self._here(row):
             return False
         lock = try_lock(self._claim_path(row.number))
         if lock is None:

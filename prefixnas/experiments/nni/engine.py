@@ -16,6 +16,7 @@ import psutil
 from prefixnas.errors import UserError
 from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.lease import Demand, count_gpus
+from prefixnas.experiments.locks import try_lock
 from prefixnas.experiments.nni import processes
 from prefixnas.experiments.nni.environment import NniEnvironment
 from prefixnas.experiments.nni.jobs import read_jobs
@@ -157,26 +158,34 @@ class Engine:
     def _check_resting(self) -> None:
         if not self.started:
             raise UserError(f"{self.folder}: NNI has not begun this experiment: use start")
+        self._check_stopped()
+
+    def _check_stopped(self) -> None:
         if (manager := living_manager(self.folder)) is not None:
             raise UserError(f"{self.folder}: it runs already: {manager.rest.url}")
 
     def _start(self, action: Action, config: Mapping[str, Any]) -> Manager:
         self._check_host()
-        log = inside(self.folder) / self.id / "log" / "nnimanager.log"
-        known = log.stat().st_size if log.is_file() else 0
-        manager = start_manager(
-            self.folder,
-            self.environment,
-            config,
-            self.id,
-            action,
-            host=self.host,
-            port=self.settings.port,
-            hosts=self._names(),
-            allow_remote=self.allow_remote,
-        )
-        if action != "view":
-            self._wait_for_tuner(manager, log, known)
+        turn = try_lock(inside(self.folder) / "start.lock")
+        if turn is None:
+            raise UserError(f"{self.folder}: another command is starting it")
+        with turn:
+            self._check_stopped()
+            log = inside(self.folder) / self.id / "log" / "nnimanager.log"
+            known = log.stat().st_size if log.is_file() else 0
+            manager = start_manager(
+                self.folder,
+                self.environment,
+                config,
+                self.id,
+                action,
+                host=self.host,
+                port=self.settings.port,
+                hosts=self._names(),
+                allow_remote=self.allow_remote,
+            )
+            if action != "view":
+                self._wait_for_tuner(manager, log, known)
         return manager
 
     def _check_host(self) -> None:
@@ -269,7 +278,7 @@ def wait(manager: Manager, look: Callable[[], None] = lambda: None, pause: float
             status = manager.status()
         except OSError as error:
             raise UserError(
-                f"NNI's manager is gone; trials that run finish, resume goes on: {error}"
+                f"NNI's manager is gone; trials that still run finish, resume goes on: {error}"
             ) from error
         if status in ENDED:
             return status

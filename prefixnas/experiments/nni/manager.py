@@ -139,9 +139,9 @@ def start_manager(
         _list_experiment(manager, config, name)
         manager.rest.call("POST", "/experiment", config)
         _refuse_open(manager, allow_remote)
-    except (UserError, OSError) as error:
+    except BaseException as error:  # Ctrl-C, too
         end_everything(folder)
-        if isinstance(error, UserError):
+        if not isinstance(error, OSError):
             raise
         raise UserError(f"NNI did not start: {error}; see {inside(folder) / LOG}") from error
     return manager
@@ -255,14 +255,21 @@ def stop_manager(folder: Path, patience: float = 30.0) -> int:
     """
     manager = living_manager(folder)
     process = manager.process if manager is not None else None
-    if process is not None:
-        process.terminate()
-        with suppress(psutil.TimeoutExpired):
-            process.wait(patience)
+    try:
+        if process is not None:
+            _ask_to_end(process, folder, patience)
+    finally:  # a second Ctrl-C is one for those who cannot wait
+        left = end_everything(folder)
+    return left
+
+
+def _ask_to_end(process: psutil.Process, folder: Path, patience: float) -> None:
+    process.terminate()
+    with suppress(psutil.TimeoutExpired):
+        process.wait(patience)
     deadline = time.monotonic() + SETTLE
-    while processes.processes_of(folder) and process is not None and time.monotonic() < deadline:
+    while processes.processes_of(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return end_everything(folder)
 
 
 def end_everything(folder: Path) -> int:

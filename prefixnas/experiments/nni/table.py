@@ -10,10 +10,14 @@ from prefixnas.errors import UserError
 from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.rows import ARCHITECTURE, DIRECTORY, ERROR, PARAMETERS, VALIDATION, Row
 from prefixnas.experiments.study import Study
+from prefixnas.experiments.trial import RESULT
 from prefixnas.files import write_csv, write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+CUT_OFF, FINISHED = "cut off", "finished"
+"""What has become of trials that nobody holds: `resume` goes on with them, or tells the study."""
 
 
 def trial_table(experiment: Experiment, folder: Path) -> Table:
@@ -27,7 +31,9 @@ def trial_table(experiment: Experiment, folder: Path) -> Table:
     for row in rows:
         score = "" if row.score is None else f"{row.score:.4f}"
         values = (_short(row.params.get(name)) for name in names)
-        table.add_row(str(row.number), row.state, score, str(len(row.epochs) or ""), *values)
+        table.add_row(
+            str(row.number), _state(study, row), score, str(len(row.epochs) or ""), *values
+        )
     return table
 
 
@@ -49,7 +55,8 @@ def write_table(experiment: Experiment, folder: Path, path: Path) -> None:
     Raises:
         UserError: Another ending, no study, a file that cannot be written.
     """
-    rows = [_record(row) for row in _open(experiment, folder).rows()]
+    study = _open(experiment, folder)
+    rows = [{**_record(row), "state": _state(study, row)} for row in study.rows()]
     if path.suffix == ".csv":
         names = list(dict.fromkeys(name for row in rows for name in row))
         cells = ({name: _cell(row.get(name)) for name in names} for row in rows)
@@ -61,6 +68,13 @@ def write_table(experiment: Experiment, folder: Path, path: Path) -> None:
             raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     else:
         raise UserError(f"{path}: a table is a .csv or a .json file")
+
+
+def _state(study: Study, row: Row) -> str:
+    """Return a trial's state; one that NNI left behind is no longer running."""
+    if not study.lost(row):
+        return row.state
+    return FINISHED if (study.trial_folder(row.number) / RESULT).is_file() else CUT_OFF
 
 
 def _record(row: Row) -> dict[str, Any]:
