@@ -18,8 +18,9 @@ $(READY): pyproject.toml constraints.txt
 search: setup
 	$(BIN)/prefixnas search --space default --strategy darts
 
+# Two processes of one thread each: the tiny models of the tests gain nothing from more threads.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

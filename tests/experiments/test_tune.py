@@ -28,7 +28,14 @@ def tune(file: Path, out: Path, *flags: str, **variables: str) -> subprocess.Pop
     command = [sys.executable, "-m", "peml.cli", "tune", str(file), "--out", str(out), *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     with out.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, preexec_fn=_hear_interrupts
+        )
+
+
+def _hear_interrupts() -> None:
+    """A shell that runs the tests in the background has its children ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def rows_of(file: Path, out: Path) -> list[Row]:
