@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -20,6 +21,7 @@ from prefixnas.experiments.hyperparameters import (
     corners,
     read_hyperparameters,
 )
+from prefixnas.experiments.storage import without_password
 
 AVERAGE = "average"
 """The metric that is the mean over the tasks."""
@@ -129,31 +131,34 @@ class Experiment:
         """Return all keys of the file, as plain values."""
         return {entry.name: getattr(self.file, entry.name) for entry in fields(self.file)}
 
+    def shown(self) -> dict[str, Any]:
+        """Return `to_json` without the password of a database: as it may be shown and kept."""
+        storage = self.file.storage
+        return {**self.to_json(), "storage": storage and without_password(storage)}
+
     def dump(self) -> str:
-        """Return the resolved file: every key of the experiment, every key of its base."""
+        """Return the resolved file: every key of the experiment, every key of its base.
+
+        The password of a database is left out.
+        """
         base = self.resolve(next(corners(self.hyperparameters)))
         varied = {parameter.key for parameter in self.hyperparameters}
         varied |= {"patience"} if self.file.early_stopping else set()
         kept = {key: value for key, value in base.items() if key not in varied}
         target = {"metric": self.target.metric, "direction": self.target.direction}
-        return yaml.safe_dump(
-            {**self.to_json(), "base": kept, "objective": target}, sort_keys=False
-        )
+        return yaml.safe_dump({**self.shown(), "base": kept, "objective": target}, sort_keys=False)
 
-    def refuse_change(
-        self, stored: Mapping[str, Any], where: str, now: Mapping[str, Any] | None = None
-    ) -> None:
+    def refuse_change(self, stored: Mapping[str, Any], where: str) -> None:
         """Refuse to go on with a study under another experiment.
 
         Args:
-            stored: What `to_json` gave when the study began.
+            stored: What `shown` gave when the study began, as JSON.
             where: The study, for the message.
-            now: What it gives now, if not simply that.
 
         Raises:
             UserError: Names the first key that differs.
         """
-        for key, value in (now or self.to_json()).items():
+        for key, value in json.loads(json.dumps(self.shown())).items():
             if key not in FREE and stored.get(key) != value:
                 path, was, is_ = _first_difference(stored.get(key), value)
                 raise UserError(

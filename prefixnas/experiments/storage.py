@@ -35,7 +35,7 @@ def storage_name(given: str | None, folder: Path) -> str:
 
 def without_password(name: str) -> str:
     """Return the name of a storage as it may be shown and kept."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", name)
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", name)
 
 
 def has_study(given: str | None, folder: Path, study: str) -> bool:
@@ -56,8 +56,10 @@ def has_study(given: str | None, folder: Path, study: str) -> bool:
         return any(found.study_name == study for found in studies)
     if given is not None:
         try:
-            with file.open("ab"):
+            with file.open("xb"):
                 file.unlink()
+        except FileExistsError:
+            raise UserError(f"storage {given or repr(given)}: is not a file") from None
         except OSError as error:
             raise UserError(f"storage {file}: cannot be written: {error.strerror}") from error
     return False
@@ -134,8 +136,11 @@ def _database(url: str) -> BaseStorage:
     try:
         return RDBStorage(url, engine_kwargs={"connect_args": connect}, skip_table_creation=False)
     except ImportError as error:
-        package = error.name or str(error).partition(".")[0]
+        package = getattr(_root(error), "name", None) or str(error).partition(".")[0]
         raise UserError(f"storage {shown}: a package is missing: {package}") from error
+    except sqlalchemy.exc.NoSuchModuleError as error:
+        kind = url.partition(":")[0]
+        raise UserError(f"storage {shown}: no such kind of database: {kind!r}") from error
     except (
         sqlalchemy.exc.SQLAlchemyError,
         StorageInternalError,

@@ -34,7 +34,7 @@ from prefixnas.experiments.rows import (
     quiet,
     row_of,
 )
-from prefixnas.experiments.storage import has_study, open_storage, without_password
+from prefixnas.experiments.storage import has_study, open_storage
 from prefixnas.experiments.trial import Busy, held
 from prefixnas.files import write_text
 
@@ -82,11 +82,9 @@ class Study:
         with alone(folder):
             study = cls(experiment, folder, open_storage(experiment.file.storage, folder))
             stored = study.optuna.user_attrs.get(EXPERIMENT)
-            now = json.loads(json.dumps(experiment.to_json()))
-            now["storage"] = now["storage"] and without_password(now["storage"])
             if stored is not None:
-                experiment.refuse_change(json.loads(stored), str(folder), now)
-            if stored != (text := json.dumps(now)):
+                experiment.refuse_change(json.loads(stored), str(folder))
+            if stored != (text := json.dumps(experiment.shown())):
                 study.optuna.set_user_attr(EXPERIMENT, text)
             study._fill_up()
         return study

@@ -149,7 +149,7 @@ def _said(row: Row) -> str:
         last = max(row.epochs, default=0)
         score = _number(row.epochs.get(last))
         return f"pruned in epoch {last}: score {score} ({facts})"
-    return f"running ({facts})"
+    return f"running ({facts})" if facts else "running"
 
 
 class LiveView:

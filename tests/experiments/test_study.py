@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import optuna
 import pytest
 
 import peml.cli
@@ -10,6 +12,7 @@ import prefixnas.cli
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, STEPS
 from prefixnas.experiments.study import Study
+from prefixnas.experiments.study_report import write_study_report
 from prefixnas.experiments.trial import Busy, Pruned, held, run_trial
 from prefixnas.experiments.worker import work
 from tests.experiments.small import small
@@ -212,7 +215,11 @@ BAD: list[tuple[dict[str, object], list[str]]] = [
     ({"base__stesp": 3}, ["'stesp'", "'steps'"]),
     ({"name": "a/b"}, ["'name'", "'a/b'"]),
     ({"storage": "postgresql://u:secret@127.0.0.1:1/x"}, ["storage", "postgresql"]),
-    ({"storage": "nonsense://x"}, ["storage nonsense://x"]),
+    ({"storage": "postgresql://u:the@secret@127.0.0.1:1/x"}, ["storage", "postgresql"]),
+    ({"storage": "oracle://u:secret@127.0.0.1:1/x"}, ["package is missing: ", "oracle"]),
+    ({"storage": "nonsense://x"}, ["storage nonsense://x", "no such kind", "'nonsense'"]),
+    ({"storage": ""}, ["storage ''", "not a file"]),
+    ({"storage": "/"}, ["storage /", "not a file"]),
     ({"storage": "/proc/none/study.db"}, ["/proc/none/study.db"]),
     ({"storage": "/proc/none.journal"}, ["/proc/none.journal"]),
 ]
@@ -235,6 +242,35 @@ def test_a_mistake_is_one_line_before_anything_is_written(
     assert all(words in error for words in said), error
     assert "secret" not in error and "Traceback" not in error
     assert not out.exists()
+
+
+def test_what_is_there_already_is_no_storage_and_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "text").write_text("[]\n")
+    for name, said in (("pipe", "not a file"), ("text", "not the journal of a study")):
+        file = small(tmp_path / "small.yaml", storage=str(tmp_path / name))
+        assert peml.cli.main(["tune", str(file), "--out", str(tmp_path / "study")]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "text").read_text() == "[]\n"
+
+
+def test_a_password_is_neither_printed_nor_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://me:secret@127.0.0.1/studies"
+    memory = optuna.storages.InMemoryStorage()
+    monkeypatch.setattr("prefixnas.experiments.study.open_storage", lambda *_: memory)
+    study = open_small(tmp_path, storage=url)
+    write_study_report(study)
+    assert peml.cli.main(["tune", str(tmp_path / "small.yaml"), "--dry-run"]) == 0
+    said = capsys.readouterr().out + json.dumps(study.optuna.user_attrs)
+    texts = [path.read_text() for path in study.folder.rglob("*") if path.is_file()]
+    assert "me:***@127.0.0.1" in said and "report" in "".join(map(str, study.folder.iterdir()))
+    assert not any("secret" in text for text in [said, *texts])
+    open_small(tmp_path, storage=url.replace("secret", "changed"))
 
 
 def test_a_study_goes_on_with_its_own_file_alone(
