@@ -72,6 +72,10 @@ class TrialStrategy(Strategy):
             rng: Random numbers that follow from the run's seed and the length of the history.
         """
 
+    def random_start(self) -> int:
+        """Return how many of the first proposals are drawn whatever the others scored."""
+        return 0
+
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
         """Refuse options outside their limits, and what these weights cannot be had for."""
         super().check(space, settings, budget)
@@ -88,6 +92,7 @@ class TrialStrategy(Strategy):
             only = self.propose(space, [], _random(run.seed, 0))
             run.reset(build_child(run.space, only, run.objective.width))
             return Found(only)
+        run.once("warned of the random start", lambda: self._warn_of_random_start(run))
         weights = source(run, recipe, trials)
 
         def score(number: int, architecture: Architecture) -> float:
@@ -133,6 +138,14 @@ class TrialStrategy(Strategy):
             known[new] = -math.inf if math.isnan(value) else value
             history += [Scored(item, known[item]) for item in (*repeats, new)]
         return [Scored(architecture, value) for architecture, value in known.items()]
+
+    def _warn_of_random_start(self, run: Run) -> None:
+        if self.trials <= self.random_start():
+            run.emit(
+                "warning",
+                message=f"all {self.trials} trials belong to the random start of "
+                f"{self.random_start()}, so this is random search; raise trials",
+            )
 
     def _until_new(self, space: OpenSpace, history: Sequence[Scored], seed: int) -> Proposals:
         """Return the choices of proposals up to the first one that is new, which is the last."""

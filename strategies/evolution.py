@@ -36,6 +36,10 @@ class Evolution(TrialStrategy):
                 f"not {self.sample}"
             )
 
+    def random_start(self) -> int:
+        """Return how many of the first proposals are drawn whatever the others scored."""
+        return self.population
+
     def propose(
         self, space: OpenSpace, history: Sequence[Scored], rng: random.Random
     ) -> Architecture:

@@ -66,6 +66,10 @@ class Surrogate(TrialStrategy):
     acquisition: Literal["ei", "pi", "ucb"] = option("ei", "how promise is measured")
     pool: int = option(256, "untried architectures that are looked at each time", at_least=1)
 
+    def random_start(self) -> int:
+        """Return how many of the first proposals are drawn whatever the others scored."""
+        return self.startup
+
     def propose(
         self, space: OpenSpace, history: Sequence[Scored], rng: random.Random
     ) -> Architecture:

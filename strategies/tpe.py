@@ -24,6 +24,10 @@ class Tpe(TrialStrategy):
 
     startup: int = option(5, "random architectures before the densities are fitted", at_least=1)
 
+    def random_start(self) -> int:
+        """Return how many of the first proposals are drawn whatever the others scored."""
+        return self.startup
+
     def propose(
         self, space: OpenSpace, history: Sequence[Scored], rng: random.Random
     ) -> Architecture:

@@ -236,3 +236,28 @@ def test_a_run_without_trials_has_no_such_figure(tmp_path: Path) -> None:
     record = read_record(tmp_path)
     assert trial_figure(record) is None
     assert "tried" not in render(record, {})
+
+
+@dataclass(frozen=True)
+class Started(First):
+    """Says that its first three proposals are random."""
+
+    def random_start(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize(("trials", "warned"), [(2, True), (3, True), (4, False)])
+def test_trials_that_are_all_random_are_said_to_be(
+    trials: int, warned: bool, tmp_path: Path
+) -> None:
+    run = make(tmp_path)
+    Started(trials=trials).search(run, Recipe(warmup=1))
+    messages = [event["message"] for event in events(run, "warning")]
+    assert messages == (
+        [
+            f"all {trials} trials belong to the random start of 3, so this is random search; "
+            "raise trials"
+        ]
+        if warned
+        else []
+    )
