@@ -384,9 +384,27 @@ def test_a_trial_of_another_machine_is_told_by_its_message(study: Study) -> None
         "steps": 9,
     }
     server.answer({"do": "tell", "trial": 0, "value": value})
+    # The last epoch was overtaken by the result.
+    server.answer({"do": "report", "trial": 0, "epoch": 2, "score": 0.7})
+    server.answer({"do": "end", "trial": 0, "success": True})
     row = study.row(0)
     assert (row.state, row.score, row.notes["steps"]) == ("complete", 0.7, 9)
+    assert dict(row.epochs) == {1: 0.3, 2: 0.7}
     assert row.notes["architecture"] == {"layer0/a": "x", "layer1/a": "f(0.1)"}
+
+
+@pytest.mark.parametrize("ending", ["end first", "closed"])
+def test_a_result_from_another_machine_is_not_lost(study: Study, ending: str) -> None:
+    server = StudyServer(study)
+    server.answer({"do": "next", "own": True})
+    told = {"default": 0.7, "trial": 0, "architecture": "", "parameters": 5, "validation": 0.6}
+    if ending == "end first":
+        server.answer({"do": "end", "trial": 0, "success": True})
+        assert study.row(0).state == "running"
+    server.answer({"do": "tell", "trial": 0, "value": {**told, "steps": 9}})
+    if ending == "closed":
+        server.close()
+    assert (study.row(0).state, study.row(0).score) == ("complete", 0.7)
 
 
 def test_the_pruner_ends_a_trial(tmp_path: Path) -> None:

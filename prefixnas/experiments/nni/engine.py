@@ -37,6 +37,9 @@ from prefixnas.files import write_text
 
 RUN = "prefixnas.experiments.trial:run_trial"
 LAUNCH, CONFIG = "launch.json", "config.json"
+CODE = "code"
+"""What is sent to the machines of a service."""
+
 TUNER_PATIENCE = 130.0
 """Seconds for the tuner to connect."""
 
@@ -93,6 +96,8 @@ class Engine:
             ).usable(count_gpus() if self.settings.gpus_per_trial else 0)
         self._check_host()
         inner = inside(self.folder)
+        if self.settings.service != "local":  # NNI's check of the configuration looks for it
+            (inner / CODE).mkdir(parents=True, exist_ok=True)
         config = make_config(
             self.experiment, self.settings, self.environment, inner, inner / LAUNCH
         )
@@ -103,9 +108,9 @@ class Engine:
         write_text(inner / LAUNCH, self._launch(self.folder, sys.executable))
         if self.settings.service != "local":
             worker = Path(str(self.settings.worker_folder))
-            code = inner / "code"
-            code.mkdir(exist_ok=True)
-            write_text(code / LAUNCH, self._launch(worker, str(self.settings.worker_python)))
+            write_text(
+                inner / CODE / LAUNCH, self._launch(worker, str(self.settings.worker_python))
+            )
         return config
 
     def start(self) -> Manager:

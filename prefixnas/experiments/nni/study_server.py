@@ -56,6 +56,8 @@ class StudyServer:
         self._claims: dict[int, Claim] = {}
         self._again: list[Claim] = []
         self._pruned: set[int] = set()
+        self._values: dict[int, Mapping[str, Any]] = {}
+        self._ended: set[int] = set()
         for row in study.rows():
             if row.state == RUNNING and (claim := study.adopt(row.number)) is not None:
                 _error_path(claim.folder).unlink(missing_ok=True)
@@ -66,6 +68,8 @@ class StudyServer:
 
     def close(self) -> None:
         """Let go of all trials."""
+        for number in list(self._values):
+            self._finish_elsewhere(number)
         for claim in self._claims.values():
             claim.close()
 
@@ -117,19 +121,29 @@ class StudyServer:
 
     def tell(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Note a trial's result."""
-        if (claim := self._claims.pop(request["trial"], None)) is not None:
-            if (claim.folder / RESULT).is_file():
-                claim.finish(read_trial(claim.folder))
-            else:  # it ran on another machine
-                claim.finish(self._from_message(request["value"]))
+        number = request["trial"]
+        if (claim := self._claims.get(number)) is None:
+            return {}
+        if (claim.folder / RESULT).is_file():
+            del self._claims[number]
+            claim.finish(read_trial(claim.folder))
+        else:  # it ran on another machine
+            self._values[number] = request["value"]
+            if number in self._ended:
+                self._finish_elsewhere(number)
         return {}
 
     def end(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Note how a trial that this manager started was over."""
         number = request["trial"]
         claim = self._claims.get(number)
-        if claim is None or (request["success"] and not (claim.folder / RESULT).is_file()):
-            return {}  # told already, or the message with its result is on its way
+        if claim is None:
+            return {}  # told already
+        if request["success"] and not (claim.folder / RESULT).is_file():
+            self._ended.add(number)
+            if number in self._values:
+                self._finish_elsewhere(number)
+            return {}
         del self._claims[number]
         if (claim.folder / RESULT).is_file():
             claim.finish(read_trial(claim.folder))
@@ -180,6 +194,15 @@ class StudyServer:
         steps = len(scores) * int(claim.config()["eval_every"])
         return TrialResult(scores[-1], None, scores, steps, pruned=True)
 
+    def _finish_elsewhere(self, number: int) -> None:
+        """Note what came of a trial on another machine.
+
+        Its result and its epochs take different ways and overtake each other; its end comes after
+        the last epoch, so that result and end are waited for.
+        """
+        value = self._values.pop(number)
+        self._claims.pop(number).finish(self._from_message(value))
+
     def _from_message(self, value: Mapping[str, Any]) -> TrialResult:
         epochs = self._study.row(value["trial"]).epochs
         pairs = (pair.partition("=") for pair in value["architecture"].split(", ") if pair)
@@ -220,6 +243,7 @@ def main(argv: Sequence[str]) -> int:
     server = StudyServer(Study.open(experiment, Path(settings["folder"])), numbers)
     for line in sys.stdin:
         print(json.dumps(server.answer(json.loads(line))), flush=True)
+    server.close()
     return 0
 
 

@@ -94,6 +94,7 @@ class StudyTuner(Tuner):  # type: ignore[misc]
             value = record.get("value")
             if isinstance(value, Mapping) and "trial" in value:
                 self._study({"do": "tell", "trial": value["trial"], "value": value})
+                self._study({"do": "end", "trial": value["trial"], "success": True})
 
 
 class StudyAssessor(Assessor):  # type: ignore[misc]
