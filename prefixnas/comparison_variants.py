@@ -83,7 +83,12 @@ def _parse(text: str, first: str) -> dict[str, Any]:
         if not (key and equals and value):
             raise UserError(f"variant {text!r}: expected NAME:KEY=VALUE+KEY=VALUE, not {item!r}")
         key = key.strip().replace("-", "_")
-        values[key] = [value] if key == "set" else value
+        if key == "set":
+            values.setdefault(key, []).append(value)
+        elif key in values:
+            raise UserError(f"variant {text!r}: key {key!r} is given twice")
+        else:
+            values[key] = value
     return values
 
 

@@ -22,6 +22,7 @@ from prefixnas.comparison_run import threads
 from prefixnas.comparison_table import HAND_MADE, RANDOM_SEARCH, Summary, paired, summarise
 from prefixnas.comparison_variants import CompareConfig
 from prefixnas.config import option
+from prefixnas.errors import UserError
 from prefixnas.objective import OBJECTIVES
 from prefixnas.testing.toy import ToyObjective
 
@@ -69,6 +70,15 @@ def test_every_variant_runs_on_every_space_with_every_seed_at_one_budget(tmp_pat
     assert [(c.label, c.seed, c.values["space"]) for c in made] == [
         ("one tanh", k, "mlp") for k in (0, 1, 2)
     ]
+
+
+def test_a_variant_sets_as_many_choices_as_it_names(tmp_path: Path) -> None:
+    made = "default:set=activation=relu+set=layer0/activation=tanh"
+    cells = plan(references=[made]).cells(tmp_path)
+    (settings,) = {tuple(c.values["set"]) for c in cells if c.kind == "hand-made"}
+    assert settings == ("activation=relu", "layer0/activation=tanh")
+    with pytest.raises(UserError, match="key 'level' is given twice"):
+        plan(strategies=["darts:level=joint+level=bilevel"])
 
 
 def test_random_draws_are_single_architectures_with_seeds_of_their_own(tmp_path: Path) -> None:
