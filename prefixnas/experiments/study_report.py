@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from html import escape
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from prefixnas.page import details, grid, image, page, section
 from prefixnas.progress import clock
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from prefixnas.experiments.study import Study
 
 REPORT = "report.html"
@@ -37,6 +40,14 @@ PLOTS: Mapping[str, str] = {
     "plot_param_importances": "Importance of the hyper-parameters for the score (fANOVA)",
 }
 """Functions of `optuna.visualization.matplotlib`, with what they show."""
+
+
+SCORE = "score"
+WORDS: Mapping[str, str] = {"Intermediate Value": SCORE, "Step": "epoch", "Hyperparameter": ""}
+"""Optuna's words on the axes, in ours; what the caption says is left out."""
+
+LEGEND = 12
+"""Lines that are named; more would cover the page, and are in the table anyway."""
 
 
 def write_study_report(study: Study) -> Path:
@@ -123,11 +134,13 @@ def _plot(study: Study, name: str) -> str:
     from optuna.visualization import matplotlib as plots
 
     draw: Callable[..., Any] = getattr(plots, name)
+    words = {"target_name": SCORE} if "target_name" in signature(draw).parameters else {}
     try:
         with quiet():
-            found = draw(study.optuna)
+            found = draw(study.optuna, **words)
             figure = getattr(found, "figure", None) or pyplot.gcf()
             figure.set_size_inches(9.0, 4.2)
+            _tidy(figure)
             file = io.BytesIO()
             figure.savefig(file, format="png", dpi=130, bbox_inches="tight")
     except (ValueError, RuntimeError):  # too few trials, or all scores are the same
@@ -135,6 +148,30 @@ def _plot(study: Study, name: str) -> str:
     finally:
         pyplot.close("all")
     return image(PLOTS[name], file.getvalue())
+
+
+def _tidy(figure: Figure) -> None:
+    """Make one of Optuna's plots readable: no title beside the caption, no line in white."""
+    from matplotlib.collections import LineCollection
+
+    crowd = [found for axes in figure.axes for found in axes.findobj(LineCollection)]
+    for axes in figure.axes:
+        for place in ("left", "center"):
+            axes.set_title("", loc=place)
+        for label, word in WORDS.items():
+            axes.set_xlabel(axes.get_xlabel().replace(label, word))
+            axes.set_ylabel(axes.get_ylabel().replace(label, word))
+        legend = axes.get_legend()
+        if legend is not None and not 1 < len(legend.get_texts()) <= LEGEND:
+            legend.remove()
+        if crowd:  # parallel coordinates: the axes of all hyper-parameters lie above each other
+            axes.grid(visible=False)
+            axes.set_facecolor("white")
+            for tick in axes.get_yticklabels():
+                tick.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8})
+    for lines in crowd:
+        upwards = not lines.get_cmap().name.endswith("_r")
+        lines.set_cmap("viridis_r" if upwards else "viridis")  # good trials are dark
 
 
 def _by_key(notes: Mapping[str, Any]) -> dict[str, list[str]]:
