@@ -122,12 +122,13 @@ def _finish(study: Study) -> int:
     from rich.console import Console
 
     from prefixnas.experiments.rows import ERROR, FAIL
-    from prefixnas.experiments.view import describe, trial_table
+    from prefixnas.experiments.view import WIDE, describe, trial_table
 
     rows = study.rows()
-    console = Console()
-    table = trial_table(rows, study.experiment.target.direction)
-    Console(width=console.width if console.is_terminal else 160).print(table)
+    terminal = Console()
+    width = terminal.width if terminal.is_terminal else WIDE
+    table = trial_table(rows, study.experiment.target.direction, width=width)
+    Console(width=width).print(table)
     print(f"study: {study.folder}")
     for row in rows:
         if row.state == FAIL:

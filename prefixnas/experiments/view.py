@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
 from rich.box import SIMPLE
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +17,10 @@ from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, W
 from prefixnas.progress import clock
 
 _STYLES = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan", WAITING: "dim"}
+_COLUMNS = ("trial", "state", "score", "epochs", "last", "time")
+
+WIDE, NARROW = 160, 72
+"""Columns of a table that is not for a terminal, and of a terminal that has room for all of it."""
 
 
 class View(Protocol):
@@ -54,38 +58,50 @@ def open_view(direction: str, stream: TextIO | None = None) -> View:
     return PlainView(stream)
 
 
-def trial_table(rows: Sequence[Row], direction: str) -> Table:
+def trial_table(
+    rows: Sequence[Row], direction: str, *, width: int = WIDE, folded: bool = True
+) -> Table:
     """Return the table of trials; the best score is bold.
 
     Args:
         rows: The trials.
         direction: Which of them is the best.
+        width: Of the terminal; a narrow one gets fewer columns, and one line for each trial.
+        folded: Whether hyper-parameters may take several lines if there is room.
     """
     scores = [row.score for row in rows if row.score is not None]
     best = (max if direction == "maximize" else min)(scores, default=None)
     table = Table(box=SIMPLE, header_style="bold", pad_edge=False)
-    table.add_column(Text("trial"), justify="right")
-    for title in ("state", "score", "epochs", "last", "time"):
-        table.add_column(Text(title), justify="left" if title == "state" else "right")
-    table.add_column(Text("hyper-parameters, or what went wrong"), overflow="fold")
+    titles = [title for title in _COLUMNS if width >= NARROW or title not in ("epochs", "last")]
+    for title in titles:
+        align: JustifyMethod = "left" if title == "state" else "right"
+        table.add_column(Text(title), justify=align, no_wrap=True)
+    table.add_column(_line("hyper-parameters, error"), overflow="fold")
     for row in rows:
         if row.state == WAITING:
             continue
-        facts = str(row.notes.get(ERROR) or describe(row.params))
-        table.add_row(
-            Text(str(row.number)),
-            Text(row.state, _STYLES[row.state]),
-            Text(_number(row.score), "bold" if row.score is not None and row.score == best else ""),
-            Text(str(len(row.epochs) or "-")),
-            Text(_number(row.epochs[max(row.epochs)] if row.epochs else None)),
-            Text("-" if row.seconds is None else clock(row.seconds)),
-            Text(facts, "red" if row.state == FAIL else ""),
-        )
+        is_best = row.score is not None and row.score == best
+        cells = {
+            "trial": Text(str(row.number)),
+            "state": Text(row.state, _STYLES[row.state]),
+            "score": Text(_number(row.score), "bold" if is_best else ""),
+            "epochs": Text(str(len(row.epochs) or "-")),
+            "last": Text(_number(row.epochs[max(row.epochs)] if row.epochs else None)),
+            "time": Text("-" if row.seconds is None else clock(row.seconds)),
+        }
+        said, style = row.notes.get(ERROR) or describe(row.params), "red" * (row.state == FAIL)
+        facts = Text(str(said), style) if folded and width >= NARROW else _line(str(said), style)
+        table.add_row(*(cells[title] for title in titles), facts)
     waiting = sum(row.state == WAITING for row in rows)
     if waiting:
         table.caption = Text(f"{waiting} more to run", "dim")
         table.caption_justify = "left"
     return table
+
+
+def _line(text: str, style: str = "") -> Text:
+    """Return a cell that is cut off at the end of its line; its column gives way to the others."""
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
 def describe(params: Mapping[str, Any]) -> str:
@@ -153,7 +169,7 @@ def _said(row: Row) -> str:
 
 
 class LiveView:
-    """A table that renews itself.
+    """A table that renews itself, a line for each trial; it stays if what it shows was interrupted.
 
     Args:
         console: The terminal.
@@ -162,7 +178,7 @@ class LiveView:
 
     def __init__(self, console: Console, direction: str) -> None:
         self._direction = direction
-        self._live = Live(console=console, refresh_per_second=2, vertical_overflow="ellipsis")
+        self._live = Live(console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -174,11 +190,14 @@ class LiveView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._live.transient = kind is None  # else the whole table follows
         self._live.__exit__(kind, error, trace)
 
     def show(self, rows: Sequence[Row]) -> None:
         """Renew the table: the last trials, as many as there is room for."""
-        room = max(5, self._live.console.height - 6)
+        size = self._live.console.size
+        room = max(3, size.height - 6)
         begun = [row for row in rows if row.state != WAITING]
         left = [row for row in rows if row.state == WAITING]
-        self._live.update(trial_table([*begun[-room:], *left], self._direction))
+        shown = [*begun[-room:], *left]
+        self._live.update(trial_table(shown, self._direction, width=size.width, folded=False))

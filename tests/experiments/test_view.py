@@ -1,0 +1,66 @@
+"""What `peml tune` shows while it runs: on terminals of any size, and where there is none."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, WAITING, Row
+from prefixnas.experiments.view import LiveView, open_view, trial_table
+
+PARAMS = {"learning_rate": 0.0123456, "prefix_length": 37, "strategy": "darts", "lora_rank": 16}
+ROW = Row(0, COMPLETE, 0.6625, {1: 0.5, 2: 0.6583}, PARAMS, {}, 83.0)
+ERRORS = {ERROR: "no memory left"}
+ROWS = [
+    ROW,
+    replace(ROW, number=1, state=PRUNED, score=None),
+    replace(ROW, number=2, state=FAIL, score=None, epochs={}, notes=ERRORS),
+    *(replace(ROW, number=n, state=RUNNING, score=None, seconds=None) for n in range(3, 40)),
+    *(Row(n, WAITING, None, {}, {}, {}, None) for n in range(40, 43)),
+]
+
+
+def printed(width: int, *, folded: bool) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(trial_table(ROWS, "maximize", width=width, folded=folded))
+    return [line.rstrip() for line in console.file.getvalue().splitlines() if line.strip()]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("width", [50, 72, 80, 120])
+def test_a_trial_takes_one_line_and_its_numbers_are_whole(width: int) -> None:
+    lines = printed(width, folded=False)
+    assert len(lines) == 2 + 40 + 1
+    assert all(words in lines[2] for words in ("complete", "0.6625", "1:23"))
+    assert ("0.6583" in lines[2]) == (width >= 72)
+    assert "no memory" in lines[4] and lines[-1].strip() == "3 more to run"
+
+
+def test_the_table_at_the_end_cuts_nothing_off() -> None:
+    text = " ".join(" ".join(printed(80, folded=True)).split())
+    assert "…" not in text and "lora_rank=16" in text
+
+
+def test_the_live_table_fits_the_terminal_and_shows_the_last_trials() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, height=24)
+    with LiveView(console, "maximize") as view:
+        view.show(ROWS)
+        view._live.refresh()
+        shown = screen.getvalue()
+    assert shown.count("running") == 18 and " 39 " in shown
+    assert shown.count("\n") < 24
+
+
+def test_without_a_terminal_there_is_a_line_for_each_change() -> None:
+    stream = io.StringIO()
+    with open_view("maximize", stream) as view:
+        for _ in range(3):
+            view.show(ROWS[3:5])
+        view.show([ROW, replace(ROWS[2], number=4)])
+    lines = stream.getvalue().splitlines()
+    assert "\x1b" not in stream.getvalue() and len(lines) == 4
+    assert lines[0].startswith("[0/2] trial 3 running (learning_rate=0.01235")
+    assert lines[-1] == "[2/2] trial 4 failed: no memory left"
