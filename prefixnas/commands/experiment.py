@@ -85,7 +85,7 @@ def _view(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, begin: Callable[[Engine], Manager]) -> int:
-    from prefixnas.experiments.nni.engine import wait
+    from prefixnas.experiments.nni.waiting import wait
 
     engine = _engine(arguments)
     try:

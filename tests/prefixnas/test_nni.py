@@ -24,12 +24,13 @@ import yaml
 
 from prefixnas.errors import UserError
 from prefixnas.experiments.experiment import Experiment, load_experiment
-from prefixnas.experiments.nni.engine import Engine, wait
+from prefixnas.experiments.nni.engine import Engine
 from prefixnas.experiments.nni.environment import VARIABLE, find_environment
 from prefixnas.experiments.nni.manager import Manager, inside, living_manager
 from prefixnas.experiments.nni.processes import processes_of
 from prefixnas.experiments.nni.settings import read_settings
 from prefixnas.experiments.nni.sockets import is_loopback, listeners
+from prefixnas.experiments.nni.waiting import wait
 from prefixnas.experiments.rows import COMPLETE, Row
 from prefixnas.experiments.study import Study
 from tests.prefixnas.nni_trials import KEYS, SECONDS

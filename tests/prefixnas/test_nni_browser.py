@@ -18,10 +18,10 @@ import pytest
 import prefixnas.cli
 from prefixnas.config import read_config
 from prefixnas.experiments.experiment import load_experiment
-from prefixnas.experiments.nni.engine import wait
 from prefixnas.experiments.nni.environment import VARIABLE
 from prefixnas.experiments.nni.manager import Manager, living_manager
 from prefixnas.experiments.nni.processes import processes_of
+from prefixnas.experiments.nni.waiting import wait
 from prefixnas.experiments.rows import COMPLETE, Row
 from prefixnas.experiments.study import Study
 from tests.prefixnas.nni_trials import KEYS

@@ -15,17 +15,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from prefixnas.experiments.nni.engine import Engine, wait
+from prefixnas.experiments.nni.engine import Engine
 from prefixnas.experiments.nni.environment import VARIABLE
+from prefixnas.experiments.nni.processes import processes_of
+from prefixnas.experiments.nni.sockets import is_loopback, listeners
+from prefixnas.experiments.nni.waiting import wait
 from prefixnas.experiments.rows import COMPLETE
-from tests.prefixnas.nni_trials import KEYS
-from tests.prefixnas.test_nni import free_port, make_engine, rows, running, wait_until
+from prefixnas.experiments.trial import RESULT
+from tests.prefixnas.nni_trials import KEYS, SECONDS
+from tests.prefixnas.test_nni import ask, free_port, make_engine, rows, running, wait_until
 
 SSHD = shutil.which(
     os.environ.get("PREFIXNAS_SSHD", "sshd"), path=os.environ.get("PATH", "") + ":/usr/sbin"
@@ -43,6 +47,7 @@ pytestmark = [
     pytest.mark.skipif(SSHD is None, reason="no sshd on the path, nor in PREFIXNAS_SSHD"),
     pytest.mark.skipif(not READY, reason="as root, sshd needs the user sshd and /run/sshd"),
 ]
+ROOT = Path(__file__).parents[2]
 HERE = "PREFIXNAS_TEST_MACHINE"
 
 
@@ -60,6 +65,11 @@ class Machine:
     key: Path
     home: Path
 
+    @property
+    def trials(self) -> Path:
+        """Where the run directories lie."""
+        return self.home / "study" / "trials"
+
     def processes(self) -> list[psutil.Process]:
         """Return what was started over SSH and lives."""
         found = []
@@ -74,7 +84,7 @@ class Machine:
 
 
 @contextmanager
-def ssh_server(folder: Path) -> Iterator[Machine]:
+def ssh_server(folder: Path, *variables: str) -> Iterator[Machine]:
     """Run an SSH server on loopback that lets one new key in."""
     folder.mkdir(mode=0o700)
     for name in ("host", "user"):
@@ -82,6 +92,7 @@ def ssh_server(folder: Path) -> Iterator[Machine]:
         subprocess.run(key, check=True)
     machine = Machine(free_port(), folder / "user", folder / "home")
     machine.home.mkdir()
+    shown = [f"HOME={machine.home}", f"{HERE}={machine.home}", f"PYTHONPATH={ROOT}", *variables]
     settings = f"""
         ListenAddress 127.0.0.1:{machine.port}
         HostKey {folder / "host"}
@@ -92,7 +103,7 @@ def ssh_server(folder: Path) -> Iterator[Machine]:
         KbdInteractiveAuthentication no
         PermitRootLogin prohibit-password
         Subsystem sftp internal-sftp
-        SetEnv HOME={machine.home} {HERE}={machine.home} PYTHONPATH={Path(__file__).parents[2]}
+        SetEnv {" ".join(shown)}
     """
     (folder / "settings").write_text(settings)
     assert SSHD is not None
@@ -146,9 +157,45 @@ def test_trials_run_on_another_machine(tmp_path: Path) -> None:
     assert [row.state for row in found] == [COMPLETE] * 6
     assert len({tuple(sorted(row.params.items())) for row in found}) == 6
     for row in found:
-        folder = machine.home / "study" / "trials" / f"{row.number:04}"
+        folder = machine.trials / f"{row.number:04}"
         config = json.loads((folder / "config.json").read_text())
         assert config == {key: row.params[key] for key in KEYS}
         assert row.score == config["learning_rate"] * 2 and sorted(row.epochs) == [1, 2]
         assert row.notes["architecture"] == {"layer0/activation": "relu"}
         assert not (engine.folder / "trials" / f"{row.number:04}").exists()
+
+
+def test_the_other_machine_is_guarded_and_nothing_is_left_there(tmp_path: Path) -> None:
+    with ssh_server(tmp_path / "ssh", f"{SECONDS}=60") as machine:
+        engine = make_remote(tmp_path, machine, 2)
+        with running(engine, engine.start) as manager:
+            wait_until(lambda: len(begun(machine)) == 2)
+            started = [*processes_of(engine.folder), *machine.processes()]
+            found = listeners(started)
+            assert len(found) == 2  # the manager and the keeper
+            assert all(is_loopback(host) for host, _ in found)
+            keeper = next(port for _, port in found if port != manager.port)
+            for strange in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+                assert ask(replace(manager, port=keeper), "/env/", "GET", None, **strange)[0] == 403
+            assert not list(machine.home.rglob("pip"))
+        assert processes_of(engine.folder) == []
+        wait_until(lambda: machine.processes() == [], 20)
+
+
+def test_trials_elsewhere_outlive_the_manager(tmp_path: Path) -> None:
+    with ssh_server(tmp_path / "ssh", f"{SECONDS}=10") as machine:
+        engine = make_remote(tmp_path, machine, 3)
+        with running(engine, engine.start) as manager:
+            wait_until(lambda: len(begun(machine)) == 2)
+            assert manager.process is not None
+            manager.process.kill()
+            wait_until(lambda: len(list(machine.trials.glob(f"*/{RESULT}"))) == 2)
+            wait_until(lambda: machine.processes() == [], 60)
+            assert wait(engine.resume()) == "DONE"
+        runs = (machine.trials / "runs.jsonl").read_text().splitlines()
+    assert [row.state for row in rows(engine)] == [COMPLETE] * 3
+    assert sorted(json.loads(run)["trial"] for run in runs) == ["0000", "0001", "0002"]
+
+
+def begun(machine: Machine) -> list[Path]:
+    return list(machine.trials.glob("*/config.json"))

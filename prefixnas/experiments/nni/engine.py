@@ -6,7 +6,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -259,40 +259,3 @@ def settle(experiment: Experiment, folder: Path) -> None:
     """Tell the study what NNI's tuner was not told in time; nothing of the experiment runs."""
     if Study.begun(experiment, folder):
         StudyServer(Study.open(experiment, folder)).close()
-
-
-ENDED = ("DONE", "ERROR", "STOPPED")
-
-
-def wait(manager: Manager, look: Callable[[], None] = lambda: None, pause: float = 1.0) -> str:
-    """Wait until all trials are over.
-
-    Args:
-        manager: The manager.
-        look: Called between two looks at it.
-        pause: Seconds between them.
-
-    Returns:
-        NNI's last word: DONE, or ERROR.
-
-    Raises:
-        UserError: The manager is gone.
-    """
-    while True:
-        try:
-            status = manager.status()
-        except OSError as error:
-            raise UserError(
-                f"NNI's manager is gone; trials that still run finish, resume goes on: {error}"
-            ) from error
-        if status in ENDED:
-            return status
-        if status == "TUNER_NO_MORE_TRIAL" and not _running(manager):
-            return "DONE"
-        look()
-        time.sleep(pause)
-
-
-def _running(manager: Manager) -> bool:
-    jobs = manager.rest.get("/trial-jobs")
-    return any(job["status"] in ("WAITING", "RUNNING", "UNKNOWN") for job in jobs)

@@ -42,6 +42,18 @@ HASHES = {
     "nni_node/core/tuner_command_channel.js": (
         "ab66be789261f31b26e7fb9605936c4bce6d23c9593dce0bbe556458f27da6b3"
     ),
+    "nni_node/training_service/remote_v3/ssh.js": (
+        "82a3d6e081d97642a3d31dd8a4550187a22fdf37edfed145431ac1a6951c58d3"
+    ),
+    "nni_node/training_service/remote_v3/worker.js": (
+        "f45b7db4524a85e5ed02c77c659fe9b784c2059f38bffc77600105d93ebba724"
+    ),
+    "nni_node/rest_server/core.js": (
+        "a7202838f2f85068779ce7ecebbdb4cb2f3a537de4cd7c7133a2c0bf0b90c556"
+    ),
+    "nni_node/common/trial_keeper/main.js": (
+        "db14f7b1b9e7908b2cfbeb8d5b4828bc6b922389e207b7759f899a69a3cae731"
+    ),
     "nni_node/common/trial_keeper/keeper.js": (
         "fefd98c8e8a8e91be946b8f11dd359f07b9eddfdaa344c9e13dc68774b50a30b"
     ),

@@ -12,12 +12,15 @@
 //    off alone.
 // 6. A trial that the assessor ends is EARLY_STOPPED: the flag is set before the kill, not after.
 // 7. The tuner has two minutes to connect, not ten seconds: on a busy machine it needs them.
+// 8. On other machines the keeper is guarded, too (keeper_guard.js), and nothing is installed.
 'use strict';
 
+const fs = require('fs');
 const http = require('http');
 const Module = require('module');
 const net = require('net');
 const os = require('os');
+const path = require('path');
 const { setTimeout: sleep } = require('timers/promises');
 
 const settings = JSON.parse(process.env.PREFIXNAS_NNI_GUARD); // {host, hosts, secret, home}
@@ -103,13 +106,14 @@ http.Server.prototype.emit = function (event, request, response, ...rest) {
   return emit.call(this, event, request, response, ...rest);
 };
 
-// 3. to 7. How trials are started and ended.
+// 3. to 8. How trials are started and ended.
 const load = Module._extensions['.js'];
 Module._extensions['.js'] = function (module, file) {
   load(module, file);
   if (file.endsWith('/training_service/v3/compat.js')) bindParameters(module);
   if (file.endsWith('/core/nnimanager.js')) numberTrials(module);
   if (file.endsWith('/core/tuner_command_channel.js')) waitForTuner(module);
+  if (file.endsWith('/training_service/remote_v3/ssh.js')) guardKeepers(module);
 };
 
 function waitForTuner(module) {
@@ -118,6 +122,20 @@ function waitForTuner(module) {
   server.init = async function () {
     for (let second = 0; second < 120 && !this.connect.settled; second += 1) await sleep(1000);
     if (!this.connect.settled) throw new Error('the tuner did not connect in two minutes');
+  };
+}
+
+function guardKeepers(module) {
+  const ssh = module.exports.Ssh.prototype;
+  const { exec } = ssh;
+
+  ssh.exec = async function (command) {
+    if (command.endsWith('-m pip install nni --upgrade')) return { stdout: '', stderr: '', code: 0 };
+    const launch = / -m nni\.tools\.nni_manager_scripts\.launch_trial_keeper (.+)$/.exec(command);
+    if (!launch) return exec.call(this, command);
+    const file = `${launch[1]}/keeper_guard.js`;
+    await this.writeFile(file, fs.readFileSync(path.join(__dirname, 'keeper_guard.js'), 'utf8'));
+    return exec.call(this, `NODE_OPTIONS='--require "${file}"' ${command}`);
   };
 }
 
