@@ -26,13 +26,10 @@ from prefixnas.experiments.gpus import demand_of_worker
 from prefixnas.experiments.lease import Demand, Lease, lease_now
 from prefixnas.experiments.rows import Row
 from prefixnas.experiments.study import Study
-from prefixnas.experiments.worker import CHECK
+from prefixnas.experiments.worker import CHECK, CRASHES
 
 POLL = 0.5
 """Seconds between looks at workers and study."""
-
-CRASHES = 3
-"""How often a trial may take its process with it (no memory left, say) before it has failed."""
 
 Show = Callable[[Sequence[Row]], None]
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefixnas.console import guarded
-from prefixnas.errors import UserError
+from prefixnas.errors import RunLost, UserError
 from prefixnas.experiments.claim import Claim
 from prefixnas.experiments.experiment import AVERAGE, Experiment, read_experiment
 from prefixnas.experiments.hyperparameters import corners
@@ -28,6 +28,9 @@ from prefixnas.files import load_yaml
 
 POLL = 0.5
 """Seconds between looks at trials that other processes may lose."""
+
+CRASHES = 3
+"""How often a trial may take a process with it (no memory left, say) before it has failed."""
 
 CHECK = "--check"
 
@@ -71,6 +74,9 @@ def run_claim(study: Study, claim: Claim) -> None:
     except Busy:
         claim.close()
         time.sleep(POLL)
+    except RunLost as error:
+        claim.close()  # taken up again, from its last checkpoint
+        study.crashed(os.getpid(), str(error).partition(";")[0], CRASHES)
     except UserError as error:
         claim.fail(str(error))
     except Exception as error:

@@ -3,17 +3,19 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
 import peml.cli
 import prefixnas.cli
+from prefixnas.errors import RunLost
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, STEPS
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.study_report import write_study_report
-from prefixnas.experiments.trial import Busy, Pruned, held, run_trial
+from prefixnas.experiments.trial import Busy, Pruned, TrialResult, held, run_trial
 from prefixnas.experiments.worker import work
 from tests.experiments.small import small
 from tests.workbench import events
@@ -135,6 +137,26 @@ def test_a_trial_whose_process_dies_again_and_again_has_failed(tmp_path: Path) -
         study.crashed(process, "ended by SIGKILL", 3)
     row = study.rows()[0]
     assert row.state == FAIL and "SIGKILL" in row.notes[ERROR]
+
+
+@pytest.mark.parametrize(("times", "state"), [(2, COMPLETE), (3, FAIL)])
+def test_a_trial_of_several_processes_that_loses_one_is_taken_up_again(
+    times: int, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [RunLost("process 1 of 2 ended by SIGKILL; the last checkpoint stays")] * times
+
+    def run(*args: Any, **options: Any) -> TrialResult:
+        if left:
+            raise left.pop()
+        return TrialResult(0.5, 0.5, [0.5], 5)
+
+    monkeypatch.setattr("prefixnas.experiments.worker.run_trial", run)
+    study = open_small(tmp_path, trials=1)
+    work(study)
+    row = study.rows()[0]
+    assert (row.state, row.notes["crashes"]) == (state, times)
+    if state == FAIL:
+        assert row.notes[ERROR] == "its process died 3 times: process 1 of 2 ended by SIGKILL"
 
 
 def test_a_half_written_line_of_the_journal_is_cut_off(tmp_path: Path) -> None:
