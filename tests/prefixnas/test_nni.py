@@ -226,9 +226,25 @@ def test_a_killed_manager_takes_no_trial_with_it(
     assert all(sorted(row.epochs) == [1, 2] for row in found)
 
 
+def pretend_gpus(folder: Path, count: int) -> None:
+    """Write an `nvidia-smi` that lists so many GPUs."""
+    lines = [f"echo 'GPU {n}: NVIDIA A100-SXM4-40GB (UUID: GPU-{n:08})'" for n in range(count)]
+    path = folder / "nvidia-smi"
+    path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    path.chmod(0o755)
+
+
 @pytest.mark.parametrize(
     ("gpus", "per_trial", "share", "concurrency"),
-    [(1, 1, 1, 2), (2, 2, 1, 2), (2, 1, 2, 6), (4, 1, 1, 6)],
+    [
+        (1, 1, 1, 2),
+        (1, 1, 2, 3),
+        (2, 2, 1, 2),
+        (2, 1, 2, 6),
+        (4, 4, 1, 2),
+        (4, 1, 1, 6),
+        (4, 2, 2, 4),
+    ],
 )
 def test_no_gpu_is_given_twice(
     tmp_path: Path,
@@ -238,8 +254,9 @@ def test_no_gpu_is_given_twice(
     share: int,
     concurrency: int,
 ) -> None:
-    monkeypatch.setenv("PREFIXNAS_GPUS", str(gpus))
-    monkeypatch.setenv(SECONDS, "0.5")
+    pretend_gpus(tmp_path, gpus)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv(SECONDS, "1")
     engine = make_engine(
         tmp_path,
         concurrency + 1,
@@ -256,15 +273,21 @@ def test_no_gpu_is_given_twice(
     with running(engine, engine.start) as manager:
         assert wait(manager, count, 0.2) == "DONE"
     done = runs(engine)
+    assert [row.state for row in rows(engine)] == [COMPLETE] * (concurrency + 1)
     assert len(done) == concurrency + 1
-    # A manager, its tuner (a shell, Python, the study), and four for each trial.
-    assert most <= 4 + 5 * concurrency
+    # A manager, its tuner (a shell, Python, the study), four for each trial that has its GPUs, one
+    # for each that waits; some more where one ends as the next begins.
+    fit = min(gpus * share // per_trial, concurrency)
+    assert most <= 4 + 4 * fit + (concurrency - fit) + 4
+    busiest = 0
     for each in done:
         mine = each["gpus"].split(",")
         assert len(set(mine)) == per_trial and set(mine) <= set(map(str, range(gpus)))
         then = [other for other in done if other["from"] <= each["from"] < other["to"]]
         in_use = [gpu for other in then for gpu in other["gpus"].split(",")]
         assert all(in_use.count(gpu) <= share for gpu in in_use)
+        busiest = max(busiest, len(then))
+    assert busiest == fit  # none stays idle, either
 
 
 def test_nnis_own_tuner_proposes_and_the_study_knows(tmp_path: Path) -> None:
