@@ -26,10 +26,10 @@ from prefixnas.errors import UserError
 from prefixnas.experiments.experiment import Experiment, load_experiment
 from prefixnas.experiments.nni.engine import Engine
 from prefixnas.experiments.nni.environment import VARIABLE, find_environment
-from prefixnas.experiments.nni.manager import Manager, inside, living_manager
+from prefixnas.experiments.nni.manager import Manager, inside, living_manager, start_manager
 from prefixnas.experiments.nni.processes import processes_of
 from prefixnas.experiments.nni.settings import read_settings
-from prefixnas.experiments.nni.sockets import is_loopback, listeners
+from prefixnas.experiments.nni.sockets import listeners
 from prefixnas.experiments.nni.waiting import wait
 from prefixnas.experiments.rows import COMPLETE, Row
 from prefixnas.experiments.study import Study
@@ -123,7 +123,7 @@ def test_thirty_two_trials_at_concurrency_eight(tmp_path: Path) -> None:
     engine = make_engine(tmp_path, 32, concurrency=8)
     with running(engine, engine.start) as manager:
         refuses_strangers(engine, manager)
-        assert wait(manager) == "DONE"
+        assert wait(manager, lambda: listens_inside(engine, manager)) == "DONE"
         jobs = manager.rest.get("/trial-jobs")
         finals = {each["trialJobId"]: each for each in manager.rest.get("/metric-data?type=FINAL")}
         assert living_manager(engine.folder) is not None
@@ -145,13 +145,16 @@ def test_thirty_two_trials_at_concurrency_eight(tmp_path: Path) -> None:
         assert sorted(found[number].epochs) == [1, 2]
 
 
-def refuses_strangers(engine: Engine, manager: Manager) -> None:
+def listens_inside(engine: Engine, manager: Manager) -> None:
+    """Look at the sockets of everything that the experiment started."""
     started = processes_of(engine.folder)
     assert manager.process in started
-    found = listeners(started)
-    assert found == {("127.0.0.1", manager.port)}
-    assert all(is_loopback(host) for host, _ in found)
+    assert listeners(started) == {("127.0.0.1", manager.port)}
 
+
+def refuses_strangers(engine: Engine, manager: Manager) -> None:
+    listens_inside(engine, manager)
+    started = processes_of(engine.folder)
     secret = f"/{manager.secret}"
     status = f"{secret}/api/v1/nni/check-status"
     assert ask(manager, status)[0] == 200
@@ -326,6 +329,15 @@ def test_an_open_listener_ends_the_manager(tmp_path: Path) -> None:
     engine = make_engine(tmp_path, 2)
     with pytest.raises(UserError, match="--allow-remote"):
         replace(engine, host="0.0.0.0").start()
+    for host in ("::1", "192.0.2.1"):
+        with pytest.raises(UserError, match=r"reach it at 127\.0\.0\.1: take that, or"):
+            replace(engine, host=host).start()
+    # Should one be open all the same, the sockets tell.
+    config, port = engine.create(), engine.settings.port
+    with pytest.raises(UserError, match=f"NNI was ended: .*0\\.0\\.0\\.0:{port}"):
+        start_manager(
+            engine.folder, engine.environment, config, "quick", "create", host="0.0.0.0", port=port
+        )
     assert not processes_of(engine.folder)
 
 

@@ -36,6 +36,7 @@ from prefixnas.experiments.study import Study
 from prefixnas.files import write_text
 
 RUN = "prefixnas.experiments.trial:run_trial"
+HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
 LAUNCH, CONFIG = "launch.json", "config.json"
 CODE = "code"
 """What is sent to the machines of a service."""
@@ -117,6 +118,7 @@ class Engine:
         """Begin; raises UserError if it was begun before, or see `create` and `start_manager`."""
         if self.started:
             raise UserError(f"{self.folder}: was started before: use resume, or another --out")
+        self._check_host()
         check_port(self.host, self.settings.port)  # before anything is written
         return self._start("create", self.create())
 
@@ -194,6 +196,11 @@ class Engine:
         return manager
 
     def _check_host(self) -> None:
+        if self.host not in HOSTS:
+            raise UserError(
+                f"--host {self.host}: NNI's tuner and trials reach it at {HOSTS[0]}: take that, or "
+                f"{HOSTS[-1]} for other machines"
+            )
         if not is_loopback(self.host) and not self.allow_remote:
             raise UserError(
                 f"--host {self.host}: everybody who can reach it could look at the experiment and "
@@ -203,7 +210,7 @@ class Engine:
     def _names(self) -> tuple[str, ...]:
         """Return further names that this machine may be asked under."""
         named = str(self.settings.config.get("nni_manager_ip", ""))
-        if self.host not in ("0.0.0.0", "::"):
+        if is_loopback(self.host):
             return (named,) if named else ()
         found = {named, socket.gethostname(), socket.getfqdn()} - {""}
         for addresses in psutil.net_if_addrs().values():

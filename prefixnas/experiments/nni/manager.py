@@ -22,7 +22,7 @@ import psutil
 from prefixnas.errors import UserError
 from prefixnas.experiments.nni import processes
 from prefixnas.experiments.nni.environment import NniEnvironment
-from prefixnas.experiments.nni.rest import Rest, bracketed
+from prefixnas.experiments.nni.rest import Rest
 from prefixnas.experiments.nni.sockets import check_port, is_loopback, open_to_network
 from prefixnas.files import write_text
 
@@ -168,10 +168,9 @@ def _spawn(
     }
     command = [str(environment.node / "node"), str(environment.node / "main.js")]
     command += [f"--{key}={value}" for key, value in arguments.items()]
-    shown = bracketed(host)
     guard = {
         "host": host,
-        "hosts": sorted({"localhost", "127.0.0.1", *hosts} | ({shown} - {"0.0.0.0", "[::]"})),
+        "hosts": sorted({"localhost", "127.0.0.1", *hosts} | ({host} - {"0.0.0.0"})),
         "secret": secret,
         "home": str(inside(folder)),
     }

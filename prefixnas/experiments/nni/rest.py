@@ -8,11 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 
-def bracketed(host: str) -> str:
-    """Return a host as an address has it: IPv6 in brackets."""
-    return f"[{host}]" if ":" in host else host
-
-
 @dataclass(frozen=True)
 class Rest:
     """The manager's interface.
@@ -30,7 +25,7 @@ class Rest:
     @property
     def url(self) -> str:
         """The address of the web interface."""
-        return f"http://{bracketed(self.host)}:{self.port}/{self.secret}/"
+        return f"http://{self.host}:{self.port}/{self.secret}/"
 
     def get(self, path: str) -> Any:
         """Ask for something; see `call`."""
