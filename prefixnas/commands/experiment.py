@@ -136,7 +136,7 @@ def _stop(arguments: argparse.Namespace) -> int:
     folder = _folder(arguments, _name(arguments.file))
     running = len(processes_of(folder))
     stop_manager(folder)
-    print(f"ended {running} processes" if running else "nothing was running")
+    print(f"processes ended: {running}" if running else "nothing was running")
     settle(*_load(arguments))
     return 0
 

@@ -129,5 +129,5 @@ def test_one_experiment_is_started_once(shell: Shell) -> None:
     code, out, error = shell.run("status")
     assert code == 0 and "NNI: RUNNING" in out and error == ""
     code, out, _ = shell.run("stop")
-    assert code == 0 and out.startswith("ended ") and processes_of(shell.out) == []
+    assert code == 0 and out.startswith("processes ended: ") and processes_of(shell.out) == []
     assert shell.run("stop")[:2] == (0, "nothing was running\n")

@@ -572,7 +572,8 @@ def test_no_study_is_one_line(
     path = tmp_path / "experiment.yaml"
     path.write_text(yaml.safe_dump(EXPERIMENT))
     code = prefixnas.cli.main(["experiment", action, str(path), "--out", str(tmp_path / "out")])
-    assert code == 2 and "no study of the experiment 'parts'" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "") and "no study of the experiment 'parts'" in said.err
     assert not (tmp_path / "out").exists()
 
 
@@ -587,6 +588,10 @@ def test_status_and_export_come_from_the_study(
     assert prefixnas.cli.main(["experiment", "status", file, "--out", out]) == 0
     shown = capsys.readouterr().out
     assert "NNI: not running" in shown and "1 of 3 trials are over; best: trial 0" in shown
+    server.answer({"do": "next", "own": True})
+    server.close()  # nobody runs that one any more
+    assert prefixnas.cli.main(["experiment", "status", file, "--out", out]) == 0
+    assert "cut off" in capsys.readouterr().out
     table = tmp_path / "trials.json"
     arguments = ["experiment", "export", file, "--out", out, "--to"]
     assert prefixnas.cli.main([*arguments, str(table)]) == 0
