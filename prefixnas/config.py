@@ -229,11 +229,18 @@ def _number(text: str, kind: Any) -> Any:
 
 
 def _wanted(error: Any) -> str:
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+    names = {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "string": "a text",
+        "list": "a list",
+        "dict": "a mapping of keys to values",
+    }
     kind = error["type"].partition("_")[0]
     if kind == "literal":
         return f"one of {error['ctx']['expected']}"
-    return names.get(kind) or {"string": "a text", "list": "a list"}.get(kind, error["msg"])
+    return names.get(kind) or str(error["msg"])
 
 
 def literals(kind: Any) -> tuple[Any, ...]:

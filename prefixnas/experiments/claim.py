@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
-from prefixnas.experiments.hyperparameters import Choice, Hyperparameter, assign
+from prefixnas.experiments.engines import suggest
+from prefixnas.experiments.hyperparameters import assign
 from prefixnas.experiments.rows import ARCHITECTURE, ERROR, PARAMETERS, STEPS, VALIDATION, quiet
 from prefixnas.experiments.trial import Pruned, TrialResult
 
@@ -36,7 +38,7 @@ class Claim:
         self.folder = study.trial_folder(trial.number)
         self._known = set(study.row(trial.number).epochs)
         with quiet():
-            self.assigned = assign(study.experiment.hyperparameters, self._suggest)
+            self.assigned = assign(study.experiment.hyperparameters, partial(suggest, trial))
 
     @property
     def params(self) -> dict[str, Any]:
@@ -90,12 +92,3 @@ class Claim:
     def close(self) -> None:
         """Let go of the trial; one that was not told of counts as lost."""
         self._lock.close()
-
-    def _suggest(self, parameter: Hyperparameter) -> Any:
-        if isinstance(parameter, Choice):
-            labels = [option.label for option in parameter.options]
-            return self._trial.suggest_categorical(parameter.name, labels)
-        low, high = parameter.low, parameter.high
-        if parameter.whole:
-            return self._trial.suggest_int(parameter.name, int(low), int(high), log=parameter.log)
-        return self._trial.suggest_float(parameter.name, low, high, log=parameter.log)

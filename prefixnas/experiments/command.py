@@ -29,6 +29,7 @@ def tune_command(argv: Sequence[str], prog: str) -> int:
     """
     flags = _parser(prog).parse_args(argv)
     from prefixnas.experiments.experiment import load_experiment
+    from prefixnas.experiments.nni.settings import read_settings
 
     changes = {
         name: value
@@ -36,6 +37,7 @@ def tune_command(argv: Sequence[str], prog: str) -> int:
         if (value := getattr(flags, name)) is not None
     }
     experiment = load_experiment(flags.file, changes)
+    read_settings(experiment)  # the same file is for every engine
     if flags.dry_run:
         print(experiment.dump(), end="")
         return 0

@@ -7,17 +7,20 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from prefixnas.errors import UserError, nearest, unknown
+from prefixnas.experiments.hyperparameters import Choice, Hyperparameter, assign
+from prefixnas.experiments.rows import quiet
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.study import Study
-    from optuna.trial import FrozenTrial, TrialState
+    from optuna.trial import FrozenTrial, Trial, TrialState
 
 Named = str | Mapping[str, Any]
 """How an engine stands in the file: its name, or a mapping from its name to its options."""
@@ -111,6 +114,52 @@ def make_sampler(named: Named, seed: int, where: str) -> BaseSampler:
         return sampler
 
     return Seeded()
+
+
+def suggest(trial: Trial, parameter: Hyperparameter) -> Any:
+    """Return what the trial's sampler proposes for one hyper-parameter."""
+    if isinstance(parameter, Choice):
+        labels = [option.label for option in parameter.options]
+        return trial.suggest_categorical(parameter.name, labels)
+    low, high = parameter.low, parameter.high
+    if parameter.whole:
+        return trial.suggest_int(parameter.name, int(low), int(high), log=parameter.log)
+    return trial.suggest_float(parameter.name, low, high, log=parameter.log)
+
+
+def try_engines(
+    sampler: Named, pruner: Named, parameters: Sequence[Hyperparameter], seed: int, where: str
+) -> None:
+    """Let sampler and pruner handle a few trials that nobody runs: some fail only in their work.
+
+    Args:
+        sampler: The sampler, by name.
+        pruner: The pruner, by name.
+        parameters: What the sampler is to propose.
+        seed: The sampler's seed.
+        where: The file, for messages.
+
+    Raises:
+        UserError: An unknown name or option, or a sampler or a pruner that cannot do it.
+    """
+    import optuna
+
+    makers = {"sampler": make_sampler(sampler, seed, where), "pruner": make_pruner(pruner, where)}
+    at_work = "sampler"
+    try:
+        with quiet():
+            study = optuna.create_study(**makers)  # type: ignore[arg-type]
+            for number in range(3):
+                at_work, trial = "sampler", study.ask()
+                assign(parameters, partial(suggest, trial))
+                trial.report(0.0, 1)
+                at_work = "pruner"
+                trial.should_prune()
+                study.tell(trial, float(number))
+    except Exception as error:
+        name = _split({"sampler": sampler, "pruner": pruner}[at_work], at_work, where)[0]
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{where}: {at_work} {name!r} fails here: {said}") from error
 
 
 def names(module: ModuleType, kind: str) -> dict[str, type[Any]]:

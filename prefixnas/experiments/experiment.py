@@ -196,6 +196,11 @@ def read_experiment(layers: Any, where: str) -> Experiment:
     _check_patience(file, where)
     target = _read_target(file.objective, where)
     parameters = read_hyperparameters(file.hyperparameters, f"{where}: hyperparameters")
+    if not parameters and file.trials > 1:
+        raise UserError(
+            f"{where}: without hyperparameters all {file.trials} trials would be the same: "
+            "name some, or set 'trials' to 1"
+        )
     experiment = Experiment(file, where, parameters, target)
     _check_keys(experiment)
     _check_engine(experiment)
@@ -277,11 +282,11 @@ def _check_kinds(
 
 
 def _check_engine(experiment: Experiment) -> None:
-    """Look sampler and pruner up."""
-    from prefixnas.experiments.engines import make_pruner, make_sampler
+    """Look sampler and pruner up, and try them."""
+    from prefixnas.experiments.engines import try_engines
 
-    make_sampler(experiment.file.sampler, experiment.file.seed, experiment.where)
-    make_pruner(experiment.file.pruner, experiment.where)
+    file = experiment.file
+    try_engines(file.sampler, file.pruner, experiment.hyperparameters, file.seed, experiment.where)
 
 
 def _first_difference(before: Any, now: Any) -> tuple[str, Any, Any]:
