@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -28,10 +29,11 @@ from prefixnas.errors import UserError
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.hyperparameters import assign, read_hyperparameters
 from prefixnas.experiments.lease import Demand, acquire
-from prefixnas.experiments.nni import environment
+from prefixnas.experiments.nni import environment, waiting
 from prefixnas.experiments.nni.client import Channel
 from prefixnas.experiments.nni.environment import find_environment
 from prefixnas.experiments.nni.jobs import read_jobs
+from prefixnas.experiments.nni.manager import LAUNCH, inside
 from prefixnas.experiments.nni.sockets import check_port, open_to_network
 from prefixnas.experiments.nni.space import depth, pack, to_nni, unpack
 from prefixnas.experiments.nni.study_server import StudyServer, folder_of, note_error
@@ -435,6 +437,36 @@ def test_proposals_of_nnis_tuners_enter_the_study_once(study: Study) -> None:
         "trials": [{"parameter": proposal, "value": 0.01}],
         "direction": "maximize",
     }
+
+
+def test_a_trial_that_nni_has_yet_to_start_is_waited_for(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = StudyServer(study)
+    handed = [server.answer({"do": "next", "own": True})["trial"] for _ in range(2)]
+    path = inside(study.folder) / LAUNCH
+    path.parent.mkdir()
+    path.write_text(json.dumps({"where": "here", "experiment": study.experiment.to_json()}))
+    jobs: list[dict[str, Any]] = []
+    looks = 0
+
+    class Stub:
+        folder = study.folder
+        rest = SimpleNamespace(get=lambda _: jobs)
+
+        def status(self) -> str:
+            return waiting.NO_MORE
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks in (1, 5):
+            values = json.dumps({"parameters": {"trial": handed[len(jobs)]}})
+            jobs.append({"status": "SUCCEEDED", "hyperParameters": [values]})
+
+    monkeypatch.setattr(waiting, "SETTLE", 0.01)
+    assert waiting.wait(Stub(), look, 0.02) == "DONE"  # type: ignore[arg-type]
+    assert looks > 5
 
 
 def test_jobs_are_read_from_nnis_database(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from prefixnas.experiments.nni import processes
 from prefixnas.experiments.nni.environment import NniEnvironment
 from prefixnas.experiments.nni.jobs import read_jobs
 from prefixnas.experiments.nni.manager import (
+    LAUNCH,
     LOG,
     Action,
     Manager,
@@ -37,7 +38,7 @@ from prefixnas.files import write_text
 
 RUN = "prefixnas.experiments.trial:run_trial"
 HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
-LAUNCH, CONFIG = "launch.json", "config.json"
+CONFIG = "config.json"
 CODE = "code"
 """What is sent to the machines of a service."""
 

@@ -27,6 +27,7 @@ from prefixnas.experiments.nni.sockets import check_port, is_loopback, open_to_n
 from prefixnas.files import write_text
 
 GUARD = Path(__file__).parent / "guard.js"
+LAUNCH = "launch.json"
 STATE = "manager.json"
 LOG = "manager.log"
 PATIENCE = 60.0

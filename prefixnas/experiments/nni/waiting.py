@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 
 from prefixnas.errors import UserError
-from prefixnas.experiments.nni.manager import Manager
+from prefixnas.experiments.experiment import read_experiment
+from prefixnas.experiments.nni.manager import LAUNCH, Manager, inside
+from prefixnas.experiments.rows import RUNNING
+from prefixnas.experiments.study import Study
 
 ENDED = ("DONE", "ERROR", "STOPPED")
 NO_MORE = "TUNER_NO_MORE_TRIAL"
 OVER = ("SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
 """NNI's words for a manager, and for a trial, that will do no more."""
+
+SETTLE = 3.0
+"""Seconds without a trial after which none will come: NNI looks after them once a second."""
 
 
 def wait(manager: Manager, look: Callable[[], None] = lambda: None, pause: float = 1.0) -> str:
@@ -28,24 +35,34 @@ def wait(manager: Manager, look: Callable[[], None] = lambda: None, pause: float
     Raises:
         UserError: The manager is gone.
     """
-    idle = 0
+    since: float | None = None
     while True:
         try:
             status = manager.status()
-            # Between two trials there may be a moment without any.
-            idle = 0 if status != NO_MORE or _running(manager) else idle + 1
+            busy = status != NO_MORE or _busy(manager)
         except OSError as error:
             raise UserError(
                 f"NNI's manager is gone; trials that still run finish, resume goes on: {error}"
             ) from error
+        now = time.monotonic()
+        since = None if busy else since or now
         if status in ENDED:
             return status
-        if idle > 1:
+        if since is not None and now - since > SETTLE:
             return "DONE"
         look()
         time.sleep(pause)
 
 
-def _running(manager: Manager) -> bool:
-    jobs = manager.rest.get("/trial-jobs")
-    return any(job["status"] not in OVER for job in jobs)
+def _busy(manager: Manager) -> bool:
+    """Tell whether a trial runs, or was handed to NNI, which has yet to start it."""
+    known = set()
+    for job in manager.rest.get("/trial-jobs"):
+        if job["status"] not in OVER:
+            return True
+        known |= {json.loads(values)["parameters"]["trial"] for values in job["hyperParameters"]}
+    path = inside(manager.folder) / LAUNCH
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    experiment = read_experiment([(settings["where"], settings["experiment"])], settings["where"])
+    rows = Study.open(experiment, manager.folder).rows()
+    return any(row.state == RUNNING and row.number not in known for row in rows)
