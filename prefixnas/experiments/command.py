@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,8 +84,11 @@ def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
     try:
         with open_view(experiment.target.direction) as view:
             tune(study, experiment.file.workers, view.show)
-    finally:
-        _write_report(study)
+    except BaseException:
+        with suppress(UserError):  # what went wrong first is what is said
+            _write_report(study)
+        raise
+    _write_report(study)
     return _finish(study)
 
 

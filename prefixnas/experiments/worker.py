@@ -7,6 +7,7 @@ then. What it was at is taken up again by whoever goes on with the study.
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -78,14 +79,29 @@ def run_claim(study: Study, claim: Claim) -> None:
         claim.close()  # taken up again, from its last checkpoint
         study.crashed(os.getpid(), str(error).partition(";")[0], CRASHES)
     except UserError as error:
+        _stop_if_full(claim, error)
         claim.fail(str(error))
     except Exception as error:
+        _stop_if_full(claim, error)
         traceback.print_exc()
         text = str(error).partition("\n")[0]
         claim.fail(f"{type(error).__name__}: {text}" if text else type(error).__name__)
     else:
         claim.finish(result)
     _free()
+
+
+def _stop_if_full(claim: Claim, error: Exception) -> None:
+    """Let the trial wait for room: a full disk is not its fault, and the next one would fail, too.
+
+    Raises:
+        UserError: The disk is full.
+    """
+    cause = error.__cause__ or error
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        claim.close()
+        where = error if isinstance(error, UserError) else f"{claim.folder}: {cause.strerror}"
+        raise UserError(f"{where}; make room, then --resume goes on") from error
 
 
 def check(experiment: Experiment) -> None:

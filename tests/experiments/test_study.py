@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,9 +11,9 @@ import pytest
 
 import peml.cli
 import prefixnas.cli
-from prefixnas.errors import RunLost
+from prefixnas.errors import RunLost, UserError
 from prefixnas.experiments.experiment import load_experiment
-from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, STEPS
+from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, STEPS
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.study_report import write_study_report
 from prefixnas.experiments.trial import Busy, Pruned, TrialResult, held, run_trial
@@ -157,6 +158,26 @@ def test_a_trial_of_several_processes_that_loses_one_is_taken_up_again(
     assert (row.state, row.notes["crashes"]) == (state, times)
     if state == FAIL:
         assert row.notes[ERROR] == "its process died 3 times: process 1 of 2 ended by SIGKILL"
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_full_disk_ends_no_trial(
+    told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def run(*args: Any, **options: Any) -> TrialResult:
+        if not told:
+            raise full
+        raise UserError("plots: cannot be written: No space left on device") from full
+
+    study = open_small(tmp_path, trials=1, base__steps=20)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"No space.*--resume"):
+        patch.setattr("prefixnas.experiments.worker.run_trial", run)
+        work(study)
+    assert study.rows()[0].state == RUNNING
+    work(study)
+    assert study.rows()[0].state == COMPLETE
 
 
 def test_a_half_written_line_of_the_journal_is_cut_off(tmp_path: Path) -> None:

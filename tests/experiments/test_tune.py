@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import peml.cli
 from prefixnas.errors import UserError
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.gpus import demand_of_worker
@@ -54,31 +55,50 @@ def assigned(row: Row) -> dict[str, object]:
     return {name.rpartition("/")[2]: value for name, value in row.params.items()}
 
 
+def fork(file: Path, out: Path, *flags: str) -> int:
+    """Start the command as a copy of this process, which has imported everything already."""
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            os.environ["OMP_NUM_THREADS"] = "1"
+            with out.with_suffix(".log").open("ab") as log:
+                for stream in (1, 2):
+                    os.dup2(log.fileno(), stream)
+            with open(1, "w", closefd=False) as sys.stdout:
+                code = peml.cli.main(["tune", str(file), "--out", str(out), *flags])
+        finally:
+            os._exit(code)
+    return process
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_five_random_moments_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
-    file = small(tmp_path / "small.yaml", trials=12, base__steps=40)
+    file = small(tmp_path / "small.yaml", trials=8, base__steps=24)
+    out = tmp_path / "study"
     rng = random.Random(7)
     begun: dict[int, dict[str, object]] = {}
     ended: dict[int, object] = {}
     for kill in range(5):
-        process = tune(file, tmp_path / "study", "--workers", "2", *["--resume"] * (kill > 0))
-        at_work(process, tmp_path / "study")
-        time.sleep(rng.uniform(0.0, 2.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        rows = rows_of(file, tmp_path / "study")
-        for row in rows:
+        process = fork(file, out, "--workers", "2", *["--resume"] * (kill > 0))
+        while not any(log.stat().st_size for log in out.glob(f"logs/worker-{process}-*.log")):
+            assert os.waitpid(process, os.WNOHANG) == (0, 0), out.with_suffix(".log").read_text()
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0.0, 1.2))
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        for row in rows_of(file, out):
             assert row.number not in ended or ended[row.number] == row
             if row.over:
                 ended[row.number] = row
             if row.state == RUNNING:
                 known = begun.setdefault(row.number, dict(row.params))
                 assert known.items() <= row.params.items()
-    process = tune(file, tmp_path / "study", "--workers", "2", "--resume")
-    assert process.wait() == 0, (tmp_path / "study.log").read_text()
-    rows = rows_of(file, tmp_path / "study")
-    assert [row.number for row in rows] == list(range(12))
+    _, status = os.waitpid(fork(file, out, "--workers", "2", "--resume"), 0)
+    assert status == 0, out.with_suffix(".log").read_text()
+    rows = rows_of(file, out)
+    assert [row.number for row in rows] == list(range(8))
     assert {row.state for row in rows} == {COMPLETE}
     for number, params in begun.items():
         assert params.items() <= rows[number].params.items()
