@@ -39,7 +39,7 @@ def tune_command(argv: Sequence[str], prog: str) -> int:
     experiment = load_experiment(flags.file, changes)
     read_settings(experiment)  # the same file is for every engine
     if flags.dry_run:
-        print(experiment.dump(), end="")
+        print(_extent(experiment) + experiment.dump(), end="")
         return 0
     return _tune(experiment, flags.out or Path("studies") / experiment.name, flags.resume)
 
@@ -58,6 +58,21 @@ def _parser(prog: str) -> Parser:
     parser.add_argument("--sampler", metavar="NAME", help="one of Optuna's samplers")
     parser.add_argument("--pruner", metavar="NAME", help="one of Optuna's pruners, or none")
     return parser
+
+
+def _extent(experiment: Experiment) -> str:
+    """Say, as a comment in YAML, how much there is to do at most."""
+    from prefixnas.experiments.hyperparameters import corners
+
+    searches = [experiment.resolve(corner) for corner in corners(experiment.hyperparameters)]
+    steps = max(int(values["steps"]) for values in searches)
+    trials, workers = experiment.trials, experiment.file.workers
+    looks = max(int(values["steps"]) // int(values["eval_every"] or steps) for values in searches)
+    return (
+        f"# {trials:,} trials, {workers} side by side, of at most {steps:,} steps in {looks:,} "
+        f"epochs each:\n# {trials * steps:,} steps and {trials * looks:,} evaluations if nothing "
+        "ends early. One trial (--trials 1)\n# shows how long a step and an evaluation take here.\n"
+    )
 
 
 def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pytest
@@ -13,6 +14,9 @@ import peml.cli
 import prefixnas.cli
 from prefixnas.errors import RunLost, UserError
 from prefixnas.experiments.experiment import load_experiment
+from prefixnas.experiments.nni import trial_process
+from prefixnas.experiments.nni.client import Channel
+from prefixnas.experiments.nni.space import pack
 from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, STEPS
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.study_report import write_study_report
@@ -43,6 +47,41 @@ def test_a_trial_scores_as_a_plain_search_does(tmp_path: Path) -> None:
     assert plain["selection"]["score"] == result.score == study.rows()[0].score
     assert plain["columns"]["trained child"]["score"] == result.validation
     assert plain["architecture"] == result.architecture
+
+
+def test_a_trial_under_nni_is_that_of_tune(tmp_path: Path) -> None:
+    class Manager:
+        """Hands the values out and keeps what is reported, as NNI does."""
+
+        def __init__(self) -> None:
+            self.told: list[Any] = []
+
+        def parameters(self) -> dict[str, Any]:
+            return {"trial": 0, **pack(study.experiment.hyperparameters, claim.params)}
+
+        def intermediate(self, value: Mapping[str, Any]) -> None:
+            self.told.append(value["default"])
+
+        def final(self, value: Mapping[str, Any]) -> None:
+            self.told.append(value["default"])
+
+    study = open_small(tmp_path)
+    claim = study.claim()
+    assert claim is not None
+    claim.finish(run_trial(claim.config(), claim.report, claim.folder))
+    settings = {
+        "where": study.experiment.where,
+        "experiment": study.experiment.to_json(),
+        "folder": str(tmp_path / "nni"),
+        "gpus": None,
+        "run": "prefixnas.experiments.trial:run_trial",
+    }
+    manager = Manager()
+    trial_process.run(settings, cast(Channel, manager))
+    row, folder = study.rows()[0], trial_process.folder_of(tmp_path / "nni", 0)
+    assert manager.told == [*row.epochs.values(), row.score]
+    for name in ("config.yaml", "architecture.yaml", "trial.json"):
+        assert (folder / name).read_text() == (claim.folder / name).read_text()
 
 
 def test_epochs_are_reported_from_the_search_on(tmp_path: Path) -> None:
@@ -352,6 +391,8 @@ def test_a_dry_run_prints_a_file_that_says_the_same(
     (tmp_path / "printed.yaml").write_text(printed)
     assert peml.cli.main(["tune", str(tmp_path / "printed.yaml"), "--dry-run"]) == 0
     assert capsys.readouterr().out == printed
+    assert "9 trials, 1 side by side, of at most 60 steps in 12 epochs" in printed
+    assert "540 steps and 108 evaluations" in printed
     assert load_experiment(tmp_path / "printed.yaml").trials == 9
     assert not (tmp_path / "studies").exists()
 
