@@ -68,10 +68,11 @@ class Overrun(Strategy):
 
 @dataclass(frozen=True)
 class HashOrder(Strategy):
-    """Takes the first option of a set of texts."""
+    """Takes the first option of a set of texts, another set for each decision."""
 
     def search(self, run: Run, recipe: Recipe) -> Found:
-        pick = {d.name: next(iter({*d.options})) for d in run.space.decisions}
+        sets = {d.name: {(d.name, option) for option in d.options} for d in run.space.decisions}
+        pick = {name: next(iter(options))[1] for name, options in sets.items()}
         return attach(run, settled(run, pick))
 
 

@@ -189,7 +189,7 @@ def test_a_run_without_probes_is_searched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(OBJECTIVES._registered, "toy-replay", Toy)
-    monkeypatch.setattr("prefixnas.report.write_report", lambda folder, space=None: folder)
+    monkeypatch.setattr("prefixnas.start.write_report", lambda folder, space=None: folder)
     run = tmp_path / "run"
     argv = ["search", "--objective", "toy-replay", "--steps", "24", "--out", str(run)]
     assert prefixnas.cli.main([*argv, "--relaxation", "gumbel"]) == 0

@@ -62,7 +62,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     monkeypatch.setattr(prefixnas.comparison_run, "run_cells", run_cells)
     monkeypatch.setattr(prefixnas.comparison_run, "check_problem", lambda cells: None)
-    monkeypatch.setattr("prefixnas.report.write_report", lambda folder, space=None: folder)
+    monkeypatch.setattr("prefixnas.start.write_report", lambda folder, space=None: folder)
     yield tmp_path
 
 
