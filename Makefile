@@ -20,7 +20,7 @@ search: setup
 
 # Two processes of one thread each: the tiny models of the tests gain nothing from more threads.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

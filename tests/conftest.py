@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from tests.workbench import TASKS, write_model, write_task
 
@@ -15,6 +18,20 @@ def _contracts_in_memory(tmp_path_factory: pytest.TempPathFactory) -> None:
     tmp_path_factory.getbasetemp()  # pytest's own folders stay where they are
     if os.access("/dev/shm", os.W_OK):
         tempfile.tempdir = "/dev/shm"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _coarse_plots() -> Iterator[None]:
+    """Reports are drawn hundreds of times; most of it is laying out labels that nobody reads."""
+    save = Figure.savefig
+
+    def save_coarsely(figure: Figure, *args: Any, **options: Any) -> None:
+        figure.set_layout_engine("none")
+        save(figure, *args, **{**options, "dpi": 30})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save_coarsely)
+        yield
 
 
 @pytest.fixture(scope="session")

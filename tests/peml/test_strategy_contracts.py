@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def make(bench: Path) -> Callable[[], Objective]:
         batch_size=2,
         eval_limit=8,
     )
-    return lambda: config.build(16, 0)
+    built = config.build(16, 0)
+    return lambda: copy.deepcopy(built)
 
 
 @pytest.mark.parametrize("name", SEARCHES)
