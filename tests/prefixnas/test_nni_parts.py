@@ -552,6 +552,11 @@ def test_listeners_that_the_network_can_reach_are_found() -> None:
             "use gpus_per_trial",
         ),
         ({"config": {"training_service": {"platform": "remote"}}}, [], "needs worker_python"),
+        (
+            {"config": {"training_service": {"platform": "remot"}}},
+            [],
+            "unknown training service 'remot': did you mean 'remote'?",
+        ),
         ({}, ["--nni-python", "nowhere/python"], "cannot be run as a Python"),
         ({}, ["--prot", "1"], "unknown argument '--prot': did you mean '--port'?"),
     ],

@@ -23,6 +23,9 @@ OURS = "optuna"
 TUNERS = ("TPE", "Random", "Evolution", "GridSearch", "GP", "Metis")
 """NNI's tuners that need no further packages."""
 
+SERVICES = ("local", "remote", "openpai", "aml", "dlc", "kubeflow", "frameworkcontroller")
+"""NNI's training services; a list of several is its `hybrid`."""
+
 GENERATED = (
     "experiment_name",
     "search_space",
@@ -74,7 +77,7 @@ def read_settings(experiment: Experiment, changes: Mapping[str, Any] | None = No
         changes: Keys that are typed as flags instead.
 
     Raises:
-        UserError: An unknown key or tuner, a value that is not allowed.
+        UserError: An unknown key, tuner or service, a value that is not allowed.
     """
     where = f"{experiment.where}: nni"
     layers = [(where, experiment.file.nni), (config.FLAG, dict(changes or {}))]
@@ -88,6 +91,8 @@ def read_settings(experiment: Experiment, changes: Mapping[str, Any] | None = No
             f"{where}: config: NNI's trial_gpu_number floods the machine with processes when a "
             "GPU is not free: use gpus_per_trial"
         )
+    if settings.service not in (*SERVICES, "hybrid"):
+        raise unknown("training service", settings.service, SERVICES, f"{where}: config")
     if settings.service != "local" and not (settings.worker_python and settings.worker_folder):
         raise UserError(
             f"{where}: the service {settings.service!r} needs worker_python and worker_folder"
