@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from types import TracebackType
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, Self, TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -17,34 +17,28 @@ from rich.text import Text
 SOONEST, LATEST = 2.0, 30.0
 
 
-class Progress(Protocol):
-    """Shows the events of a run as they come; used as a context manager around the run."""
+class Progress(AbstractContextManager["Progress", None], Protocol):
+    """Shows the events of a run as they come; used as a context manager around the run.
+
+    What is still due is shown when it is left.
+    """
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Take one event of `metrics.jsonl`."""
-        ...
-
-    def __enter__(self) -> Self:
-        """Start showing."""
-        ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Show what is still due, and stop."""
         ...
 
 
 def open_progress(stream: TextIO | None = None) -> Progress:
     """Return the display that suits `stream`, standard output if not given."""
     stream = stream or sys.stdout
+    console = terminal(stream)
+    return PlainProgress(stream) if console is None else LiveProgress(console)
+
+
+def terminal(stream: TextIO) -> Console | None:
+    """Return the console of a stream that can renew what it shows, None for any other."""
     console = Console(file=stream)
-    if stream.isatty() and not console.is_dumb_terminal:
-        return LiveProgress(console)
-    return PlainProgress(stream)
+    return console if stream.isatty() and not console.is_dumb_terminal else None
 
 
 def clock(seconds: float) -> str:
@@ -100,7 +94,7 @@ def describe(event: Mapping[str, Any]) -> str:
     return ""
 
 
-class PlainProgress:
+class PlainProgress(Progress):
     """One line now and then, for files, pipes and logs.
 
     A phase's steps are shown at its first and last step and at every tenth of it, but not more
@@ -116,15 +110,7 @@ class PlainProgress:
         self._shown: tuple[str, int, float] | None = None
         self._due: tuple[Mapping[str, Any], float | None] | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._flush()
 
     def on_event(self, event: Mapping[str, Any]) -> None:
@@ -170,7 +156,7 @@ class PlainProgress:
         self._stream.flush()
 
 
-class LiveProgress:
+class LiveProgress(Progress):
     """A bar with losses, alpha entropy and time left, under a log of evaluations.
 
     Args:
@@ -186,16 +172,11 @@ class LiveProgress:
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4)
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
+        self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Renew the display; evaluations and warnings stay above it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, Self, TextIO
 
 from rich.box import SIMPLE
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, WAITING, Row
-from prefixnas.progress import clock
+from prefixnas.progress import clock, terminal
 
 _STYLES = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan", WAITING: "dim"}
 _COLUMNS = ("trial", "state", "score", "epochs", "last", "time")
@@ -23,24 +23,11 @@ WIDE, NARROW = 160, 72
 """Columns of a table that is not for a terminal, and of a terminal that has room for all of it."""
 
 
-class View(Protocol):
+class View(AbstractContextManager["View", None], Protocol):
     """Shows the trials of a study, again and again; used as a context manager."""
 
     def show(self, rows: Sequence[Row]) -> None:
         """Take the trials as they stand."""
-        ...
-
-    def __enter__(self) -> Self:
-        """Start showing."""
-        ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop."""
         ...
 
 
@@ -52,10 +39,8 @@ def open_view(direction: str, stream: TextIO | None = None) -> View:
         stream: Where to.
     """
     stream = stream or sys.stdout
-    console = Console(file=stream)
-    if stream.isatty() and not console.is_dumb_terminal:
-        return LiveView(console, direction)
-    return PlainView(stream)
+    console = terminal(stream)
+    return PlainView(stream) if console is None else LiveView(console, direction)
 
 
 def trial_table(
@@ -116,7 +101,7 @@ def _number(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
 
 
-class PlainView:
+class PlainView(View):
     """A line when a trial begins and when it ends, for files, pipes and logs.
 
     Args:
@@ -127,15 +112,7 @@ class PlainView:
         self._stream = stream
         self._seen: dict[int, str] | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Nothing is open."""
 
     def show(self, rows: Sequence[Row]) -> None:
@@ -168,7 +145,7 @@ def _said(row: Row) -> str:
     return f"running ({facts})" if facts else "running"
 
 
-class LiveView:
+class LiveView(View):
     """A table that renews itself, a line for each trial; it stays if what it shows was interrupted.
 
     Args:
@@ -181,17 +158,12 @@ class LiveView:
         self._live = Live(console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
+        self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.transient = kind is None  # else the whole table follows
-        self._live.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._live.transient = error[0] is None  # else the whole table follows
+        self._live.stop()
 
     def show(self, rows: Sequence[Row]) -> None:
         """Renew the table: the last trials, as many as there is room for."""
