@@ -90,16 +90,8 @@ def _opened(folder: Path) -> tuple[Run, Any]:
     """Return a finished run as it stood at its end, and its architecture; nothing is trained."""
     values = config.read_config(folder / "config.yaml")
     plan = _planned(values, str(folder / "config.yaml"))
-    run = Run(
-        folder,
-        plan.space,
-        plan.objective.build(plan.budget.total, plan.run.seed),
-        plan.budget,
-        plan.run.seed,
-        settings=plan.run.settings,
-        checkpoint_every=plan.run.checkpoint_every,
-        resume=True,
-    )
+    objective = plan.objective.build(plan.budget.total, plan.run.seed)
+    run = plan.open(folder, objective, resume=True)
     recipe = config.make(Recipe, config.resolve(find_options([("", values)])[0], [("", values)]))
     return run, search(run, plan.strategy, recipe, baseline=False).architecture
 

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefixnas import config
@@ -14,7 +15,7 @@ from prefixnas.config import RunConfig
 from prefixnas.errors import UserError
 from prefixnas.objective import OBJECTIVES, Objective, ObjectiveConfig, fit_space
 from prefixnas.registry import load_plugin
-from prefixnas.run import Budget
+from prefixnas.run import Budget, Run
 from prefixnas.space import SearchSpace
 from prefixnas.space_yaml import load_space
 from prefixnas.strategy import STRATEGIES, Strategy
@@ -62,6 +63,27 @@ class RunPlan:
         self.strategy.check(space, self.run.settings, self.budget)
         check_operations(space, objective.width)
         self.strategy.check_objective(objective)
+
+    def open(
+        self,
+        folder: Path,
+        objective: Objective,
+        on_event: Callable[[Mapping[str, Any]], None] | None = None,
+        *,
+        resume: bool = False,
+    ) -> Run:
+        """Open the run in its folder; see `Run`."""
+        return Run(
+            folder,
+            self.space,
+            objective,
+            self.budget,
+            self.run.seed,
+            settings=self.run.settings,
+            checkpoint_every=self.run.checkpoint_every,
+            on_event=on_event,
+            resume=resume,
+        )
 
 
 def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:

@@ -11,7 +11,6 @@ from prefixnas.errors import UserError
 from prefixnas.files import write_text
 from prefixnas.plan import find_options, plan_run
 from prefixnas.record import Record, read_record
-from prefixnas.run import Run
 from prefixnas.training import Recipe
 
 
@@ -54,17 +53,7 @@ def search_again(
         write_text(there, text)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
-    run = Run(
-        folder,
-        plan.space,
-        objective,
-        plan.budget,
-        plan.run.seed,
-        settings=plan.run.settings,
-        checkpoint_every=plan.run.checkpoint_every,
-        on_event=on_event,
-        resume=same,
-    )
+    run = plan.open(folder, objective, on_event, resume=same)
     if objective.optional:
         run.reset(None)  # as before any search: what it draws at random comes first
     plan.strategy.search(run, config.make(Recipe, values))

@@ -13,7 +13,6 @@ from prefixnas.files import write_text
 from prefixnas.plan import plan_run
 from prefixnas.ranks import ranks_here
 from prefixnas.report import write_report
-from prefixnas.run import Run
 from prefixnas.together import start_together
 from prefixnas.training import Recipe
 
@@ -64,17 +63,7 @@ def start_run(
         _make_folder(folder)
         write_text(folder / "config.yaml", config.dump_config(values))
     recipe = config.make(Recipe, values)
-    run = Run(
-        folder,
-        plan.space,
-        objective,
-        plan.budget,
-        plan.run.seed,
-        settings=plan.run.settings,
-        checkpoint_every=plan.run.checkpoint_every,
-        on_event=on_event,
-        resume=resume,
-    )
+    run = plan.open(folder, objective, on_event, resume=resume)
     result = search(run, plan.strategy, recipe, baseline=plan.run.baseline)
     if ranks.first:
         write_report(folder, run.space)
