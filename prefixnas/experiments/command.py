@@ -86,7 +86,9 @@ def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
             f"{folder}: the study {experiment.name!r} is there already; add --resume to go on "
             "with it or to join it, or take another name or --out"
         )
-    interrupted = (folder / BEGINNING).is_file()
+    # An empty folder is one whose study was killed before it could be marked.
+    empty = folder.is_dir() and not any(folder.iterdir())
+    interrupted = empty or (folder / BEGINNING).is_file()
     if resume and not begun and not interrupted:
         raise UserError(f"{folder}: no study {experiment.name!r} to go on with")
     if not begun:

@@ -140,7 +140,16 @@ def test_killed_before_the_study_begins_it_is_resumable(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "study" / "study.journal").exists()
-    assert tune(file, tmp_path / "study", "--resume").wait() == 0
+    resumed = tune(file, tmp_path / "study", "--resume")
+    assert resumed.wait() == 0, (tmp_path / "study.log").read_text()
+    assert [row.state for row in rows_of(file, tmp_path / "study")] == [COMPLETE]
+
+
+def test_an_empty_folder_is_a_study_killed_before_it_began(tmp_path: Path) -> None:
+    file = small(tmp_path / "small.yaml", trials=1, base__steps=20)
+    (tmp_path / "study").mkdir()
+    argv = ["tune", str(file), "--out", str(tmp_path / "study"), "--resume"]
+    assert peml.cli.main(argv) == 0
     assert [row.state for row in rows_of(file, tmp_path / "study")] == [COMPLETE]
 
 
