@@ -36,7 +36,7 @@ def make(bench: Path) -> Callable[[], Objective]:
         prefix_length=2,
         lora_rank=2,
         batch_size=2,
-        eval_limit=8,
+        eval_limit=4,
     )
     built = config.build(16, 0)
     return lambda: copy.deepcopy(built)

@@ -99,10 +99,10 @@ def test_random_search_has_the_regret_of_draws_without_repetition() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["evolution", "surrogate", "tpe"])
 def test_search_has_a_lower_regret_than_random_search_after_20_evaluations(name: str) -> None:
-    """The mean over 100 seeds, by more than two standard errors of the difference."""
-    found = regrets(STRATEGIES.get(name)(), 20, range(100))[:, -1]
-    chance = regrets(RandomSearch(), 20, range(100))[:, -1]
-    error = np.hypot(found.std(), chance.std()) / 10
+    """By more than two standard errors of the difference; docs/benchmark.md has 100 seeds."""
+    found = regrets(STRATEGIES.get(name)(), 20, range(50))[:, -1]
+    chance = regrets(RandomSearch(), 20, range(50))[:, -1]
+    error = np.hypot(found.std(), chance.std()) / 50**0.5
     assert found.mean() + 2 * error < chance.mean()
 
 
