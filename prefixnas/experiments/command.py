@@ -65,13 +65,16 @@ def _extent(experiment: Experiment) -> str:
     from prefixnas.experiments.hyperparameters import corners
 
     searches = [experiment.resolve(corner) for corner in corners(experiment.hyperparameters)]
-    steps = max(int(values["steps"]) for values in searches)
+    steps = max(values["steps"] for values in searches)
+    epochs = max(
+        values["steps"] // values["eval_every"] if values["eval_every"] else 0
+        for values in searches
+    )
     trials, workers = experiment.trials, experiment.file.workers
-    looks = max(int(values["steps"]) // int(values["eval_every"] or steps) for values in searches)
     return (
-        f"# {trials:,} trials, {workers} side by side, of at most {steps:,} steps in {looks:,} "
-        f"epochs each:\n# {trials * steps:,} steps and {trials * looks:,} evaluations if nothing "
-        "ends early. One trial (--trials 1)\n# shows how long a step and an evaluation take here.\n"
+        f"# {trials:,} trials, {workers} side by side, of at most {steps:,} steps and {epochs:,} "
+        f"epochs each:\n# {trials * steps:,} steps and {trials * epochs:,} epochs' evaluations if "
+        "nothing ends early. One trial\n# (--trials 1) shows how long they take here.\n"
     )
 
 

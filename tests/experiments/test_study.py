@@ -391,8 +391,8 @@ def test_a_dry_run_prints_a_file_that_says_the_same(
     (tmp_path / "printed.yaml").write_text(printed)
     assert peml.cli.main(["tune", str(tmp_path / "printed.yaml"), "--dry-run"]) == 0
     assert capsys.readouterr().out == printed
-    assert "9 trials, 1 side by side, of at most 60 steps in 12 epochs" in printed
-    assert "540 steps and 108 evaluations" in printed
+    assert "9 trials, 1 side by side, of at most 60 steps and 12 epochs" in printed
+    assert "540 steps and 108 epochs' evaluations" in printed
     assert load_experiment(tmp_path / "printed.yaml").trials == 9
     assert not (tmp_path / "studies").exists()
 
