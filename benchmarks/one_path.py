@@ -22,16 +22,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from peml.config import LanguageModelConfig
-from peml.objective import JointObjective
-from prefixnas.levels import Joint
-from prefixnas.objective import Objective, Split
-from prefixnas.relaxation import RELAXATIONS
-from prefixnas.run import Budget, Run
-from prefixnas.space_yaml import load_space
-from prefixnas.supernet import Supernet, build_child
+from peml.objective.objective import JointObjective
+from peml.objective.options import LanguageModelConfig
+from prefixnas.network.relaxations import RELAXATIONS
+from prefixnas.network.supernet import Supernet, build_child
+from prefixnas.oneshot.level import Joint
+from prefixnas.run.objective import Objective, Split
+from prefixnas.run.run import Budget, Run
+from prefixnas.run.training import Recipe, WeightOptimizer
+from prefixnas.space.loading import load_space
 from prefixnas.testing import ToyObjective
-from prefixnas.training import Recipe, WeightOptimizer
 
 STEPS = 100_000
 SINGLE, ONE_PATH, ALL = "(a) one candidate", "(b) one-path, 12 candidates", "(c) all 12 mixed"

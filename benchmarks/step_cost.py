@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from peml.config import LanguageModelConfig
 from peml.lora import attention_projections
-from peml.model import load_language_model
-from peml.objective import JointObjective
-from prefixnas.run import Budget, Run
-from prefixnas.space_yaml import load_space
-from prefixnas.supernet import Supernet, build_child
-from prefixnas.training import Recipe, WeightOptimizer
+from peml.model.model import load_language_model
+from peml.objective.objective import JointObjective
+from peml.objective.options import LanguageModelConfig
+from prefixnas.network.supernet import Supernet, build_child
+from prefixnas.run.run import Budget, Run
+from prefixnas.run.training import Recipe, WeightOptimizer
+from prefixnas.space.loading import load_space
 
 Step = Callable[[], None]
 

@@ -20,12 +20,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Grid
 
-from prefixnas.benchmark import Agreement, Numbers, agreement, regrets, run_regrets, spread
-from prefixnas.config import make, resolve
-from prefixnas.errors import UserError
-from prefixnas.strategy import STRATEGIES, Strategy
-from prefixnas.tabular import Table, shipped_table
-from prefixnas.trials import TrialStrategy
+from prefixnas.base.errors import UserError
+from prefixnas.base.options import make, resolve
+from prefixnas.multitrial.strategy import TrialStrategy
+from prefixnas.run.strategy import STRATEGIES, Strategy
+from prefixnas.testing.tabular.regret import (
+    Agreement,
+    Numbers,
+    agreement,
+    regrets,
+    run_regrets,
+    spread,
+)
+from prefixnas.testing.tabular.table import Table, shipped_table
 
 Z95 = 1.96
 TRAINED = "trained children"

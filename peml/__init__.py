@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peml.export import load as load
+    from peml.adapters.export import load as load
 
 __all__ = ["load"]
 
@@ -13,7 +13,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     # Importing the package alone must not import torch.
     if name == "load":
-        from peml.export import load
+        from peml.adapters.export import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from peml.attention import isolated_random
-from peml.model import LanguageModel
-from peml.prefix import find_sites
-from prefixnas.errors import UserError, unknown
+from peml.model.model import LanguageModel
+from peml.prefix.attention import isolated_random
+from peml.prefix.handle import find_sites
+from prefixnas.base.errors import UserError, unknown
 
 _ADAPTER = "default"
 
@@ -184,7 +184,7 @@ class LoraHandle:
         """Add the updates to the base weights and take the LoRA layers out, in place.
 
         This handle is spent afterwards. (To keep on training, `save` and merge into a fresh
-        base, as `peml.export` does.)
+        base, as `peml.adapters.export` does.)
         """
         tuner: Any = self._wrapped.base_model
         merged: PreTrainedModel = tuner.merge_and_unload()

@@ -31,19 +31,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from peml.collate import Collator
-from peml.config import LanguageModelConfig
-from peml.evaluation import evaluation_mode
-from peml.objective import JointObjective
-from peml.scoring import choice_scores
-from peml.tasks import Example, Task
-from prefixnas.child_weights import SinglePath
-from prefixnas.objective import Split
-from prefixnas.relaxation import Relaxation, Softmax
-from prefixnas.run import Budget, Run
-from prefixnas.space_yaml import load_space
-from prefixnas.supernet import Supernet, build_child
-from prefixnas.training import Recipe, WeightOptimizer
+from peml.answers.choices import choice_scores
+from peml.answers.evaluation import evaluation_mode
+from peml.batches.collate import Collator
+from peml.objective.objective import JointObjective
+from peml.objective.options import LanguageModelConfig
+from peml.tasks.task import Example, Task
+from prefixnas.multitrial.weights import SinglePath
+from prefixnas.network.relaxations import Relaxation, Softmax
+from prefixnas.network.supernet import Supernet, build_child
+from prefixnas.run.objective import Split
+from prefixnas.run.run import Budget, Run
+from prefixnas.run.training import Recipe, WeightOptimizer
+from prefixnas.space.loading import load_space
 
 SPACE = load_space("tabular")
 SEEDS = (0, 1, 2)

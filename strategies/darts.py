@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prefixnas.config import option
-from prefixnas.diagnostics import emit_alphas, emit_step, gradient_norms, warn_of_dropout
-from prefixnas.errors import UserError
-from prefixnas.levels import LEVELS
-from prefixnas.objective import Objective
-from prefixnas.one_path import refuse_norm_behind
-from prefixnas.probes import Probe, evaluate_softly
-from prefixnas.run import Budget, Run, Stateful
-from prefixnas.schedule import SCHEDULES, Plan
-from prefixnas.selection import SELECTIONS, Selection
-from prefixnas.space import SearchSpace
-from prefixnas.stopping import EarlyStop
-from prefixnas.strategy import Found, Strategy
-from prefixnas.supernet import Supernet
-from prefixnas.training import Plateau, Recipe, WeightOptimizer
-from prefixnas.updates import UPDATES, make_relaxation
+from prefixnas.base.errors import UserError
+from prefixnas.base.options import option
+from prefixnas.network.one_path import refuse_norm_behind
+from prefixnas.network.supernet import Supernet
+from prefixnas.oneshot.level import LEVELS
+from prefixnas.oneshot.probe import Probe, evaluate_softly
+from prefixnas.oneshot.schedule import SCHEDULES, Plan
+from prefixnas.oneshot.selection import SELECTIONS, Selection
+from prefixnas.oneshot.stopping import EarlyStop
+from prefixnas.oneshot.update import UPDATES, make_relaxation
+from prefixnas.run.events import emit_alphas, emit_step, gradient_norms, warn_of_dropout
+from prefixnas.run.objective import Objective
+from prefixnas.run.run import Budget, Run, Stateful
+from prefixnas.run.strategy import Found, Strategy
+from prefixnas.run.training import Plateau, Recipe, WeightOptimizer
+from prefixnas.space.space import SearchSpace
 
 
 @dataclass(frozen=True)

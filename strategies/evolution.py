@@ -11,13 +11,13 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from prefixnas.architecture import Architecture
-from prefixnas.config import option
-from prefixnas.errors import UserError
-from prefixnas.open_space import OpenSpace
-from prefixnas.run import Budget
-from prefixnas.space import SearchSpace
-from prefixnas.trials import Scored, TrialStrategy
+from prefixnas.base.errors import UserError
+from prefixnas.base.options import option
+from prefixnas.multitrial.strategy import Scored, TrialStrategy
+from prefixnas.run.run import Budget
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.open_space import OpenSpace
+from prefixnas.space.space import SearchSpace
 
 
 @dataclass(frozen=True)

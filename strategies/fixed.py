@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefixnas.architecture import Architecture
-from prefixnas.config import option
-from prefixnas.errors import UserError
-from prefixnas.run import Budget, Run
-from prefixnas.space import SearchSpace
-from prefixnas.strategy import Found, Strategy
-from prefixnas.supernet import build_child
-from prefixnas.training import Recipe
+from prefixnas.base.errors import UserError
+from prefixnas.base.options import option
+from prefixnas.network.supernet import build_child
+from prefixnas.run.run import Budget, Run
+from prefixnas.run.strategy import Found, Strategy
+from prefixnas.run.training import Recipe
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.space import SearchSpace
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prefixnas.architecture import Architecture
-from prefixnas.config import option
-from prefixnas.open_space import OpenSpace
-from prefixnas.trials import Scored, TrialStrategy
+from prefixnas.base.options import option
+from prefixnas.multitrial.strategy import Scored, TrialStrategy
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.open_space import OpenSpace
 
 
 @dataclass(frozen=True)

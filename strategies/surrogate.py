@@ -19,11 +19,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prefixnas.architecture import Architecture
-from prefixnas.config import option
-from prefixnas.encoding import encode
-from prefixnas.open_space import OpenSpace
-from prefixnas.trials import Scored, TrialStrategy
+from prefixnas.base.options import option
+from prefixnas.multitrial.strategy import Scored, TrialStrategy
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.encoding import encode
+from prefixnas.space.open_space import OpenSpace
 
 Array = NDArray[np.float64]
 

@@ -14,18 +14,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 
-from prefixnas.architecture import Architecture
-from prefixnas.candidates import candidates, probabilities_of, widest
-from prefixnas.config import check_limits, option
-from prefixnas.errors import UserError
-from prefixnas.halving import Contest, rounds
-from prefixnas.objective import Objective
-from prefixnas.proxy import check_proxy, emit_price, make_proxy, price_of, proxy_settings
-from prefixnas.run import Budget, Run
-from prefixnas.space import SearchSpace
-from prefixnas.strategy import Found, Strategy
-from prefixnas.supernet import Supernet
-from prefixnas.training import Recipe
+from prefixnas.base.errors import UserError
+from prefixnas.base.options import check_limits, option
+from prefixnas.multitrial.halving import Contest, rounds
+from prefixnas.multitrial.proxy import check_proxy, emit_price, make_proxy, price_of, proxy_settings
+from prefixnas.multitrial.shortlist import candidates, probabilities_of, widest
+from prefixnas.network.supernet import Supernet
+from prefixnas.run.objective import Objective
+from prefixnas.run.run import Budget, Run
+from prefixnas.run.strategy import Found, Strategy
+from prefixnas.run.training import Recipe
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.space import SearchSpace
 
 from .darts import Darts
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefixnas.console import Parser, positive
-from prefixnas.errors import unknown
+from prefixnas.base.console import Parser, positive
+from prefixnas.base.errors import unknown
 
 HELP = "score a trained adapter on its tasks"
 
@@ -27,12 +27,12 @@ def main(argv: Sequence[str], prog: str) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from peml.collate import Collator
-    from peml.evaluation import evaluate
-    from peml.export import load, read_manifest
-    from peml.quiet import quiet_libraries
-    from peml.task_spec import SPLITS
-    from peml.tasks import load_tasks
+    from peml.adapters.export import load, read_manifest
+    from peml.answers.evaluation import evaluate
+    from peml.batches.collate import Collator
+    from peml.model.quiet import quiet_libraries
+    from peml.tasks.spec import SPLITS
+    from peml.tasks.task import load_tasks
 
     if args.split not in SPLITS:
         raise unknown("split", args.split, SPLITS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefixnas.console import Parser
+from prefixnas.base.console import Parser
 
 HELP = "write something to deploy"
 
@@ -18,8 +18,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument("--format", default="peml", help="merged, peft or peml")
     args = parser.parse_intermixed_args(argv)
 
-    from peml.export import export
-    from peml.quiet import quiet_libraries
+    from peml.adapters.export import export
+    from peml.model.quiet import quiet_libraries
 
     quiet_libraries()
     export(args.adapter, args.out, args.format)

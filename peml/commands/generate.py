@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefixnas.console import Parser, positive
-from prefixnas.errors import UserError
+from prefixnas.base.console import Parser, positive
+from prefixnas.base.errors import UserError
 
 HELP = "let a trained model write"
 
@@ -20,8 +20,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument("--max-new-tokens", type=positive, default=32)
     args = parser.parse_intermixed_args(argv)
 
-    from peml.export import load
-    from peml.quiet import quiet_libraries
+    from peml.adapters.export import load
+    from peml.model.quiet import quiet_libraries
 
     quiet_libraries()
     lm = load(args.adapter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefixnas.experiments.command import tune_command
+from prefixnas.commands.tune import tune_command
 
 HELP = "many searches: hyper-parameters and architecture together"
 

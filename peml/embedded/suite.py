@@ -15,7 +15,7 @@ from typing import Any
 
 from peml.embedded import contents
 from peml.embedded.contents import Content
-from prefixnas.errors import UserError, unknown
+from prefixnas.base.errors import UserError, unknown
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefixnas.base.console import Parser
+from prefixnas.base.errors import UserError, unknown
 from prefixnas.commands.search import add_flag
-from prefixnas.console import Parser
-from prefixnas.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from prefixnas.comparison import Cell, Comparison
+    from prefixnas.compare.comparison import Cell, Comparison
 
 HELP = "compare strategies at one budget, over seeds"
 
@@ -27,9 +27,9 @@ LISTS = ("space", "strategies", "seeds", "references")
 
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
-    from prefixnas import config
-    from prefixnas.comparison import Comparison, refuse_other_cells
-    from prefixnas.comparison_variants import CompareConfig, option_classes
+    from prefixnas.base import options as config
+    from prefixnas.compare.comparison import Comparison, refuse_other_cells
+    from prefixnas.compare.variants import CompareConfig, option_classes
 
     first, _ = _parser(prog, [], help=False).parse_known_args(argv)
     out: Path | None = first.out
@@ -77,9 +77,9 @@ def _run(
     comparison: Comparison, cells: Sequence[Cell], values: Mapping[str, Any], out: Path
 ) -> None:
     """Run what is not finished."""
-    from prefixnas import config
-    from prefixnas.comparison_run import alone, check_problem, run_cells, unfinished
-    from prefixnas.files import write_text
+    from prefixnas.base import options as config
+    from prefixnas.base.files import write_text
+    from prefixnas.compare.runner import alone, check_problem, run_cells, unfinished
 
     if waiting := unfinished(cells):
         print(f"{len(waiting)} runs; first the problem is built once, to find mistakes", flush=True)
@@ -94,8 +94,8 @@ def _show(comparison: Comparison, cells: Sequence[Cell], out: Path) -> int:
     """Write and print the tables; 1 if a run failed."""
     from rich.console import Console
 
-    from prefixnas.comparison_report import write_comparison
-    from prefixnas.comparison_results import failures
+    from prefixnas.compare.results import failures
+    from prefixnas.compare.tables import write_comparison
 
     results, tables = write_comparison(comparison, cells, out)
     console = Console()
@@ -114,8 +114,8 @@ HELD = ("strategy", "steps", "seed")
 
 
 def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
-    from prefixnas import config
-    from prefixnas.comparison_variants import CompareConfig
+    from prefixnas.base import options as config
+    from prefixnas.compare.variants import CompareConfig
 
     parser = Parser(prog=prog, description=HELP if help else None, add_help=help)
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefixnas.console import Parser, positive
-from prefixnas.errors import UserError
+from prefixnas.base.console import Parser, positive
+from prefixnas.base.errors import UserError
 
 if TYPE_CHECKING:
-    from prefixnas.record import Record
+    from prefixnas.run.record import Record
 
 CLOSE = 1e-3
 """Rounding alone (another number of threads) keeps two searches this close."""
@@ -36,11 +36,11 @@ def main(argv: Sequence[str], prog: str) -> int:
 
     from rich.console import Console
 
-    from prefixnas.diagnosis import diagnose
-    from prefixnas.diagnosis_view import figure, text
-    from prefixnas.drawing import save_figure
-    from prefixnas.files import write_text
-    from prefixnas.stability import read_search
+    from prefixnas.base.files import write_text
+    from prefixnas.compare.stability import read_search
+    from prefixnas.report.diagnosis import diagnose
+    from prefixnas.report.diagnosis_view import figure, text
+    from prefixnas.report.plots.graph import save_figure
 
     record = read_search(args.run)
     if args.replay is not None:
@@ -61,8 +61,8 @@ def main(argv: Sequence[str], prog: str) -> int:
 
 def _replayed(record: Record, every: int, batches: int) -> Record:
     """Return the record with the probes of a second search, which lies in `replay/` of the run."""
-    from prefixnas.progress import open_progress
-    from prefixnas.search_again import difference, search_again
+    from prefixnas.launch.replay import difference, search_again
+    from prefixnas.report.progress import open_progress
 
     with open_progress() as progress:
         again = search_again(record, every, batches, progress.on_event)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefixnas.console import Parser, positive
-from prefixnas.errors import UserError
+from prefixnas.base.console import Parser, positive
+from prefixnas.base.errors import UserError
 
 if TYPE_CHECKING:
     from prefixnas.experiments.experiment import Experiment
@@ -177,7 +177,7 @@ def _folder(arguments: argparse.Namespace, name: str) -> Path:
 
 def _name(file: Path) -> str:
     """Return the experiment's name alone: what it runs may be broken and must end all the same."""
-    from prefixnas.config import read_config
+    from prefixnas.base.options import read_config
     from prefixnas.experiments.experiment import ExperimentFile
 
     return str(read_config(file).get("name", ExperimentFile.name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefixnas.console import Parser
+from prefixnas.base.console import Parser
 
 HELP = "write a run's plots and report.html"
 
@@ -16,7 +16,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument("run", type=Path, help="a run directory")
     args = parser.parse_intermixed_args(argv)
 
-    from prefixnas.report import write_report
+    from prefixnas.report.run_page import write_report
 
     print(write_report(args.run))
     return 0

@@ -9,8 +9,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
-from prefixnas.console import Parser
-from prefixnas.errors import UserError
+from prefixnas.base.console import Parser
+from prefixnas.base.errors import UserError
 
 HELP = "search, train on, evaluate, export"
 
@@ -28,9 +28,9 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         prog: How the command is called, for the help.
         fixed: Keys that this command sets and does not offer.
     """
-    from prefixnas import config
-    from prefixnas.plan import find_options, plan_run, resolve_run
-    from prefixnas.ranks import launched
+    from prefixnas.base import options as config
+    from prefixnas.launch.plan import find_options, plan_run, resolve_run
+    from prefixnas.run.ranks import launched
 
     fixed = dict(fixed or {})
     first, _ = _parser(prog, {}, fixed, help=False).parse_known_args(argv)
@@ -74,7 +74,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
 def _parser(
     prog: str, options: Mapping[str, type[Any]], fixed: Mapping[str, Any], *, help: bool
 ) -> Parser:
-    from prefixnas import config
+    from prefixnas.base import options as config
 
     parser = Parser(prog=prog, add_help=help, argument_default=None)
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")
@@ -98,7 +98,7 @@ def _parser(
 
 def add_flag(group: Any, entry: dataclasses.Field[Any], kind: Any) -> None:
     """Offer a key of the configuration as a flag."""
-    from prefixnas import config
+    from prefixnas.base import options as config
 
     flag = "--" + entry.name.replace("_", "-")
     text = entry.metadata.get("help", "")
@@ -122,7 +122,7 @@ def _metavar(kind: Any) -> str:
 
 
 def _stored(out: Path) -> dict[str, Any]:
-    from prefixnas import config
+    from prefixnas.base import options as config
 
     path = out / "config.yaml"
     if not path.is_file():
@@ -135,11 +135,11 @@ def _search(
 ) -> int:
     from rich.console import Console
 
-    from prefixnas.plan import plan_run
-    from prefixnas.progress import open_progress
-    from prefixnas.ranks import end_now, join, leave, said_once
-    from prefixnas.start import start_run
-    from prefixnas.tables import table
+    from prefixnas.launch.plan import plan_run
+    from prefixnas.launch.start import start_run
+    from prefixnas.report.progress import open_progress
+    from prefixnas.report.tables import table
+    from prefixnas.run.ranks import end_now, join, leave, said_once
 
     ranks = join()
     with said_once(ranks):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefixnas.console import Parser
+from prefixnas.base.console import Parser
 
 HELP = "print what a run found"
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str], prog: str) -> int:
 
     from rich.console import Console
 
-    from prefixnas.tables import show
+    from prefixnas.report.tables import show
 
     Console().print(show(args.run))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefixnas.console import Parser, positive
+from prefixnas.base.console import Parser, positive
 
 HELP = "list the spaces, or show one"
 
@@ -19,9 +19,9 @@ def main(argv: Sequence[str], prog: str) -> int:
     )
     args = parser.parse_intermixed_args(argv)
 
-    from prefixnas.registry import load_plugin
-    from prefixnas.space_yaml import load_space, space_names, space_to_yaml
-    from prefixnas.supernet import count_parameters
+    from prefixnas.base.registry import load_plugin
+    from prefixnas.network.supernet import count_parameters
+    from prefixnas.space.loading import load_space, space_names, space_to_yaml
 
     for plugin in args.plugin:
         load_plugin(plugin)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefixnas.console import Parser
-from prefixnas.errors import UserError
+from prefixnas.base.console import Parser
+from prefixnas.base.errors import UserError
 
 HELP = "how steadily differentiable searches went, and how far they agree"
 
@@ -23,8 +23,14 @@ def main(argv: Sequence[str], prog: str) -> int:
 
     from rich.console import Console
 
-    from prefixnas.stability import differences, grouped, read_searches, tables, write_tables
-    from prefixnas.stability_plots import write_stability_plots
+    from prefixnas.compare.stability import (
+        differences,
+        grouped,
+        read_searches,
+        tables,
+        write_tables,
+    )
+    from prefixnas.compare.stability_plots import write_stability_plots
 
     searches = read_searches(args.run, args.by)
     groups = grouped(searches)

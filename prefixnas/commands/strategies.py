@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 
-from prefixnas.console import Parser
+from prefixnas.base.console import Parser
 
 HELP = "list the strategies, or explain one"
 
@@ -19,9 +19,9 @@ def main(argv: Sequence[str], prog: str) -> int:
     )
     args = parser.parse_intermixed_args(argv)
 
-    from prefixnas import config
-    from prefixnas.registry import load_plugin
-    from prefixnas.strategy import STRATEGIES
+    from prefixnas.base import options as config
+    from prefixnas.base.registry import load_plugin
+    from prefixnas.run.strategy import STRATEGIES
 
     for plugin in args.plugin:
         load_plugin(plugin)

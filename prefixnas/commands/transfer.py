@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefixnas.base.console import Parser, positive
+from prefixnas.base.errors import UserError
 from prefixnas.commands.search import add_flag
-from prefixnas.console import Parser, positive
-from prefixnas.errors import UserError
 
 if TYPE_CHECKING:
-    from prefixnas.transfer import Transfer
+    from prefixnas.compare.transfer import Transfer
 
 HELP = "train architectures found on other tasks"
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
     first, others = _parser(prog, {}, help=False).parse_known_args(argv)
     if {"-h", "--help"} & set(others):
-        from prefixnas.plan import find_options
+        from prefixnas.launch.plan import find_options
 
         _parser(prog, find_options([("flag", vars(first))])[0], help=True).parse_args(argv)
     if first.out is None:
@@ -34,8 +34,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     layers = _stored(first.out) if first.resume else _read(first.group, first.config)
     _refuse_used(first.out, first.resume)
 
-    from prefixnas import config
-    from prefixnas.plan import find_options
+    from prefixnas.base import options as config
+    from prefixnas.launch.plan import find_options
 
     flags = (config.FLAG, {k: v for k, v in vars(first).items() if k in NAMES and v is not None})
     options, _ = find_options([*next(iter(layers["groups"].values())), flags])
@@ -57,7 +57,7 @@ NAMES = ("strategy", "objective", "plugin")
 def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parser:
     import dataclasses
 
-    from prefixnas import config
+    from prefixnas.base import options as config
 
     parser = Parser(prog=prog, description=HELP, add_help=help, argument_default=None)
     parser.add_argument("group", type=Path, nargs="*", help="groups of tasks: YAML files of keys")
@@ -83,8 +83,8 @@ def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parse
 
 
 def _read(files: Sequence[Path], common: Path | None) -> dict[str, Any]:
-    from prefixnas import config
-    from prefixnas.transfer import group_names
+    from prefixnas.base import options as config
+    from prefixnas.compare.transfer import group_names
 
     shared = [(str(common), config.read_config(common))] if common is not None else []
     groups = {
@@ -98,7 +98,7 @@ def _read(files: Sequence[Path], common: Path | None) -> dict[str, Any]:
 
 
 def _stored(out: Path) -> dict[str, Any]:
-    from prefixnas.files import read_yaml
+    from prefixnas.base.files import read_yaml
 
     path = out / FILE
     if not path.is_file():
@@ -113,8 +113,8 @@ def _stored(out: Path) -> dict[str, Any]:
 def _transfer(
     first: argparse.Namespace, layers: Mapping[str, Any], flags: Mapping[str, Any]
 ) -> Transfer:
-    from prefixnas import config
-    from prefixnas.transfer import Transfer
+    from prefixnas.base import options as config
+    from prefixnas.compare.transfer import Transfer
 
     try:
         seeds = [int(seed) for seed in layers.get("seeds", first.seeds.split(","))]
@@ -128,8 +128,8 @@ def _transfer(
 
 def _kept(transfer: Transfer) -> dict[str, Any]:
     """Return what `--resume` needs: each group's keys in one layer."""
-    from prefixnas import config
-    from prefixnas.plan import find_options
+    from prefixnas.base import options as config
+    from prefixnas.launch.plan import find_options
 
     groups = {}
     for name, layers in transfer.groups.items():
@@ -154,11 +154,11 @@ def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any]) -> int:
     import yaml
     from rich.console import Console
 
-    from prefixnas.carry_over import carry_over
-    from prefixnas.comparison import refuse_other_cells
-    from prefixnas.comparison_run import alone, check_problem, notes, run_cells, unfinished
-    from prefixnas.files import write_text
-    from prefixnas.transfer import table, write_table
+    from prefixnas.base.files import write_text
+    from prefixnas.compare.carried import carry_over
+    from prefixnas.compare.comparison import refuse_other_cells
+    from prefixnas.compare.runner import alone, check_problem, notes, run_cells, unfinished
+    from prefixnas.compare.transfer import table, write_table
 
     cells = transfer.cells()
     refuse_other_cells(cells)

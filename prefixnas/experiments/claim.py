@@ -7,9 +7,9 @@ from functools import partial
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
-from prefixnas.experiments.engines import suggest
 from prefixnas.experiments.hyperparameters import assign
 from prefixnas.experiments.rows import ARCHITECTURE, ERROR, PARAMETERS, STEPS, VALIDATION, quiet
+from prefixnas.experiments.samplers import suggest
 from prefixnas.experiments.trial import Pruned, TrialResult
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import yaml
 
-from prefixnas import config
-from prefixnas.config import option
-from prefixnas.errors import UserError, unknown
+from prefixnas.base import options as config
+from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.options import option
 from prefixnas.experiments.hyperparameters import (
     Choice,
     Hyperparameter,
@@ -108,7 +108,7 @@ class Experiment:
         Raises:
             UserError: A key or a value that the search does not allow.
         """
-        from prefixnas.plan import plan_run, resolve_run
+        from prefixnas.launch.plan import plan_run, resolve_run
 
         layers = [
             (f"{self.where}: base", self.base()),
@@ -183,7 +183,7 @@ def load_experiment(path: Path, changes: Mapping[str, Any] | None = None) -> Exp
 
 
 def read_experiment(layers: Any, where: str) -> Experiment:
-    """Check an experiment that is given as layers of keys; see `prefixnas.config.resolve`.
+    """Check an experiment that is given as layers of keys; see `prefixnas.base.options.resolve`.
 
     Raises:
         UserError: As `load_experiment`.
@@ -239,7 +239,7 @@ def _check_keys(experiment: Experiment) -> None:
     for parameter in experiment.hyperparameters:
         if parameter.key in base:
             raise UserError(f"{where}: {parameter.key!r} stands in base, too")
-    from prefixnas.plan import find_options
+    from prefixnas.launch.plan import find_options
 
     for assigned in corners(experiment.hyperparameters):
         layers = [(f"{experiment.where}: base", experiment.base()), (where, assigned)]
@@ -283,7 +283,7 @@ def _check_kinds(
 
 def _check_engine(experiment: Experiment) -> None:
     """Look sampler and pruner up, and try them."""
-    from prefixnas.experiments.engines import try_engines
+    from prefixnas.experiments.samplers import try_engines
 
     file = experiment.file
     try_engines(file.sampler, file.pruner, experiment.hyperparameters, file.seed, experiment.where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
 from prefixnas.experiments.lease import Demand, Gpu, count_gpus
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from prefixnas.errors import UserError, unknown
+from prefixnas.base.errors import UserError, unknown
 
 KINDS = ("uniform", "loguniform", "int", "logint", "choice")
 Scalar = str | int | float | bool | None

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
 
 Gpu = int | str
 """A GPU as CUDA_VISIBLE_DEVICES names it: its number, or the UUID of a GPU or of a part of one."""

@@ -8,7 +8,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

@@ -16,11 +16,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
+from prefixnas.base.files import write_text
+from prefixnas.base.locks import alone, try_lock
 from prefixnas.experiments.claim import Claim
-from prefixnas.experiments.engines import make_pruner, make_sampler
 from prefixnas.experiments.experiment import Experiment
-from prefixnas.experiments.locks import alone, try_lock
 from prefixnas.experiments.rows import (
     COMPLETE,
     CRASHES,
@@ -34,9 +34,9 @@ from prefixnas.experiments.rows import (
     quiet,
     row_of,
 )
+from prefixnas.experiments.samplers import make_pruner, make_sampler
 from prefixnas.experiments.storage import has_study, open_storage
 from prefixnas.experiments.trial import Busy, held
-from prefixnas.files import write_text
 
 if TYPE_CHECKING:
     import optuna

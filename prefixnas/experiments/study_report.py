@@ -9,7 +9,8 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
+from prefixnas.base.files import write_text
 from prefixnas.experiments.rows import (
     ARCHITECTURE,
     COMPLETE,
@@ -22,9 +23,8 @@ from prefixnas.experiments.rows import (
     Row,
     quiet,
 )
-from prefixnas.files import write_text
-from prefixnas.page import details, grid, image, page, section
-from prefixnas.progress import clock
+from prefixnas.report.page import details, grid, image, page, section
+from prefixnas.report.progress import clock
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

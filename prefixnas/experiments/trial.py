@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefixnas.errors import UserError, unknown
+from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.files import write_text
 from prefixnas.experiments.experiment import AVERAGE
-from prefixnas.files import write_text
 
 Report = Callable[[int, float], None]
 """Takes an epoch, counted from 1, and its score on the split "selection"; raises `Pruned`."""
@@ -115,9 +115,9 @@ def lock_path(folder: Path) -> Path:
 
 
 def _run(config: Mapping[str, Any], report: Report, folder: Path, metric: str) -> TrialResult:
-    from prefixnas.driver import TRAINED
-    from prefixnas.plan import resolve_run
-    from prefixnas.start import start_run
+    from prefixnas.launch.plan import resolve_run
+    from prefixnas.launch.start import start_run
+    from prefixnas.run.search import TRAINED
 
     options, values = resolve_run([(str(folder), config)])
     begun = (folder / "config.yaml").is_file()

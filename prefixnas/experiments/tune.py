@@ -19,8 +19,8 @@ from pathlib import Path
 
 import yaml
 
-from prefixnas.comparison_run import last_error, threads
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
+from prefixnas.compare.runner import last_error, threads
 from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.gpus import demand_of_worker
 from prefixnas.experiments.lease import Demand, Lease, lease_now

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, WAITING, Row
-from prefixnas.progress import clock, terminal
+from prefixnas.report.progress import clock, terminal
 
 _STYLES = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan", WAITING: "dim"}
 _COLUMNS = ("trial", "state", "score", "epochs", "last", "time")

@@ -18,14 +18,14 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefixnas.console import guarded
-from prefixnas.errors import RunLost, UserError
+from prefixnas.base.console import guarded
+from prefixnas.base.errors import RunLost, UserError
+from prefixnas.base.files import load_yaml
 from prefixnas.experiments.claim import Claim
 from prefixnas.experiments.experiment import AVERAGE, Experiment, read_experiment
 from prefixnas.experiments.hyperparameters import corners
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.trial import Busy, check_metric, run_trial
-from prefixnas.files import load_yaml
 
 POLL = 0.5
 """Seconds between looks at trials that other processes may lose."""
@@ -110,9 +110,9 @@ def check(experiment: Experiment) -> None:
     Raises:
         UserError: A model, a task or a space is not usable, or the metric is no task.
     """
-    from prefixnas.objective import fit_space
-    from prefixnas.plan import plan_run, resolve_run
-    from prefixnas.supernet import build_child
+    from prefixnas.launch.plan import plan_run, resolve_run
+    from prefixnas.network.supernet import build_child
+    from prefixnas.run.objective import fit_space
 
     values = experiment.resolve(next(corners(experiment.hyperparameters)))
     options, values = resolve_run([(experiment.where, values)])

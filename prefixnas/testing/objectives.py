@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prefixnas.checkpoint import load_checkpoint, save_checkpoint
-from prefixnas.objective import Objective, Split
-from prefixnas.space import Choice, SearchSpace, Seq
-from prefixnas.supernet import Child, Supernet, build_child, weights_of
+from prefixnas.network.supernet import Child, Supernet, build_child, weights_of
+from prefixnas.run.checkpoint import load_checkpoint, save_checkpoint
+from prefixnas.run.objective import Objective, Split
+from prefixnas.space.space import Choice, SearchSpace, Seq
 from prefixnas.testing.promise import BrokenPromise, expect
 
 _SPACE = SearchSpace("contract", Seq("linear", Choice("activation", ["tanh", "gelu"])))

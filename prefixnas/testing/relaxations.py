@@ -16,10 +16,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from prefixnas.objective import Objective
-from prefixnas.relaxation import Relaxation, Softmax
-from prefixnas.space import Choice, SearchSpace, Seq
-from prefixnas.supernet import Supernet
+from prefixnas.network.relaxations import Relaxation, Softmax
+from prefixnas.network.supernet import Supernet
+from prefixnas.run.objective import Objective
+from prefixnas.space.space import Choice, SearchSpace, Seq
 from prefixnas.testing.promise import BrokenPromise, expect
 from prefixnas.testing.spaces import shipped_spaces
 from prefixnas.testing.toy import ToyObjective

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib import resources
 
-from prefixnas.space import SearchSpace
-from prefixnas.space_yaml import load_space
+from prefixnas.space.loading import load_space
+from prefixnas.space.space import SearchSpace
 
 
 def shipped_spaces() -> list[SearchSpace]:

@@ -19,17 +19,17 @@ from typing import ClassVar
 
 import torch
 
-from prefixnas.errors import UserError
-from prefixnas.objective import Objective
-from prefixnas.run import Budget, BudgetExceeded, Run
-from prefixnas.space import SearchSpace
-from prefixnas.strategy import Found, Strategy
-from prefixnas.supernet import build_child
-from prefixnas.testing.probe import Probe
+from prefixnas.base.errors import UserError
+from prefixnas.network.supernet import build_child
+from prefixnas.run.objective import Objective
+from prefixnas.run.run import Budget, BudgetExceeded, Run
+from prefixnas.run.strategy import Found, Strategy
+from prefixnas.space.space import SearchSpace
 from prefixnas.testing.promise import BrokenPromise, expect
+from prefixnas.testing.short_run import Outcome, Trial
 from prefixnas.testing.spaces import shipped_spaces
 from prefixnas.testing.toy import ToyObjective
-from prefixnas.testing.trial import Outcome, Trial
+from prefixnas.testing.watched import Probe
 
 
 class StrategyCheck:

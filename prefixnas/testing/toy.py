@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 
-from prefixnas.objective import Evaluation, Split
-from prefixnas.supernet import weights_of
+from prefixnas.network.supernet import weights_of
+from prefixnas.run.objective import Evaluation, Split
 
 
 class ToyObjective:

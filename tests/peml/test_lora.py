@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from peml.lora import KINDS, LoraHandle, add_lora, attention_projections, merge_adapter
-from peml.model import LanguageModel
-from prefixnas.errors import UserError
+from peml.model.model import LanguageModel
+from prefixnas.base.errors import UserError
 from tests.peml import zoo
 
 STEPS = 20

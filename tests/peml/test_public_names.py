@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import prefixnas
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "peml").rglob("*.py"))
 
 
@@ -66,18 +66,18 @@ def test_only_public_names_are_used(file: Path) -> None:
 
 def test_something_is_used() -> None:
     found = {pair for file in FILES for pair in taken(ast.parse(file.read_text("utf-8")))}
-    assert ("prefixnas.errors", "UserError") in found
+    assert ("prefixnas.base.errors", "UserError") in found
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        "from prefixnas.mixture import Mixture",
-        "from prefixnas.supernet import _collapse",
+        "from prefixnas.network.mixture import Mixture",
+        "from prefixnas.network.supernet import _collapse",
         "from prefixnas import _PUBLIC",
-        "import prefixnas.run",
-        "from prefixnas.supernet import Supernet\nSupernet._weights(net, True)",
-        "def late():\n    from prefixnas.run import Loop",
+        "import prefixnas.run.run",
+        "from prefixnas.network.supernet import Supernet\nSupernet._weights(net, True)",
+        "def late():\n    from prefixnas.run.run import Loop",
     ],
 )
 def test_a_private_name_is_found(source: str) -> None:

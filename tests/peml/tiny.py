@@ -14,8 +14,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from peml.model import LanguageModel
-from peml.tasks import Example, Task
+from peml.model.model import LanguageModel
+from peml.tasks.task import Example, Task
 
 WORDS = [
     *("<pad>", "<unk>", "<s>", "</s>", ":", "good", "bad", "very", "not", "so", "film", "plot"),

@@ -8,7 +8,7 @@ import torch
 import transformers as tf
 from transformers import PreTrainedModel
 
-from peml.model import Family, LanguageModel
+from peml.model.model import Family, LanguageModel
 from tests.peml.tiny import WORDS, tokenizer
 
 VOCABULARY = len(WORDS)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import prefixnas
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.mark.parametrize("package", ["prefixnas", "peml", "prefixnas.errors", "prefixnas.registry"])
+@pytest.mark.parametrize(
+    "package", ["prefixnas", "peml", "prefixnas.base.errors", "prefixnas.base.registry"]
+)
 def test_import_loads_nothing_heavy(package: str) -> None:
     heavy = ("torch", "transformers", "peft", "accelerate", "datasets", "matplotlib", "networkx")
     code = f"import {package}, sys; print(*[m for m in {heavy} if m in sys.modules])"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from prefixnas.relaxation import RELAXATIONS
+from prefixnas.network.relaxations import RELAXATIONS
+from prefixnas.run.strategy import Strategy
 from prefixnas.strategies.darts import Darts
 from prefixnas.strategies.evolution import Evolution
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.strategies.surrogate import Surrogate
 from prefixnas.strategies.tpe import Tpe
 from prefixnas.strategies.two_stage import TwoStage
-from prefixnas.strategy import Strategy
 
 SEARCHES: dict[str, Strategy] = {
     **{f"darts-{name}": Darts(relaxation=name) for name in RELAXATIONS.names()},

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from prefixnas.driver import search
-from prefixnas.errors import UserError
-from prefixnas.objective import Split
-from prefixnas.run import Budget, Run
-from prefixnas.simplex import Simplex, project
-from prefixnas.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.base.errors import UserError
+from prefixnas.network.simplex import Simplex, project
+from prefixnas.network.supernet import Supernet, weights_of
+from prefixnas.run.objective import Split
+from prefixnas.run.run import Budget, Run
+from prefixnas.run.search import search
+from prefixnas.run.training import Recipe
+from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.darts import Darts
-from prefixnas.supernet import Supernet, weights_of
 from prefixnas.testing import ToyObjective
-from prefixnas.training import Recipe
 
 SPACE = SearchSpace("s", Stack(2, Seq("linear", Choice("f", ["relu", "tanh", "gelu"]))))
 FLAT = Recipe(warmup=0, decay=0.0, clip=1e9)
@@ -250,7 +250,7 @@ def test_a_search_finds_what_is_plainly_better() -> None:
     ],
 )
 def test_options_outside_their_limits_are_refused(options: dict[str, Any]) -> None:
-    from prefixnas.config import make
+    from prefixnas.base.options import make
 
     (name,) = options
     with pytest.raises(UserError, match=name):

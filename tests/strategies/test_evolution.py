@@ -7,12 +7,12 @@ import random
 import pytest
 
 from prefixnas import UserError
-from prefixnas.architecture import Architecture
-from prefixnas.open_space import OpenSpace
-from prefixnas.run import Budget
-from prefixnas.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.multitrial.strategy import Scored
+from prefixnas.run.run import Budget
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.open_space import OpenSpace
+from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.evolution import Evolution
-from prefixnas.trials import Scored
 
 SPACE = SearchSpace("s", Stack(4, Seq("linear", Choice("f", ["relu", "tanh", "gelu", "silu"]))))
 REST = OpenSpace(SPACE)

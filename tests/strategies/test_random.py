@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from prefixnas.open_space import OpenSpace
-from prefixnas.run import Budget, Run
-from prefixnas.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.run.run import Budget, Run
+from prefixnas.run.training import Recipe
+from prefixnas.space.open_space import OpenSpace
+from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.testing import ToyObjective
-from prefixnas.training import Recipe
 
 SPACE = SearchSpace("s", Stack(2, Seq("linear", Choice("f", ["relu", "tanh", "zero"]))))
 

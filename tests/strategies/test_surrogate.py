@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefixnas.architecture import Architecture
-from prefixnas.open_space import OpenSpace
-from prefixnas.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.multitrial.strategy import Scored
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.open_space import OpenSpace
+from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.surrogate import ACQUISITIONS, Surrogate
-from prefixnas.trials import Scored
 
 OPTIONS = ["relu", "tanh", "gelu", "silu"]
 SPACE = SearchSpace("s", Stack(3, Seq("linear", Choice("f", OPTIONS))))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from prefixnas.relaxation import RELAXATIONS
-from prefixnas.space_yaml import load_space
+from prefixnas.network.relaxations import RELAXATIONS
+from prefixnas.run.strategy import STRATEGIES
+from prefixnas.space.loading import load_space
 from prefixnas.strategies.fixed import Fixed
-from prefixnas.strategy import STRATEGIES
-from prefixnas.tabular_objective import TabularObjective
 from prefixnas.testing import check_relaxation, check_strategy
+from prefixnas.testing.tabular.objective import TabularObjective
 from tests.strategies.searches import SEARCHES
 
 

@@ -9,11 +9,11 @@ import sys
 import optuna
 import pytest
 
-from prefixnas.architecture import Architecture
-from prefixnas.open_space import OpenSpace
-from prefixnas.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.multitrial.strategy import Scored
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.open_space import OpenSpace
+from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.tpe import Tpe
-from prefixnas.trials import Scored
 
 SPACE = SearchSpace("s", Stack(3, Seq("linear", Choice("f", ["relu", "tanh", "gelu", "silu"]))))
 NESTED = SearchSpace(

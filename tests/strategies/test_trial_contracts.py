@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from prefixnas.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.multitrial.strategy import TrialStrategy
+from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.evolution import Evolution
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.strategies.surrogate import Surrogate
 from prefixnas.strategies.tpe import Tpe
 from prefixnas.testing import StrategyCheck, check_strategy, shipped_spaces
-from prefixnas.trials import TrialStrategy
 
 SPACE = SearchSpace(
     "small",

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from prefixnas.errors import UserError
-from prefixnas.objective import Objective, Split
-from prefixnas.proxy import whole_numbers
-from prefixnas.run import Budget, Run
-from prefixnas.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.base.errors import UserError
+from prefixnas.multitrial.proxy import whole_numbers
+from prefixnas.network.supernet import Supernet
+from prefixnas.run.objective import Objective, Split
+from prefixnas.run.run import Budget, Run
+from prefixnas.run.strategy import Strategy
+from prefixnas.run.training import Recipe
+from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.two_stage import TwoStage
-from prefixnas.strategy import Strategy
-from prefixnas.supernet import Supernet
 from prefixnas.testing import StrategyContract, ToyObjective
-from prefixnas.training import Recipe
 
 CELL = Seq(
     "linear",

@@ -13,10 +13,11 @@ from typing import Any
 
 import psutil
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
+from prefixnas.base.files import write_text
+from prefixnas.base.locks import try_lock
 from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.lease import Demand, count_gpus
-from prefixnas.experiments.locks import try_lock
 from prefixnas.experiments.nni import processes
 from prefixnas.experiments.nni.environment import NniEnvironment
 from prefixnas.experiments.nni.jobs import read_jobs
@@ -34,7 +35,6 @@ from prefixnas.experiments.nni.settings import NniSettings, experiment_id, make_
 from prefixnas.experiments.nni.sockets import check_port, is_loopback
 from prefixnas.experiments.nni.study_server import RECOVERED, StudyServer
 from prefixnas.experiments.study import Study
-from prefixnas.files import write_text
 
 RUN = "prefixnas.experiments.trial:run_trial"
 HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
 
 VERSION = "3.0"
 VARIABLE = "PREFIXNAS_NNI_PYTHON"
@@ -182,6 +182,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    from prefixnas.console import guarded
+    from prefixnas.base.console import guarded
 
     sys.exit(guarded(main, None))

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
 from prefixnas.experiments.lease import Demand, acquire, default_folder
 
 GRACE = 2.0

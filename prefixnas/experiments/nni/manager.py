@@ -19,12 +19,12 @@ from typing import Any, Literal
 
 import psutil
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
+from prefixnas.base.files import write_text
 from prefixnas.experiments.nni import processes
 from prefixnas.experiments.nni.environment import NniEnvironment
 from prefixnas.experiments.nni.rest import Rest
 from prefixnas.experiments.nni.sockets import check_port, is_loopback, open_to_network
-from prefixnas.files import write_text
 
 GUARD = Path(__file__).parent / "guard.js"
 LAUNCH = "launch.json"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefixnas import config
-from prefixnas.config import option
-from prefixnas.errors import UserError, unknown
+from prefixnas.base import options as config
+from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.options import option
 from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.nni.environment import NniEnvironment
 from prefixnas.experiments.nni.space import depth, to_nni

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import psutil
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
 
 
 def is_loopback(address: str) -> bool:

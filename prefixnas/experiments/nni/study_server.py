@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
 from prefixnas.experiments.claim import Claim
 from prefixnas.experiments.experiment import read_experiment
 from prefixnas.experiments.nni.space import pack, unpack

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
+from prefixnas.base.files import write_csv, write_text
 from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.rows import ARCHITECTURE, DIRECTORY, ERROR, PARAMETERS, VALIDATION, Row
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.trial import RESULT
-from prefixnas.files import write_csv, write_text
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
 from prefixnas.experiments.experiment import read_experiment
 from prefixnas.experiments.hyperparameters import assign
 from prefixnas.experiments.nni.client import Channel

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 
-from prefixnas.errors import UserError
+from prefixnas.base.errors import UserError
 from prefixnas.experiments.experiment import read_experiment
 from prefixnas.experiments.nni.manager import LAUNCH, Manager, inside
 from prefixnas.experiments.rows import RUNNING

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 
 from prefixnas import Architecture, Found, Recipe, Run, Strategy, build_child, fit
-from prefixnas.config import option
-from prefixnas.training import Best
+from prefixnas.base.options import option
+from prefixnas.run.training import Best
 
 
 @dataclass(frozen=True)

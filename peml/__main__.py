@@ -1,0 +1,25 @@
+"""The command line: `peml COMMAND`; a command is a module of `peml.commands`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from prefixnas.base.console import guarded, run_command
+
+COMMANDS = {
+    name: f"peml.commands.{name}" for name in ("train", "tune", "evaluate", "export", "generate")
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `peml`."""
+    return guarded(_main, argv)
+
+
+def _main(argv: Sequence[str]) -> int:
+    return run_command("peml", "One adapter for many tasks: LoRA and a prefix.", COMMANDS, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""Scores of a language model on tasks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from peml.answers.choices import Normalisation, choice_scores, stems
+from peml.batches.collate import Collator
+from peml.tasks.metrics import compute, numbers_in
+from peml.tasks.task import take
+from prefixnas.run.ranks import ALONE, Ranks
+
+if TYPE_CHECKING:
+    from peml.answers.heads import TaskHeads
+    from peml.model.model import LanguageModel
+    from peml.tasks.task import Example, Task
+
+BATCH_TOKENS = 4096
+Prediction = int | float | str
+
+_log = logging.getLogger(__name__)
+
+
+def evaluate(
+    lm: LanguageModel,
+    tasks: Iterable[Task],
+    split: str = "validation",
+    *,
+    limit: int | None = None,
+    heads: TaskHeads | None = None,
+    collator: Collator | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    normalisation: Normalisation = "sum",
+    ranks: Ranks = ALONE,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> dict[str, dict[str, float]]:
+    """Compute every task's metrics on a split.
+
+    Args:
+        lm: The language model, with whatever is attached to it; in eval mode meanwhile.
+        tasks: What to evaluate on.
+        split: ``train``, ``selection`` or ``validation``.
+        limit: At most so many examples a task: always the same ones, drawn by the task's name.
+        heads: The task heads of an encoder-only model.
+        collator: Reused between calls, it spares tokenising again.
+        batch_tokens: Batches hold about so many tokens, padding included.
+        normalisation: Choices are scored by the ``sum`` or the ``mean`` of their tokens'
+            log-probabilities.
+        ranks: Several processes share the batches; all of them must call this, and get the same.
+        autocast: Entered around the model's forward passes.
+
+    Returns:
+        ``{task: {metric: value}}``.
+
+    Raises:
+        UserError: Free generation asked of an encoder-only model.
+    """
+    collator = collator or Collator(lm)
+    scores = {}
+    for task in tasks:
+        examples = take(task.splits[split], limit, f"evaluate/{task.name}/{split}")
+        predictions = predict(
+            collator,
+            task,
+            examples,
+            heads=heads,
+            batch_tokens=batch_tokens,
+            normalisation=normalisation,
+            ranks=ranks,
+            autocast=autocast,
+        )
+        scores[task.name] = compute(
+            task.metrics, predictions, [example.label for example in examples]
+        )
+    return scores
+
+
+def predict(
+    collator: Collator,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    heads: TaskHeads | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    normalisation: Normalisation = "sum",
+    ranks: Ranks = ALONE,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> list[Prediction]:
+    """Predict examples of a task: index of the choice, number or text, in the examples' order.
+
+    Args:
+        collator: Tokenises for the language model ``collator.lm``.
+        task: Whose examples they are.
+        examples: What to predict.
+        heads: The task heads of an encoder-only model.
+        batch_tokens: As for `evaluate`.
+        normalisation: As for `evaluate`.
+        ranks: As for `evaluate`.
+        autocast: As for `evaluate`.
+
+    Raises:
+        UserError: Free generation asked of an encoder-only model.
+        ValueError: An encoder-only model without heads.
+    """
+    collator.check([task])
+    found: dict[int, Prediction] = {}
+    modules: list[nn.Module] = [collator.lm.model, *([heads] if heads is not None else [])]
+    with evaluation_mode(*modules), torch.no_grad(), autocast():
+        batches = list(_batches(collator, task, examples, batch_tokens))
+        for indices in batches[ranks.rank :: ranks.count]:
+            batch = [examples[i] for i in indices]
+            if collator.lm.family == "encoder":
+                predictions = _by_head(collator, task, batch, heads)
+            elif task.kind == "choice":
+                rows = choice_scores(collator, task, batch, normalisation=normalisation)
+                predictions = [max(range(len(row)), key=row.__getitem__) for row in rows]
+            else:
+                predictions = list(generate_answers(collator, task, batch))
+            found.update(zip(indices, predictions, strict=True))
+    for part in ranks.gather(list(found.items())):
+        found.update(part)
+    complete = [found[index] for index in range(len(examples))]
+    if task.kind == "regression" and collator.lm.family != "encoder":
+        return list(_parse_numbers(task, [str(answer) for answer in complete]))
+    return complete
+
+
+@contextmanager
+def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
+    """Put modules into eval mode and give every submodule its own mode back afterwards."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def generate_answers(collator: Collator, task: Task, examples: Sequence[Example]) -> list[str]:
+    """Write answers greedily, in one batch, as long as the longest training answer at most."""
+    import transformers
+
+    # The class has no annotations.
+    make_configuration: Any = transformers.GenerationConfig
+    model: Any = collator.lm.model
+    text = collator.text
+    inputs = collator.prompts(task, examples)
+    inputs.pop("position_ids", None)
+    configuration = make_configuration(
+        max_new_tokens=task.max_new_tokens or collator.longest_answer(task),
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=text.pad,
+        eos_token_id=list(text.end) or None,
+        bos_token_id=text.start,
+        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
+    )
+    written = model.generate(
+        **{name: tensor.to(model.device) for name, tensor in inputs.items()},
+        generation_config=configuration,
+    )
+    skip = inputs["input_ids"].shape[1] if collator.lm.family == "decoder" else 0
+    return [text.text(row) for row in written[:, skip:].tolist()]
+
+
+def _by_head(
+    collator: Collator, task: Task, examples: Sequence[Example], heads: TaskHeads | None
+) -> list[Prediction]:
+    if heads is None:
+        raise ValueError("an encoder-only model needs task heads")
+    model = collator.lm.model
+    inputs = {n: tensor.to(model.device) for n, tensor in collator.prompts(task, examples).items()}
+    hidden = model(**inputs).last_hidden_state
+    outputs = heads(task.name, hidden, inputs["attention_mask"])
+    if task.kind == "regression":
+        return [float(value) for value in outputs.squeeze(-1)]
+    # An example may have fewer choices than the head has outputs.
+    return [
+        int(row[: len(example.choices)].argmax())
+        for row, example in zip(outputs, examples, strict=True)
+    ]
+
+
+def _parse_numbers(task: Task, answers: Sequence[str]) -> list[float]:
+    """Return the first number of each answer; the training mean where there is none."""
+    mean, _ = task.label_scale()
+    found = [numbers_in(answer) for answer in answers]
+    missing = sum(not numbers for numbers in found)
+    if missing:
+        _log.warning(
+            "%s: %d of %d answers hold no number and count as the training mean %.2f",
+            task.name,
+            missing,
+            len(answers),
+            mean,
+        )
+    return [numbers[0] if numbers else mean for numbers in found]
+
+
+def _batches(
+    collator: Collator, task: Task, examples: Sequence[Example], batch_tokens: int
+) -> Iterator[list[int]]:
+    """Yield indices of examples of like length, longest first, about ``batch_tokens`` a batch."""
+    sizes = []
+    for example in examples:
+        prompt = len(collator.encode(task, example).prompt)
+        rows = 1
+        if collator.lm.family != "encoder" and task.kind == "choice":
+            rows += len(stems(collator.choices(example)))
+        elif task.kind != "choice" and collator.lm.family == "decoder":
+            prompt += collator.longest_answer(task)
+        sizes.append(prompt * rows)
+    order = sorted(range(len(examples)), key=lambda i: (-sizes[i], i))
+    start = 0
+    while start < len(order):
+        count = max(1, batch_tokens // max(1, sizes[order[start]]))
+        yield order[start : start + count]
+        start += count

@@ -1,0 +1,263 @@
+"""From a task's examples to a model's inputs.
+
+Decoders: rows are ``prompt + answer`` without the last answer token (nothing is predicted from it),
+padded on the left, so that the answer positions of all rows are the last ones and the head runs on
+those alone. Encoder-decoders: the prompt padded on the right, the answer as decoder labels.
+Encoders: the prompt padded on the right, the label itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from peml.batches.tokens import Ids, TextTokenizer
+from peml.tasks.spec import Kind
+from prefixnas.base.errors import UserError
+
+if TYPE_CHECKING:
+    from peml.model.model import LanguageModel
+    from peml.tasks.task import Example, Task
+
+T = TypeVar("T", int, float)
+IGNORED = -100
+END_WEIGHT = 0.125
+"""Weight of the end token behind a choice, against 1 for each token of the choice itself."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model inputs of examples of one task.
+
+    Attributes:
+        task: The task's name.
+        kind: The task's kind.
+        inputs: Keyword arguments of the model: ``input_ids`` and ``attention_mask`` `[b, t]`, with
+            ``position_ids`` `[b, t]` for decoders and ``decoder_input_ids`` `[b, a]` for
+            encoder-decoders.
+        labels: Answer tokens `[b, a]`, `IGNORED` where a row's answer is shorter (in front for
+            decoders, behind for encoder-decoders); for encoders the label `[b]`, an index
+            (int64) or a number (float32).
+        weights: What each of the `labels` weighs in its row's loss `[b, a]`; None for encoders.
+    """
+
+    task: str
+    kind: Kind
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    weights: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on a device."""
+        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        weights = self.weights.to(device) if self.weights is not None else None
+        return replace(self, inputs=inputs, labels=self.labels.to(device), weights=weights)
+
+    def take(self, rows: slice) -> Batch:
+        """Return some of the rows, as long as the longest of all: padding stays."""
+        inputs = {name: tensor[rows] for name, tensor in self.inputs.items()}
+        weights = self.weights[rows] if self.weights is not None else None
+        return replace(self, inputs=inputs, labels=self.labels[rows], weights=weights)
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+
+@dataclass
+class TruncationCounter:
+    """How many different prompts of each task were tokenised, and how many were cut."""
+
+    seen: Counter[str] = field(default_factory=Counter)
+    cut: Counter[str] = field(default_factory=Counter)
+
+    def add(self, task: str, cut: bool) -> None:
+        """Count one prompt."""
+        self.seen[task] += 1
+        self.cut[task] += cut
+
+    def messages(self) -> list[str]:
+        """Return one line for each task with cut prompts."""
+        return [
+            f"{task}: {count} of {self.seen[task]} prompts were longer than the model's window "
+            "and lost their beginning"
+            for task, count in self.cut.items()
+            if count
+        ]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one example; ``answer`` is empty for encoder-only models."""
+
+    prompt: Ids
+    answer: Ids
+
+
+class Collator:
+    """Makes model inputs of a task's examples; every example is tokenised once.
+
+    Answers are tokenised apart from prompts (see `TextTokenizer`). An end token closes every
+    answer, so that a model learns where to stop. Choices are scored without it, and in their loss
+    it weighs `END_WEIGHT`, or it would take half of the loss of a one-word answer. The exception:
+    where one choice is the beginning of another, the end token is part of all of them.
+
+    Args:
+        lm: The language model.
+        max_length: Longest row in tokens, prompt and answer; default: the model's window.
+
+    Attributes:
+        truncation: Counts prompts that were cut on the left to make room.
+    """
+
+    def __init__(self, lm: LanguageModel, *, max_length: int | None = None) -> None:
+        self.lm = lm
+        self.text = TextTokenizer(lm.tokenizer, closed=lm.family != "decoder")
+        self.truncation = TruncationCounter()
+        window = _window(lm, self.text)
+        self.max_length = min((n for n in (window, max_length) if n is not None), default=None)
+        self._examples: dict[tuple[str, str], Encoded] = {}
+        self._choices: dict[tuple[str, ...], tuple[Ids, ...]] = {}
+        self._longest: dict[str, int] = {}
+
+    def check(self, tasks: Iterable[Task]) -> None:
+        """Check that the model can do these tasks.
+
+        Raises:
+            UserError: Free generation with an encoder-only model.
+        """
+        for task in tasks:
+            if task.kind == "generation" and self.lm.family == "encoder":
+                raise UserError(
+                    f"task {task.name!r} is free generation, which the encoder-only model "
+                    f"{self.lm.name!r} cannot do"
+                )
+
+    def encode(self, task: Task, example: Example) -> Encoded:
+        """Return the token ids of an example, from the cache after the first time."""
+        key = (task.name, example.id)
+        if key not in self._examples:
+            answer = self.answer(task, example)
+            prompt, cut = self._prompt(task, example, answer)
+            self.truncation.add(task.name, cut)
+            self._examples[key] = Encoded(prompt, answer)
+        return self._examples[key]
+
+    def answer(self, task: Task, example: Example) -> Ids:
+        """Return the ids of an example's right answer, with the end token where there is one."""
+        if self.lm.family == "encoder":
+            return ()
+        if task.kind == "choice":
+            choice = self.choices(example)[int(example.label)]
+            return choice if self._closed(choice) else choice + self.text.end
+        return self.text.answer(example.answer) + self.text.end
+
+    def choices(self, example: Example) -> tuple[Ids, ...]:
+        """Return the ids of each choice of an example."""
+        if example.choices not in self._choices:
+            ids = tuple(self.text.answer(choice) for choice in example.choices)
+            nested = any(one != other and other[: len(one)] == one for one in ids for other in ids)
+            end = self.text.end if nested else ()
+            self._choices[example.choices] = tuple(choice + end for choice in ids)
+        return self._choices[example.choices]
+
+    def _closed(self, choice: Ids) -> bool:
+        """Tell whether the end token is part of a choice."""
+        return bool(self.text.end) and choice[-1:] == self.text.end
+
+    def _weights(self, task: Task, example: Example) -> tuple[float, ...]:
+        """Return what each token of the example's answer weighs in its loss."""
+        answer = self.encode(task, example).answer
+        if task.kind != "choice" or not self.text.end:
+            return (1.0,) * len(answer)
+        last = 1.0 if self._closed(self.choices(example)[int(example.label)]) else END_WEIGHT
+        return (*(1.0,) * (len(answer) - 1), last)
+
+    def longest_answer(self, task: Task) -> int:
+        """Return the most tokens that an answer of the task's training split takes."""
+        if task.name not in self._longest:
+            sizes = [len(self.answer(task, example)) for example in task.splits["train"]]
+            if task.kind == "choice" and self.lm.family != "encoder":
+                lists = {e.choices: e for found in task.splits.values() for e in found}
+                sizes += [len(c) for example in lists.values() for c in self.choices(example)]
+            self._longest[task.name] = max([task.max_new_tokens or 0, *sizes])
+        return self._longest[task.name]
+
+    def lengths(self, task: Task, split: str = "train") -> list[int]:
+        """Return each example's length in tokens, prompt and answer, for bucketing."""
+        encoded = [self.encode(task, example) for example in task.splits[split]]
+        return [len(ids.prompt) + len(ids.answer) for ids in encoded]
+
+    def batch(self, task: Task, examples: Sequence[Example]) -> Batch:
+        """Return model inputs and labels of examples, for the loss."""
+        rows = [self.encode(task, example) for example in examples]
+        if self.lm.family == "encoder":
+            dtype = torch.float32 if task.kind == "regression" else torch.int64
+            labels = torch.tensor([example.label for example in examples], dtype=dtype)
+            return Batch(task.name, task.kind, self.pad_right([row.prompt for row in rows]), labels)
+        answers = [row.answer for row in rows]
+        left = self.lm.family == "decoder"
+        if left:
+            inputs = self.pad_left([row.prompt + row.answer[:-1] for row in rows])
+        else:
+            inputs = self.pad_right([row.prompt for row in rows])
+            inputs["decoder_input_ids"] = self.decoder_inputs(answers)
+        labels = _stack(answers, IGNORED, left=left)
+        weights = _stack([self._weights(task, example) for example in examples], 0.0, left=left)
+        return Batch(task.name, task.kind, inputs, labels, weights)
+
+    def prompts(self, task: Task, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Return model inputs of the prompts alone, for scoring and generation."""
+        rows = [self.encode(task, example).prompt for example in examples]
+        return self.pad_left(rows) if self.lm.family == "decoder" else self.pad_right(rows)
+
+    def pad_left(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
+        """Return ids, mask and positions `[b, t]`; real tokens count from position 0."""
+        mask = _stack([(1,) * len(row) for row in rows], 0, left=True)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        ids = _stack(rows, self.text.pad, left=True)
+        return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+
+    def pad_right(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
+        """Return ids and mask `[b, t]`."""
+        mask = _stack([(1,) * len(row) for row in rows], 0, left=False)
+        return {"input_ids": _stack(rows, self.text.pad, left=False), "attention_mask": mask}
+
+    def decoder_inputs(self, answers: Sequence[Ids]) -> Tensor:
+        """Return what an encoder-decoder's decoder reads: start token, answer less its last."""
+        start = self.lm.model.config.decoder_start_token_id
+        return _stack([(start, *ids[:-1]) for ids in answers], self.text.pad, left=False)
+
+    def _prompt(self, task: Task, example: Example, answer: Ids) -> tuple[Ids, bool]:
+        if self.max_length is None:
+            return self.text.prompt(example.prompt, 10**9)
+        # The room for the answer is the task's, not the example's: the prompt's ids are then the
+        # same in training, scoring and generation.
+        shared = self.lm.family == "decoder"
+        reserve = max(self.longest_answer(task), len(answer)) if shared else 0
+        try:
+            return self.text.prompt(example.prompt, self.max_length - reserve)
+        except ValueError:
+            raise UserError(
+                f"task {task.name!r}: {self.max_length} tokens leave no room for a prompt beside "
+                f"answers of up to {reserve} tokens; raise max_length"
+            ) from None
+
+
+def _window(lm: LanguageModel, text: TextTokenizer) -> int | None:
+    positions = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
+    sizes = [size for size in (positions, text.window) if isinstance(size, int) and size > 0]
+    return min(sizes, default=None)
+
+
+def _stack(rows: Sequence[tuple[T, ...]], fill: T, *, left: bool) -> Tensor:
+    width = max(len(row) for row in rows)
+    padded = [
+        (fill,) * (width - len(row)) + row if left else row + (fill,) * (width - len(row))
+        for row in rows
+    ]
+    return torch.tensor(padded)

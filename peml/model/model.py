@@ -1,0 +1,258 @@
+"""Load a base language model: hub id, local folder, GGUF file or one of the embedded models."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_MAPPING_NAMES,
+)
+
+from prefixnas.base.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from peml.answers.heads import TaskHeads
+    from peml.prefix.handle import PrefixHandle
+
+Family = Literal["decoder", "encoder-decoder", "encoder"]
+
+_AUTO: dict[Family, Any] = {
+    "decoder": AutoModelForCausalLM,
+    "encoder-decoder": AutoModelForSeq2SeqLM,
+    "encoder": AutoModel,
+}
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+_EMBEDDED = "embedded:"
+
+
+@dataclass
+class LanguageModel:
+    """A base model with its tokenizer.
+
+    Attributes:
+        model: The transformers model, frozen and in eval mode as loaded. Encoder-only models come
+            without a head: their heads are `peml.answers.heads.TaskHeads`, one per task.
+        tokenizer: Its tokenizer, always with a pad token.
+        family: Which way the model reads and answers.
+        name: What the user called it: hub id, folder, file or ``embedded:...``.
+        heads: The task heads of an encoder-only model that `peml.load` found, else None.
+        prefix: The attached prefix of a model that `peml.load` loaded, else None.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    family: Family
+    name: str
+    heads: TaskHeads | None = None
+    prefix: PrefixHandle | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters live."""
+        return self.model.device
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the model's hidden states, the default width of the prefix encoder."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+
+def load_language_model(
+    name: str | Path, *, device: str | torch.device = "cpu", dtype: str = "auto"
+) -> LanguageModel:
+    """Load a base model, frozen and in eval mode, and its tokenizer.
+
+    A tokenizer without a pad token pads with its end-of-text token; padding is always masked.
+    Only safetensors weights are read (GGUF apart), and no code from a model's repository is run.
+
+    Args:
+        name: Hub id, local folder, ``.gguf`` file, ``"embedded:llama"`` or ``"embedded:t5"``.
+        device: Where to put the model.
+        dtype: ``"auto"`` (float32 on CPU, bfloat16 on GPUs that have it), ``"float32"``,
+            ``"bfloat16"``, ``"float16"``, or ``"float64"`` for exact comparisons.
+
+    Raises:
+        UserError: The model can't be found, read, or is of no supported kind.
+    """
+    where, options = _source(str(name))
+    torch_dtype = resolve_dtype(dtype, device)
+    config = _read_config(str(name), where, options)
+    family = family_of(config, str(name))
+    model = _read_model(str(name), where, options, config, family, torch_dtype)
+    tokenizer = _read_tokenizer(str(name), where, options)
+    model.requires_grad_(False)
+    torch.nn.Module.to(model, device)
+    model.train(False)
+    return LanguageModel(model, tokenizer, family, str(name))
+
+
+def resolve_dtype(dtype: str, device: str | torch.device) -> torch.dtype:
+    """Turn a dtype's name into a torch dtype; ``"auto"`` picks what the device is fast at."""
+    if dtype == "auto":
+        # bfloat16 on a CPU without AMX or AVX512-BF16 is some 60 times slower than float32.
+        on_gpu = torch.device(device).type == "cuda" and torch.cuda.is_available()
+        return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+    if dtype not in _DTYPES:
+        raise unknown("dtype", dtype, ["auto", *_DTYPES])
+    return _DTYPES[dtype]
+
+
+def family_of(config: PreTrainedConfig, name: str) -> Family:
+    """Decide from a model's configuration how it reads and answers.
+
+    Raises:
+        UserError: The architecture is none of the three families.
+    """
+    kind = config.model_type
+    if config.is_encoder_decoder:
+        if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+            return "encoder-decoder"
+    elif kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        return "encoder"
+    elif kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "decoder"
+    elif kind in MODEL_MAPPING_NAMES and _reads_text(config):
+        return "encoder"
+    raise UserError(
+        f"{name}: architecture {kind!r} is not supported: "
+        "it is neither a decoder-only, nor an encoder-decoder, nor an encoder-only language model"
+    )
+
+
+def _reads_text(config: PreTrainedConfig) -> bool:
+    return hasattr(config, "vocab_size") and not hasattr(config, "vision_config")
+
+
+def _source(name: str) -> tuple[str, dict[str, str]]:
+    """Return what transformers loads from, and extra options, for a model's name."""
+    if name.startswith(_EMBEDDED):
+        return str(_embedded_folder(name.removeprefix(_EMBEDDED))), {}
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UserError(f"model file {name!r} does not exist")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"model folder {name!r} has no config.json")
+        return str(path), {}
+    if path.exists():
+        raise UserError(f"model {name!r} is a file: give a folder, a .gguf file or a hub id")
+    # A hub id is NAME or OWNER/NAME: everything else can only be meant as a folder.
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name:
+        raise UserError(f"model folder {name!r} does not exist")
+    return name, {}
+
+
+def _embedded_folder(which: str) -> Path:
+    root = Path(str(resources.files("peml"))) / "embedded"
+    known = sorted(folder.parent.name for folder in root.glob("*/config.json"))
+    if which not in known:
+        raise unknown("embedded model", which, known)
+    return root / which
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _read_config(name: str, where: str, options: dict[str, str]) -> PreTrainedConfig:
+    if "gguf_file" in options:
+        try:
+            import gguf  # noqa: F401
+        except ImportError:
+            raise UserError(
+                f"{name}: reading GGUF files needs the package 'gguf' "
+                "(pip install 'prefixnas[gguf]')"
+            ) from None
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            where, trust_remote_code=False, **options
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if Path(where).is_dir():
+            raise UserError(f"{name}: can't read the configuration: {_one_line(error)}") from error
+        raise UserError(
+            f"model {name!r} is neither a local folder nor a model the hub could give: "
+            f"{_one_line(error)}"
+        ) from error
+    return config
+
+
+def _read_model(
+    name: str,
+    where: str,
+    options: dict[str, str],
+    config: PreTrainedConfig,
+    family: Family,
+    dtype: torch.dtype,
+) -> PreTrainedModel:
+    auto = _AUTO[family]
+    extra: dict[str, Any] = dict(options)
+    if "gguf_file" not in options:
+        extra["use_safetensors"] = True
+    if family == "encoder" and _has_pooler(config):
+        extra["add_pooling_layer"] = False
+    try:
+        model, info = auto.from_pretrained(
+            where, dtype=dtype, trust_remote_code=False, output_loading_info=True, **extra
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{name}: can't load the weights of this {config.model_type} model: {_one_line(error)}"
+        ) from error
+    except Exception as error:  # safetensors' own error class derives from Exception alone
+        if "safetensor" not in type(error).__name__.lower():
+            raise
+        raise UserError(f"{name}: damaged weight file: {_one_line(error)}") from error
+    if missing := sorted(key for key in info["missing_keys"] if "pooler" not in key):
+        # transformers would go on with random numbers in their place.
+        raise UserError(
+            f"{name}: the weight file lacks {len(missing)} of the model's tensors "
+            f"({missing[0]}, ...)"
+        )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _has_pooler(config: PreTrainedConfig) -> bool:
+    model_class: Any = AutoModel._model_mapping[type(config)]
+    return "add_pooling_layer" in inspect.signature(model_class).parameters
+
+
+def _read_tokenizer(name: str, where: str, options: dict[str, str]) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            where, trust_remote_code=False, **options
+        )
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise UserError(f"{name}: no usable tokenizer: {_one_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(f"{name}: the tokenizer has neither a pad nor an end-of-text token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,362 @@
+"""The joint loss of PEML (eq. 4) as a prefixnas objective.
+
+One step takes a batch of every task. The prefix does not depend on the input, so the encoder runs
+once a step: its output is detached into a leaf, every task's batch adds its gradient to the leaf,
+and the encoder's backward pass runs once with the sum. The gradient is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peml.adapters.export import save_adapter
+from peml.adapters.peft import why_not
+from peml.answers.evaluation import evaluate
+from peml.answers.heads import TaskHeads
+from peml.answers.loss import answer_loss
+from peml.batches.collate import Collator
+from peml.batches.sampler import JointSampler
+from peml.batches.shares import Split as Splitter
+from peml.embedded.suite import TASKS
+from peml.lora import add_lora
+from peml.model.device import autocast, device_of_rank
+from peml.model.model import LanguageModel, load_language_model
+from peml.objective.knobs import LENGTH, START, check_knobs, decided
+from peml.objective.options import LanguageModelConfig
+from peml.objective.proxy import (
+    LAYERS,
+    MAX_LENGTH,
+    TRAIN,
+    cut_model,
+    fewer_examples,
+    read_settings,
+    skeleton,
+)
+from peml.prefix.attention import evaluating
+from peml.prefix.encoder import Prefix, PrefixEncoder
+from peml.prefix.handle import attach, find_sites
+from peml.prefix.starts import STARTS, initialise, text_tokens
+from peml.tasks.task import Example, Task, load_tasks
+from prefixnas.base.errors import UserError
+from prefixnas.base.options import check_limits
+from prefixnas.network.supernet import weights_of
+from prefixnas.run.objective import Evaluation, Split
+from prefixnas.run.ranks import ranks_here
+from prefixnas.space.space import Decision
+
+
+class JointObjective:
+    """LoRA, heads and a prefix encoder around the searched module: an `Objective`.
+
+    Args:
+        config: All options.
+        total_steps: Optimiser steps of the run; AdaLoRA's schedule needs them.
+        seed: Seed of the first weights (`reset` draws anew).
+        lm: The language model; loaded as `config` says if not given.
+        tasks: The tasks; likewise.
+
+    Raises:
+        UserError: The model, a task or an option is not usable.
+    """
+
+    name = "language-model"
+    optional = True
+    splits_batches = True
+
+    def __init__(
+        self,
+        config: LanguageModelConfig,
+        total_steps: int,
+        seed: int,
+        *,
+        lm: LanguageModel | None = None,
+        tasks: Sequence[Task] | None = None,
+    ) -> None:
+        check_limits(config)
+        if not config.tasks:
+            raise UserError("key 'tasks': name at least one task")
+        self.config = config
+        self.split = Splitter(ranks_here())
+        device = device_of_rank()
+        self.autocast = autocast(config.mixed_precision, device)
+        self.tasks: Sequence[Task] = tasks or load_tasks(
+            config.tasks, train_limit=config.train_limit, eval_limit=config.eval_limit
+        )
+        self.lm = lm or load_language_model(config.model, device=device, dtype=config.dtype)
+        self.bare, self._built = skeleton(self.lm.model), (total_steps, seed)
+        self.collator = Collator(self.lm, max_length=config.max_length)
+        self.collator.check(self.tasks)
+        for task in self.tasks:  # prompts that leave no room show now, not in the middle of a run
+            for split in task.splits:
+                self.collator.lengths(task, split)
+        self.sites = find_sites(self.lm.model, config.prefix_where)
+        self.sizes = {"attention_layers": len(self.sites)}
+        self.gates = list(range(len(self.sites)))
+        self.start = config.prefix_start or ("zero" if self.lm.family == "encoder" else "text")
+        if config.prefix_text is not None:
+            if self.start != "text":
+                raise UserError(
+                    f"key 'prefix_text': this prefix starts with {self.start!r}, which reads no "
+                    "text; set prefix_start to 'text'"
+                )
+            text_tokens(self.lm, config.prefix_text)
+        self.lora = add_lora(
+            self.lm,
+            config.lora,
+            rank=config.lora_rank,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            targets=config.lora_targets,
+            total_steps=total_steps,
+            seed=seed,
+        )
+        self.rewrites_weights = config.lora == "adalora"
+        self.without_label = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}.get(
+            config.lora, "AdaLoRA"
+        ) + " alone"
+        self.heads: TaskHeads | None = None
+        if self.lm.family == "encoder":
+            self.heads = TaskHeads.for_tasks(
+                self.lm.hidden_size, self.tasks, pooling=config.pooling, seed=seed
+            ).to(self.lm.device)
+        if config.gradient_checkpointing:
+            self.lm.model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
+                {"use_reentrant": False, "context_fn": self.split.again}
+            )
+        self.handle = attach(self.lm.model, self.sites)
+        self.width = config.prefix_width or self.lm.hidden_size
+        self.encoder: PrefixEncoder | None = None
+        self._began: tuple[int, str] = (config.prefix_length, self.start)
+        self._samplers: dict[str, JointSampler] = {}
+
+    def check_knobs(self, knobs: Sequence[Decision]) -> None:
+        """Refuse knobs that a prefix does not have, or that an option decides already."""
+        check_knobs(knobs, len(self.sites), STARTS, self.config)
+
+    def check_proxy(self, settings: Mapping[str, str]) -> None:
+        """Refuse settings of a proxy that are unknown, or more than this problem has."""
+        read_settings(settings, self.bare, self.config)
+
+    def proxy(self, settings: Mapping[str, str]) -> JointObjective:
+        """Return a problem with fewer layers, fewer examples or shorter inputs.
+
+        It shares the frozen weights; LoRA, heads and prefix are its own.
+
+        Args:
+            settings: `layers`, `train` (examples a task) and `max_length`, whole numbers.
+        """
+        numbers = read_settings(settings, self.bare, self.config)
+        config = replace(self.config, max_length=numbers.get(MAX_LENGTH, self.config.max_length))
+        lm = cut_model(self.lm, self.bare, numbers.get(LAYERS))
+        tasks = fewer_examples(self.tasks, numbers.get(TRAIN))
+        made = JointObjective(config, *self._built, lm=lm, tasks=tasks)
+        paths = [site.path for site in self.sites]
+        made.gates = [paths.index(site.path) for site in made.sites]
+        return made
+
+    def reset(self, module: nn.Module | None, seed: int) -> None:
+        """Draw LoRA, heads, embedding and output layer anew; restart the order of the data."""
+        self.lora.reset(seed)
+        if self.heads is not None:
+            self.heads.reset(seed)
+        self._samplers = {split: self._sampler(split, seed) for split in ("train", "selection")}
+        self.encoder = None
+        if module is not None:
+            config = self.config
+            width_out = int(getattr(module, "width_out", self.width))
+            length = int(decided(module, LENGTH) or config.prefix_length)
+            encoder = PrefixEncoder(length, self.width, None, self.sites, width_out, self.gates).to(
+                self.lm.device
+            )
+            start = decided(module, START) or self.start
+            text = config.prefix_text if start == "text" else None
+            initialise(encoder, self.lm, start, seed=seed, text=text)
+            self.encoder, self._began = encoder, (length, start)
+            self.replace(module)
+
+    def replace(self, module: nn.Module) -> None:
+        """Put another body between embedding and output layer.
+
+        Raises:
+            UserError: Its output is of another width, which the output layer does not fit, or its
+                prefix of another length or start.
+        """
+        assert self.encoder is not None
+        length, start = self._began
+        for knob, begun in ((LENGTH, str(length)), (START, start)):
+            if (option := decided(module, knob)) not in (None, begun):
+                raise UserError(f"the prefix began with {knob} {begun}, not {option}")
+        wanted = self.encoder.output.in_features
+        if (width := int(getattr(module, "width_out", self.width))) != wanted:
+            raise UserError(f"the prefix encoder's width was {wanted}, the new one's is {width}")
+        self.encoder.replace_body(module.to(self.lm.device))
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """Return a group for LoRA, one for heads and one for the prefix, where there are any."""
+        config = self.config
+        groups: list[dict[str, Any]] = [
+            {"params": self.lora.parameters(), "lr": config.learning_rate}
+        ]
+        if self.heads is not None:
+            heads = list(self.heads.parameters())
+            groups.append({"params": heads, "lr": config.head_learning_rate})
+        if self.encoder is not None:
+            own = [self.encoder.embedding, *self.encoder.output.parameters()]
+            body = self.encoder.body
+            searched = weights_of(body) if body is not None else []
+            groups.append({"params": [*own, *searched], "lr": config.prefix_learning_rate})
+        return [{**group, "weight_decay": config.weight_decay} for group in groups]
+
+    def backward(self, split: Split = "train") -> dict[str, float]:
+        """Add the gradient of the mean over tasks of each task's mean loss (eq. 4)."""
+        drawn = next(self.draws(split))
+        self.lm.model.train()
+        prefix = self.encoder.prefix() if self.encoder is not None else Prefix()
+        gathered = prefix.leaves()
+        leaves = [*self._own(), *gathered.tensors()]
+        before = [leaf.grad for leaf in leaves]
+        losses = {}
+        if self.split.ranks.count > 1:  # what is summed must be of this step alone
+            for leaf in leaves:
+                leaf.grad = None
+        with self.handle.using(gathered.blocks, gathered.gates):
+            for place, (task, examples) in enumerate(drawn):
+                share = self.split.share(len(examples), place)
+                batch = self.collator.batch(task, examples).take(share.rows).to(self.lm.device)
+                with self.split.draws(share), self.autocast():
+                    loss = answer_loss(self.lm, batch, self.heads) * share.weight
+                torch.autograd.backward(loss / len(drawn))
+                losses[task.name] = loss.item()
+        losses = self.split.gather(leaves, before, losses)
+        prefix.backward(gathered)
+        orthogonal: Tensor | None = self.lora.orthogonal_loss()
+        if orthogonal is not None:
+            torch.autograd.backward(orthogonal)
+        return losses
+
+    def _own(self) -> list[nn.Parameter]:
+        heads = list(self.heads.parameters()) if self.heads is not None else []
+        return [*self.lora.parameters(), *heads]
+
+    def _evaluated(self) -> Prefix:
+        if self.encoder is None:
+            return Prefix()
+        with evaluating(self.encoder):
+            return self.encoder.prefix()
+
+    def draws(self, split: Split) -> Iterator[list[tuple[Task, list[Example]]]]:
+        """Yield the joint batches of a split, one a step: examples per task (eq. 1)."""
+        by_name = {task.name: task for task in self.tasks}
+        for drawn in self._samplers[split]:
+            yield [
+                (by_name[name], [by_name[name].splits[split][index] for index in indices])
+                for name, indices in drawn
+            ]
+
+    def stepped(self, step: int) -> None:
+        """Let AdaLoRA allocate its ranks."""
+        self.lora.stepped(step)
+
+    def evaluate(self, split: Split) -> Evaluation:
+        """Score every task, with the prefix computed once in eval mode."""
+        prefix = self._evaluated()
+        with self.handle.using(prefix.blocks, prefix.gates):
+            scores = evaluate(
+                self.lm,
+                self.tasks,
+                split,
+                heads=self.heads,
+                collator=self.collator,
+                ranks=self.split.ranks,
+                autocast=self.autocast,
+            )
+        means = {task: sum(values.values()) / len(values) for task, values in scores.items()}
+        return Evaluation(scores, means)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return LoRA, heads, the encoder's own weights and the place in the data."""
+        state: dict[str, Any] = {
+            "lora": self.lora.state_dict(),
+            "samplers": {split: sampler.state_dict() for split, sampler in self._samplers.items()},
+        }
+        if self.heads is not None:
+            state["heads"] = self.heads.state_dict()
+        if self.encoder is not None:
+            own = self.encoder.state_dict()
+            state["encoder"] = {k: v for k, v in own.items() if not k.startswith("body.")}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.lora.load_state_dict(state["lora"])
+        for split, saved in state["samplers"].items():
+            seed = saved["made_for"]["seed"]
+            if split not in self._samplers or self._samplers[split].seed != seed:
+                self._samplers[split] = self._sampler(split, seed)
+            self._samplers[split].load_state_dict(saved)
+        if self.heads is not None:
+            self.heads.load_state_dict(state["heads"])
+        if self.encoder is not None:
+            self.encoder.load_state_dict(state["encoder"], strict=False)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter: LoRA, the materialised prefix of the sites that read it, heads."""
+        prefix = self._evaluated()
+        if prefix.gates.soft:
+            raise RuntimeError("a prefix whose gates are still open cannot be saved: cut a child")
+        tasks = [
+            {
+                "name": task.name,
+                "kind": task.kind,
+                "choices": list(task.choices),
+                "source": source,
+                "max_length": self.collator.max_length,
+            }
+            for task, source in zip(self.tasks, self._sources(), strict=True)
+        ]
+        save_adapter(
+            folder,
+            self.lm,
+            sites=[self.sites[site] for site in prefix.gates.sites],
+            blocks=prefix.blocks,
+            lora=self.lora,
+            heads=self.heads,
+            tasks=tasks,
+        )
+
+    def warnings(self) -> Iterable[str]:
+        """Say how many prompts were cut, and if stock PEFT can't hold the result."""
+        yield from self.collator.truncation.messages()
+        if reason := why_not(self.lm, self.sites):
+            yield f"no export to stock PEFT later (the format 'peml' works): {reason}"
+
+    def _sources(self) -> list[str]:
+        """Return where each task came from, usable from any folder."""
+        sources: list[str] = []
+        for source in self.config.tasks:
+            if source == "embedded":
+                sources += [f"embedded:{name}" for name in TASKS]
+            else:
+                path = Path(source).expanduser()
+                sources.append(str(path.resolve()) if path.exists() else source)
+        return sources
+
+    def _sampler(self, split: str, seed: int) -> JointSampler:
+        config = self.config
+        lengths = {task.name: self.collator.lengths(task, split) for task in self.tasks}
+        return JointSampler(
+            lengths,
+            mode=config.sampling,
+            gamma={
+                task.name: config.gamma if task.gamma is None else task.gamma for task in self.tasks
+            },
+            batch_size=config.batch_size,
+            temperature=config.temperature,
+            seed=seed,
+        )

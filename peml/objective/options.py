@@ -1,0 +1,75 @@
+"""The options of the language-model objective; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from prefixnas.base.options import option
+
+if TYPE_CHECKING:
+    from peml.objective.objective import JointObjective
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """LoRA and a prefix on one Hugging Face model, for many tasks."""
+
+    model: str = option("embedded:llama", "hub id, folder, GGUF file, embedded:llama|t5")
+    tasks: list[str] = option(["embedded"], "task files, data folders, embedded[:task]")
+    prefix_length: int = option(20, "virtual tokens", at_least=1)
+    prefix_width: int | None = option(
+        None, "encoder width; none: the model's hidden size", at_least=1
+    )
+    prefix_start: Literal["random", "zero", "text"] | None = option(
+        None, "where the prefix starts; none: text, or zero for encoder-only models"
+    )
+    prefix_text: str | None = option(
+        None, "text to start from, with prefix_start text; none: a short instruction"
+    )
+    prefix_where: list[Literal["encoder", "decoder", "cross"]] | None = option(
+        None, "kinds of attention that read it; none: all"
+    )
+    lora: Literal["lora", "rslora", "dora", "adalora"] = option("lora", "kind of low-rank update")
+    lora_rank: int = option(16, "rank r", at_least=1)
+    lora_alpha: int = option(32, "scale of the update, divided by r", at_least=1)
+    lora_dropout: float = option(0.1, "dropout on the update's input", at_least=0, below=1)
+    lora_targets: list[str] | None = option(None, "modules; none: attention projections")
+    learning_rate: float = option(2e-3, "of LoRA", above=0)
+    head_learning_rate: float = option(1e-2, "of encoder-only models' heads", above=0)
+    prefix_learning_rate: float = option(3e-4, "of the prefix and its encoder", above=0)
+    weight_decay: float = option(0.01, "AdamW's, on all trained weights", at_least=0)
+    sampling: Literal["gamma", "round-robin", "temperature"] = option("gamma", "joint batches")
+    gamma: float = option(
+        0.1, "eq. 1: share of a task's examples in a batch, before the cap", above=0, at_most=1
+    )
+    temperature: float = option(2.0, "of temperature sampling", above=0)
+    batch_size: int = option(8, "most examples of one task in one step", at_least=1)
+    max_length: int | None = option(
+        256, "longest input in tokens; none: the model's window", at_least=2
+    )
+    train_limit: int | None = option(None, "most training examples of a task", at_least=1)
+    eval_limit: int | None = option(None, "most examples of a task in an evaluation", at_least=1)
+    pooling: Literal["mean", "cls"] = option("mean", "encoder-only models: input of the heads")
+    gradient_checkpointing: bool = option(False, "recompute activations to save memory")
+    mixed_precision: Literal["auto", "no", "bf16"] = option(
+        "auto", "bf16: products in bfloat16, trained weights stay float32; auto: on GPUs"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "of the base model")
+
+    references: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "preembedd": {"space": "preembedd"},
+        "linear-tanh-linear": {"space": "mlp"},
+        "six tanh cells": {"space": "default", "set": ["activation=tanh"]},
+        "three tanh cells": {"space": "tanh3"},
+    }
+    """Prefix encoders made by hand: the paper's, PEFT's, and fixed cells with LayerNorm."""
+
+    def build(self, total_steps: int, seed: int) -> JointObjective:
+        """Load the model and the tasks."""
+        from peml.model.quiet import quiet_libraries
+        from peml.objective.objective import JointObjective
+
+        quiet_libraries()
+        return JointObjective(self, total_steps, seed)

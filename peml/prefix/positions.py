@@ -1,0 +1,46 @@
+"""Rotary positions: a prefix takes the first ones, the text stands behind it.
+
+Rotary attention sees differences of positions alone. So in decoder-only models with rotary
+positions the text may as well stand at l, l + 1, ... behind a prefix of l keys at 0 .. l-1, where
+a KV cache and stock PEFT put it: then an exported adapter computes the very same numbers. In all
+other models the text keeps its positions.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from peml.model.model import family_of
+
+
+def rotary_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """List the modules that turn positions into rotations."""
+    return [m for m in model.modules() if "RotaryEmbedding" in type(m).__name__]
+
+
+def text_moves(model: PreTrainedModel) -> bool:
+    """Tell whether the text stands behind the prefix instead of keeping its positions."""
+    rotary = rotary_modules(model)
+    return (
+        family_of(model.config, type(model).__name__) == "decoder"
+        and bool(rotary)
+        and all("position_ids" in inspect.signature(m.forward).parameters for m in rotary)
+    )
+
+
+def move_text(model: PreTrainedModel, length: int) -> list[RemovableHandle]:
+    """Move the text by `length` positions, where `text_moves`, until the handles are removed."""
+
+    def behind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if "position_ids" in kwargs:
+            return args, {**kwargs, "position_ids": kwargs["position_ids"] + length}
+        return (args[0], args[1] + length, *args[2:]), kwargs
+
+    if not text_moves(model):
+        return []
+    return [m.register_forward_pre_hook(behind, with_kwargs=True) for m in rotary_modules(model)]

@@ -1,0 +1,131 @@
+"""Starting points of a prefix encoder, by name: ``random``, ``zero`` and ``text``.
+
+In public prefix-tuning benchmarks the start moves the result more than the encoder does.
+
+With ``zero`` and ``text`` the output layer starts at zero. Then the first backward pass gives a
+gradient to the output layer alone: the body, and with it the architecture parameters, get theirs
+from the second step on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peml.model.model import LanguageModel
+from peml.prefix.attention import isolated_random, watch
+from peml.prefix.encoder import PrefixEncoder
+from peml.prefix.handle import Site, block_shape
+from peml.prefix.positions import rotary_modules, text_moves
+from prefixnas.base.errors import UserError, unknown
+
+DEFAULT_TEXT = (
+    "Read the text with care, think about the question that it poses, "
+    "and then give the one short answer that fits it best.\n"
+)
+"""What a ``text`` start reads where the user gives no text."""
+
+
+def _random(encoder: PrefixEncoder, lm: LanguageModel, text: str | None) -> None:
+    """Draw the output layer as `nn.Linear` does: keys and values of standard deviation ~0.6."""
+    encoder.output.reset_parameters()
+    encoder.start.zero_()
+
+
+def _zero(encoder: PrefixEncoder, lm: LanguageModel, text: str | None) -> None:
+    """Keys and values of zero. Not a no-op: zero keys still take their share of attention."""
+    nn.init.zeros_(encoder.output.weight)
+    nn.init.zeros_(encoder.output.bias)
+    encoder.start.zero_()
+
+
+def _text(encoder: PrefixEncoder, lm: LanguageModel, text: str | None) -> None:
+    """Keys and values of a real text; the encoder learns a correction to them."""
+    _zero(encoder, lm, text)
+    text = DEFAULT_TEXT if text is None else text
+    encoder.start.copy_(text_blocks(lm, encoder.sites, encoder.length, text))
+
+
+STARTS: Mapping[str, Callable[[PrefixEncoder, LanguageModel, str | None], None]] = {
+    "random": _random,
+    "zero": _zero,
+    "text": _text,
+}
+
+
+def initialise(
+    encoder: PrefixEncoder,
+    lm: LanguageModel,
+    start: str,
+    *,
+    seed: int,
+    text: str | None = None,
+) -> None:
+    """Put a prefix encoder at a starting point; the body's own weights are left as they are.
+
+    The embedding is drawn anew as standard normal numbers, whatever the start.
+
+    Args:
+        encoder: The encoder, changed in place.
+        lm: The model it is for, without a prefix set.
+        start: ``"random"``, ``"zero"`` or ``"text"``.
+        seed: Seed of the random numbers; the caller's random stream does not move.
+        text: What a ``"text"`` start reads; None means `DEFAULT_TEXT`.
+
+    Raises:
+        UserError: Unknown start, or a text without tokens.
+    """
+    if start not in STARTS:
+        raise unknown("start of the prefix", start, STARTS)
+    with isolated_random(encoder.embedding.device), torch.no_grad():
+        torch.manual_seed(seed)
+        nn.init.normal_(encoder.embedding)
+        STARTS[start](encoder, lm, text)
+
+
+def text_tokens(lm: LanguageModel, text: str) -> list[int]:
+    """Return the tokens of a text that a prefix is to start from.
+
+    Raises:
+        UserError: It has none.
+    """
+    tokens = list(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not tokens:
+        raise UserError(f"the text of the prefix, {text!r}, has no tokens")
+    return tokens
+
+
+def text_blocks(lm: LanguageModel, sites: Sequence[Site], length: int, text: str) -> Tensor:
+    """Take the keys and values that a text has in the model.
+
+    The text is repeated, or cut at its beginning, to `length` tokens, and read at the first
+    positions. Rotary models in which real tokens keep theirs (`peml.prefix.positions`) read it at
+    -l .. -1 instead, in front of them. In an encoder-decoder model the encoder and the decoder
+    both read the text.
+
+    Returns:
+        ``[sites, 2, kv_heads, length, head_dim]``, float32.
+
+    Raises:
+        UserError: The text has no tokens.
+    """
+    tokens = text_tokens(lm, text)
+    repeated = (tokens * (length // len(tokens) + 1))[-length:]
+    ids = torch.tensor([repeated], device=lm.device)
+    inputs: dict[str, Any] = {"input_ids": ids}
+    if lm.family == "encoder-decoder":
+        inputs["decoder_input_ids"] = ids
+    if rotary_modules(lm.model) and not text_moves(lm.model):
+        inputs["position_ids"] = torch.arange(-length, 0, device=lm.device)[None]
+    paths = {module: path for path, module in lm.model.named_modules()}
+    read: dict[str, Tensor] = {}
+    for call in watch(lm.model, inputs):
+        # A module that runs several times (ALBERT) gets what it read first.
+        read.setdefault(paths[call.module], torch.stack([call.key[0], call.value[0]]))
+    kv_heads, head_dim = block_shape(sites)
+    flat = [read[site.path].float().transpose(1, 2) for site in sites]
+    blocks = [block.reshape(2, length, kv_heads, head_dim).transpose(1, 2) for block in flat]
+    return torch.stack(blocks)

@@ -1,0 +1,267 @@
+"""A task's specification: the keys of a YAML file, checked one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from prefixnas.base.errors import UserError, unknown
+
+Kind = Literal["choice", "regression", "generation"]
+KINDS: tuple[Kind, ...] = ("choice", "regression", "generation")
+SPLITS = ("train", "selection", "validation")
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What a task's YAML file says; every key but ``source`` may be left out.
+
+    Attributes:
+        source: Hub dataset id, data folder, ``embedded:<task>``, or a mapping from split to file
+            or list of files. Paths are relative to the YAML file. None: the file's own folder.
+        name: Short name, letters, digits, ``_`` and ``-``; default: from the source.
+        config: Configuration of a hub dataset.
+        splits: Names that the source uses for ``train``, ``selection`` and ``validation``.
+        template: Prompt, a format string over a record's fields; default ``{input}``.
+        answer: Generation only: the text to write, a format string over a record's fields.
+        label: Field that holds the label; dots reach into nested fields.
+        choices: Answer texts, in the order of the label's indices; or the field of a record that
+            lists them, where they differ from record to record.
+        label_map: Raw label to choice (its text or index).
+        kind: ``choice``, ``regression`` or ``generation``; default: inferred from the data.
+        metrics: Names of metrics; default: by name and kind of the task.
+        gamma: Sampling weight of eq. 1, in (0, 1]; None: the run's.
+        selection: Share of the training examples set aside for selection.
+        train_limit: At most so many training examples.
+        eval_limit: At most so many selection and so many validation examples.
+        max_new_tokens: Generation only; default: the longest training answer.
+        file: The YAML file, for messages.
+        folder: What relative paths start from.
+        lines: Line of every key in the file, for messages.
+    """
+
+    source: str | dict[str, list[str]] | None = None
+    name: str | None = None
+    config: str | None = None
+    splits: dict[str, str] = field(default_factory=dict)
+    template: str = "{input}"
+    answer: str | None = None
+    label: str = "label"
+    choices: tuple[str, ...] | str | None = None
+    label_map: dict[str, str | int] | None = None
+    kind: Kind | None = None
+    metrics: tuple[str, ...] | None = None
+    gamma: float | None = None
+    selection: float | None = None
+    train_limit: int | None = None
+    eval_limit: int | None = None
+    max_new_tokens: int | None = None
+    file: Path | None = None
+    folder: Path = Path()
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def where(self, key: str = "") -> str:
+        """Return ``file, line 3, key 'choices'`` as the start of a message."""
+        parts = [str(self.file or f"task {self.name or self.source or str(self.folder)!r}")]
+        if key in self.lines:
+            parts.append(f"line {self.lines[key]}")
+        if key:
+            parts.append(f"key {key!r}")
+        return ", ".join(parts)
+
+
+KEYS = tuple(
+    entry.name
+    for entry in dataclasses.fields(TaskSpec)
+    if entry.name not in ("file", "folder", "lines")
+)
+
+
+def read_spec(path: Path) -> TaskSpec:
+    """Read and check a task's YAML file.
+
+    Raises:
+        UserError: The file is missing or no YAML, or a key or value is not allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UserError(f"{path}: cannot read the task file: {reason}") from error
+    try:
+        data = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise UserError(f"{path}{line}: YAML syntax error: {problem}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a task file is a mapping of keys (allowed: {', '.join(KEYS)})")
+    lines = {}
+    if isinstance(node, yaml.MappingNode):
+        lines = {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
+    return make_spec(data, file=path, folder=path.parent, lines=lines)
+
+
+def make_spec(
+    data: Mapping[Any, Any],
+    *,
+    file: Path | None = None,
+    folder: Path = Path(),
+    lines: Mapping[str, int] | None = None,
+) -> TaskSpec:
+    """Check a mapping of keys and make the specification.
+
+    Raises:
+        UserError: An unknown key (with the nearest allowed one) or a value that is not allowed.
+    """
+    shown = {key: value for key, value in data.items() if key in ("name", "source")}
+    blank = TaskSpec(
+        name=str(shown["name"]) if "name" in shown else None,
+        source=str(shown.get("source", "")),
+        file=file,
+        folder=folder,
+        lines=lines or {},
+    )
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        if key not in KEYS:
+            where = blank.where().split(", key")[0]
+            line = (lines or {}).get(str(key))
+            raise unknown("key", key, KEYS, where + (f", line {line}" if line else ""))
+        if value is None:
+            continue
+        try:
+            values[key] = _CHECKS[key](value)
+        except _Wrong as wrong:
+            raise UserError(f"{blank.where(key)}: {wrong}, not {value!r}") from None
+    return TaskSpec(**values, file=file, folder=folder, lines=lines or {})
+
+
+class _Wrong(ValueError):
+    """A value that is not allowed; the message says what is."""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _Wrong("must be a text")
+    return value
+
+
+def _name(value: Any) -> str:
+    text = _text(value)
+    if not text.replace("_", "").replace("-", "").isalnum():
+        raise _Wrong("must be made of letters, digits, '_' and '-'")
+    return text
+
+
+def _source(value: Any) -> str | dict[str, list[str]]:
+    if isinstance(value, str):
+        return _text(value)
+    if not isinstance(value, dict) or not value:
+        raise _Wrong("must be a hub id, a folder, 'embedded:<task>' or a mapping of split to file")
+    files: dict[str, list[str]] = {}
+    for split, entry in value.items():
+        if split not in SPLITS:
+            raise _Wrong(f"maps the splits {', '.join(SPLITS)} to files")
+        entries = entry if isinstance(entry, list) else [entry]
+        if not entries or not all(isinstance(name, str) and name for name in entries):
+            raise _Wrong(f"needs a file or a list of files for the split {split!r}")
+        files[split] = entries
+    return files
+
+
+def _splits(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(
+        split in SPLITS and isinstance(name, str) for split, name in value.items()
+    ):
+        raise _Wrong(f"must map {', '.join(SPLITS)} to the source's names of them")
+    return dict(value)
+
+
+def _choice_text(value: Any) -> str:
+    if isinstance(value, bool):
+        raise _Wrong("must quote yes, no, true and false (YAML reads them as booleans)")
+    if not isinstance(value, str | int | float) or not str(value).strip():
+        raise _Wrong("must be texts")
+    return str(value)
+
+
+def _choices(value: Any) -> tuple[str, ...] | str:
+    if isinstance(value, str):
+        return _text(value)
+    if not isinstance(value, list):
+        raise _Wrong("must be a list of at least two texts, or the field that holds one")
+    choices = tuple(_choice_text(choice) for choice in value)
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        raise _Wrong("must be a list of at least two different texts")
+    return choices
+
+
+def _label_map(value: Any) -> dict[str, str | int]:
+    if not isinstance(value, dict) or not value:
+        raise _Wrong("must map labels of the data to choices")
+    return {
+        str(raw): choice
+        if isinstance(choice, int) and not isinstance(choice, bool)
+        else _choice_text(choice)
+        for raw, choice in value.items()
+    }
+
+
+def _kind(value: Any) -> Kind:
+    for kind in KINDS:
+        if value == kind:
+            return kind
+    raise _Wrong(f"must be one of {', '.join(KINDS)}")
+
+
+def _metrics(value: Any) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise _Wrong("must be a metric's name or a list of them")
+    return tuple(names)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise _Wrong("must be a whole number of at least 1")
+    return value
+
+
+def _gamma(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise _Wrong("must be a number above 0 and at most 1")
+    return float(value)
+
+
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise _Wrong("must be a number between 0 and 1")
+    return float(value)
+
+
+_CHECKS = {
+    "source": _source,
+    "name": _name,
+    "config": _text,
+    "splits": _splits,
+    "template": _text,
+    "answer": _text,
+    "label": _text,
+    "choices": _choices,
+    "label_map": _label_map,
+    "kind": _kind,
+    "metrics": _metrics,
+    "gamma": _gamma,
+    "selection": _share,
+    "train_limit": _count,
+    "eval_limit": _count,
+    "max_new_tokens": _count,
+}

@@ -1,0 +1,241 @@
+"""Tasks: prompts, answers and labels, from a specification or straight from a folder."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peml.tasks.examples import (
+    Example,
+    fixed_choices,
+    infer_kind,
+    infer_metrics,
+    make_example,
+    record_choices,
+)
+from peml.tasks.metrics import check_metrics
+from peml.tasks.sources import embedded_tasks, is_embedded, read_records
+from peml.tasks.spec import Kind, TaskSpec, make_spec, read_spec
+from peml.tasks.templates import check_template
+from prefixnas.base.errors import UserError, nearest
+
+SELECTION_SHARE = 0.1
+
+__all__ = ["Example", "Task", "load_task", "load_tasks", "take"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task with its examples.
+
+    Attributes:
+        name: Short name.
+        kind: ``choice`` (likelihood of each choice), ``regression`` or ``generation``.
+        choices: Answer texts of a choice task (where examples have their own, the longest list),
+            else empty.
+        metrics: Names of metrics; their mean is the task's score.
+        gamma: Sampling weight of eq. 1; None: the run's.
+        splits: ``train``, ``selection`` (set aside from train: for alpha steps on held-out
+            batches, early stopping and choosing) and ``validation`` (only ever reported).
+        max_new_tokens: Generation only; None: the longest training answer.
+    """
+
+    name: str
+    kind: Kind
+    choices: tuple[str, ...]
+    metrics: tuple[str, ...]
+    gamma: float | None
+    splits: Mapping[str, tuple[Example, ...]] = field(repr=False)
+    max_new_tokens: int | None = None
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs that a classification or regression head needs; 0 for generation."""
+        return {"choice": len(self.choices), "regression": 1, "generation": 0}[self.kind]
+
+    def label_scale(self) -> tuple[float, float]:
+        """Return mean and standard deviation of the training labels; (0, 1) if not numbers."""
+        if self.kind != "regression":
+            return 0.0, 1.0
+        labels = [float(example.label) for example in self.splits["train"]]
+        mean = sum(labels) / len(labels)
+        deviation = (sum((label - mean) ** 2 for label in labels) / len(labels)) ** 0.5
+        return mean, deviation or 1.0
+
+
+def load_tasks(
+    sources: Iterable[str | Path | Mapping[str, Any]],
+    *,
+    seed: int = 0,
+    train_limit: int | None = None,
+    eval_limit: int | None = None,
+    folder: Path = Path(),
+) -> list[Task]:
+    """Load several tasks; ``embedded`` stands for the whole embedded suite.
+
+    Args:
+        sources: As for `load_task`.
+        seed: As for `load_task`.
+        train_limit: As for `load_task`.
+        eval_limit: As for `load_task`.
+        folder: What relative paths start from.
+
+    Raises:
+        UserError: No task, two tasks of one name, or what `load_task` raises.
+    """
+    expanded: list[str | Path | Mapping[str, Any]] = []
+    for source in sources:
+        expanded.extend(embedded_tasks() if source == "embedded" else [source])
+    tasks: dict[str, Task] = {}
+    for source in expanded:
+        task = load_task(
+            source, seed=seed, train_limit=train_limit, eval_limit=eval_limit, folder=folder
+        )
+        if task.name in tasks:
+            raise UserError(f"two tasks are named {task.name!r}; set the key 'name' of one")
+        tasks[task.name] = task
+    if not tasks:
+        raise UserError("no task given: name a folder, a task file or 'embedded'")
+    return list(tasks.values())
+
+
+def load_task(
+    source: str | Path | Mapping[str, Any],
+    *,
+    seed: int = 0,
+    train_limit: int | None = None,
+    eval_limit: int | None = None,
+    folder: Path = Path(),
+) -> Task:
+    """Load one task.
+
+    Args:
+        source: A YAML file; a folder (with ``task.yaml``, or with ``train.jsonl`` and
+            ``validation.jsonl`` of ``input``, ``choices`` and ``label``); ``embedded:<task>``;
+            or a mapping with the keys of a task file.
+        seed: Chooses the selection split and which examples a limit leaves.
+        train_limit: At most so many training examples (the smaller of this and the file's).
+        eval_limit: The same for selection and validation examples.
+        folder: What relative paths start from.
+
+    Raises:
+        UserError: Anything wrong in the specification or the data, in one line.
+    """
+    spec = _find_spec(source, folder)
+    records = read_records(spec, seed=seed)
+    for split in ("train", "validation"):
+        if split not in records:
+            raise UserError(f"{spec.where('source')}: the task has no {split} split")
+    for found in records.values():
+        if not found.rows:
+            raise UserError(f"{found.origin}: the split is empty")
+    name = spec.name or _default_name(spec)
+    choices = fixed_choices(spec, records["train"])
+    has_choices = bool(choices or record_choices(spec, records["train"], 0))
+    kind = spec.kind or infer_kind(spec, records["train"], has_choices)
+    if kind == "choice" and not has_choices:
+        raise UserError(
+            f"{spec.where('kind')}: a choice task needs choices: set 'choices' or 'label_map'"
+        )
+    metrics = spec.metrics or infer_metrics(name, kind, records["train"], spec)
+    for key in ("template", "answer"):
+        text = getattr(spec, key)
+        try:
+            check_template(text or "")
+        except ValueError as error:
+            raise UserError(f"{spec.where(key)}: malformed format string: {error}") from error
+    examples = {
+        split: [
+            make_example(spec, kind, choices, found, index, split)
+            for index in range(len(found.rows))
+        ]
+        for split, found in records.items()
+    }
+    choices = max((e.choices for found in examples.values() for e in found), key=len)
+    check_metrics(metrics, kind, len(choices), spec.where("metrics"))
+    splits = _split(
+        examples,
+        share=spec.selection or SELECTION_SHARE,
+        limits={
+            "train": _smaller(train_limit, spec.train_limit),
+            "selection": _smaller(eval_limit, spec.eval_limit),
+            "validation": _smaller(eval_limit, spec.eval_limit),
+        },
+        name=name,
+        seed=seed,
+    )
+    return Task(name, kind, choices, metrics, spec.gamma, splits, spec.max_new_tokens)
+
+
+def _find_spec(source: str | Path | Mapping[str, Any], folder: Path) -> TaskSpec:
+    if isinstance(source, Mapping):
+        return make_spec(source, folder=folder)
+    if source == "embedded":
+        raise UserError("'embedded' is a suite of tasks; name one as 'embedded:<task>'")
+    if is_embedded(source):
+        return TaskSpec(source=str(source))
+    path = (folder / Path(source)).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        return read_spec(path)
+    if path.is_dir():
+        file = path / "task.yaml"
+        return read_spec(file) if file.is_file() else TaskSpec(source=None, folder=path)
+    if path.is_file():
+        raise UserError(f"{path}: a task is a folder or a YAML file, not a single data file")
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise UserError(
+        f"no task {str(source)!r}{nearest(path.name, siblings)} "
+        "(allowed: a folder, a YAML file, 'embedded', 'embedded:<task>'; a hub dataset is named "
+        "in a YAML file)"
+    )
+
+
+def _default_name(spec: TaskSpec) -> str:
+    if spec.file is not None and spec.file.name != "task.yaml":
+        name = spec.file.stem
+    elif isinstance(spec.source, str):
+        name = spec.config or re.split(r"[/:]", spec.source.rstrip("/"))[-1]
+    else:
+        name = spec.folder.resolve().name
+    return re.sub(r"[^\w-]+", "_", name) or "task"
+
+
+def _smaller(first: int | None, second: int | None) -> int | None:
+    given = [limit for limit in (first, second) if limit is not None]
+    return min(given) if given else None
+
+
+def _split(
+    examples: Mapping[str, list[Example]],
+    *,
+    share: float,
+    limits: Mapping[str, int | None],
+    name: str,
+    seed: int,
+) -> dict[str, tuple[Example, ...]]:
+    """Set the selection split aside (before the limits, so that it does not depend on them)."""
+    splits = dict(examples)
+    if "selection" not in splits:
+        train = splits["train"]
+        if len(train) < 2:
+            raise UserError(f"task {name!r}: the train split needs at least two examples")
+        count = min(max(1, int(share * len(train))), len(train) - 1)
+        chosen = set(random.Random(f"selection/{name}/{seed}").sample(range(len(train)), count))
+        splits["selection"] = [train[i] for i in sorted(chosen)]
+        splits["train"] = [example for i, example in enumerate(train) if i not in chosen]
+    return {
+        split: tuple(take(splits[split], limits[split], f"{split}/{name}/{seed}"))
+        for split in ("train", "selection", "validation")
+    }
+
+
+def take(examples: Sequence[Example], limit: int | None, seed: str) -> list[Example]:
+    """Return at most ``limit`` examples, drawn by the seed, in their own order."""
+    if limit is None or limit >= len(examples):
+        return list(examples)
+    chosen = random.Random(seed).sample(range(len(examples)), limit)
+    return [examples[i] for i in sorted(chosen)]

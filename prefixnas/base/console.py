@@ -1,0 +1,93 @@
+"""What the command lines share: a parser with one-line errors, and the way to a command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from prefixnas.base.errors import RunLost, UserError, nearest, unknown
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, with the nearest flag."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        if message.startswith("unrecognized arguments: "):
+            flag = message.removeprefix("unrecognized arguments: ").split()[0]
+            known = [name for action in self._actions for name in action.option_strings]
+            raise UserError(f"unknown argument {flag!r}{nearest(flag, known)}")
+        if choice := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
+            commands = next(a.choices for a in self._actions if a.metavar == "COMMAND")
+            raise unknown("command", choice[1], commands or ())
+        raise UserError(message)
+
+
+def guarded(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
+    """Run a command; what a user can put right is one line on stderr and exit code 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return command(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunLost as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:  # a full disk, a folder without the right to write
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def run_command(
+    prog: str, description: str, commands: Mapping[str, str], argv: Sequence[str]
+) -> int:
+    """Run the command that `argv` begins with; print the help if asked for it.
+
+    Args:
+        prog: Name of the program.
+        description: What it is.
+        commands: Per command the module that holds it: a line `HELP`, and `main(argv, prog)`,
+            which takes the arguments after the command and returns the exit code.
+        argv: All arguments.
+
+    Raises:
+        UserError: No command, an unknown one, or a flag in front of it.
+    """
+    if argv and argv[0] in commands:
+        code: int = import_module(commands[argv[0]]).main(argv[1:], f"{prog} {argv[0]}")
+        return code
+    if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help"):
+        raise UserError(f"unknown argument {argv[0]!r}: flags come after the command")
+    parser = Parser(prog=prog, description=description)
+    offered = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in commands.items():
+        offered.add_parser(name, help=import_module(module).HELP, add_help=False)
+    parser.parse_args(argv)
+    raise AssertionError("the parser took a command that does not exist")
+
+
+def positive(text: str) -> int:
+    """Parse a flag that is a whole number of at least 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return number

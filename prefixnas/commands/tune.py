@@ -1,0 +1,167 @@
+"""The command line of `peml tune`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefixnas.base.console import Parser, positive
+from prefixnas.base.errors import UserError
+
+if TYPE_CHECKING:
+    from prefixnas.experiments.experiment import Experiment
+    from prefixnas.experiments.study import Study
+
+
+BEGINNING = ".beginning"
+"""Lies in the folder of a study while its problem is tried: a killed command is resumable then."""
+
+
+def tune_command(argv: Sequence[str], prog: str) -> int:
+    """Tune the hyper-parameters of an experiment file.
+
+    Args:
+        argv: The arguments after the command.
+        prog: How the command is called, for the help.
+    """
+    flags = _parser(prog).parse_args(argv)
+    from prefixnas.experiments.experiment import load_experiment
+    from prefixnas.experiments.nni.settings import read_settings
+
+    changes = {
+        name: value
+        for name in ("trials", "workers", "storage", "sampler", "pruner")
+        if (value := getattr(flags, name)) is not None
+    }
+    experiment = load_experiment(flags.file, changes)
+    read_settings(experiment)  # the same file is for every engine
+    if flags.dry_run:
+        print(_extent(experiment) + experiment.dump(), end="")
+        return 0
+    return _tune(experiment, flags.out or Path("studies") / experiment.name, flags.resume)
+
+
+def _parser(prog: str) -> Parser:
+    parser = Parser(prog=prog, description="Find hyper-parameters and architecture together.")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the experiment, as YAML")
+    parser.add_argument(
+        "--out", type=Path, metavar="STUDY", help="folder of the study (default: studies/NAME)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with a study, or join it")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved file, stop")
+    parser.add_argument("--workers", type=positive, metavar="N", help="trials side by side")
+    parser.add_argument("--trials", type=positive, metavar="N", help="trials of the study")
+    parser.add_argument("--storage", metavar="FILE/URL", help="journal, SQLite file or database")
+    parser.add_argument("--sampler", metavar="NAME", help="one of Optuna's samplers")
+    parser.add_argument("--pruner", metavar="NAME", help="one of Optuna's pruners, or none")
+    return parser
+
+
+def _extent(experiment: Experiment) -> str:
+    """Say, as a comment in YAML, how much there is to do at most."""
+    from prefixnas.experiments.hyperparameters import corners
+
+    searches = [experiment.resolve(corner) for corner in corners(experiment.hyperparameters)]
+    steps = max(values["steps"] for values in searches)
+    epochs = max(
+        values["steps"] // values["eval_every"] if values["eval_every"] else 0
+        for values in searches
+    )
+    trials, workers = experiment.trials, experiment.file.workers
+    return (
+        f"# {trials:,} trials, {workers} side by side, of at most {steps:,} steps and {epochs:,} "
+        f"epochs each:\n# {trials * steps:,} steps and {trials * epochs:,} epochs' evaluations if "
+        "nothing ends early. One trial\n# (--trials 1) shows how long they take here.\n"
+    )
+
+
+def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
+    from prefixnas.experiments.study import Study
+    from prefixnas.experiments.tune import check_problem, tune
+    from prefixnas.experiments.view import open_view
+
+    begun = Study.begun(experiment, folder)
+    if begun and not resume:
+        raise UserError(
+            f"{folder}: the study {experiment.name!r} is there already; add --resume to go on "
+            "with it or to join it, or take another name or --out"
+        )
+    # An empty folder is one whose study was killed before it could be marked.
+    empty = folder.is_dir() and not any(folder.iterdir())
+    interrupted = empty or (folder / BEGINNING).is_file()
+    if resume and not begun and not interrupted:
+        raise UserError(f"{folder}: no study {experiment.name!r} to go on with")
+    if not begun:
+        if not interrupted:
+            _refuse_used(folder)
+        with _beginning(folder):
+            check_problem(experiment)
+    study = Study.open(experiment, folder)
+    (folder / BEGINNING).unlink(missing_ok=True)
+    try:
+        with open_view(experiment.target.direction) as view:
+            tune(study, experiment.file.workers, view.show)
+    except BaseException:
+        with suppress(UserError):  # what went wrong first is what is said
+            _write_report(study)
+        raise
+    _write_report(study)
+    return _finish(study)
+
+
+@contextmanager
+def _beginning(folder: Path) -> Iterator[None]:
+    """Mark the folder of a study that is about to begin; a mistake leaves nothing behind."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / BEGINNING).touch()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error
+    try:
+        yield
+    except UserError:
+        (folder / BEGINNING).unlink()
+        for path in made:
+            path.rmdir()
+        raise
+
+
+def _refuse_used(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, not a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder}: is not empty; take another --out")
+
+
+def _write_report(study: Study) -> None:
+    from prefixnas.experiments.study_report import write_study_report
+
+    write_study_report(study)
+
+
+def _finish(study: Study) -> int:
+    from rich.console import Console
+
+    from prefixnas.experiments.rows import ERROR, FAIL
+    from prefixnas.experiments.view import WIDE, describe, trial_table
+
+    rows = study.rows()
+    terminal = Console()
+    width = terminal.width if terminal.is_terminal else WIDE
+    table = trial_table(rows, study.experiment.target.direction, width=width)
+    Console(width=width).print(table)
+    print(f"study: {study.folder}")
+    for row in rows:
+        if row.state == FAIL:
+            print(f"failed: trial {row.number}: {row.notes.get(ERROR)}", file=sys.stderr)
+    best = study.best()
+    if best is None:
+        print("no trial is complete", file=sys.stderr)
+        return 1
+    print(f"best: trial {best.number}, score {best.score:.4f} ({describe(best.params)})")
+    print(f"run directory: {study.trial_folder(best.number)}")
+    return 0

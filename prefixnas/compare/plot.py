@@ -1,0 +1,89 @@
+"""The plot of a comparison: what a run costs against what it scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from prefixnas.compare.comparison import AVERAGE
+from prefixnas.compare.summary import Summary
+from prefixnas.report.plots.graph import FAINT, HUES, plain
+
+_SHAPES = {"alone": "*", "draw": "X", "hand-made": "sDPv^", "search": "oH8p"}
+_GREYS = ("#333333", "#555555", "#777777", "#999999", "#222222")
+
+
+def comparison_figure(tables: Mapping[str, Sequence[Summary]]) -> Figure | None:
+    """Draw a panel per space: score against the seconds of a run.
+
+    A small point is a run, a large one its variant's mean with the standard deviation of the
+    scores; the thin line comes from the architecture as it was found, before training on. The band
+    is the average random architecture with one standard deviation.
+    """
+    spaces = {space: [row for row in rows if row.runs] for space, rows in tables.items()}
+    spaces = {space: rows for space, rows in spaces.items() if rows}
+    if not spaces:
+        return None
+    labels = list(dict.fromkeys((row.kind, row.label) for rows in spaces.values() for row in rows))
+    across = min(len(spaces), 2)
+    down = -(-len(spaces) // across)
+    lines = -(-len(labels) // 4)
+    figure = Figure(
+        figsize=(1.0 + 5.0 * across, 3.6 * down + 0.25 * lines + 0.4),
+        layout="constrained",
+        facecolor="white",
+    )
+    handles: dict[str, Line2D] = {}
+    for index, (space, rows) in enumerate(spaces.items()):
+        axes = figure.add_subplot(down, across, 1 + index)
+        axes.set_title(plain(f"space {space}"), fontsize=10, loc="left")
+        for row in rows:
+            same = [label for kind, label in labels if kind == row.kind]
+            handles[row.label] = _variant(axes, row, *_look(row, same.index(row.label)))
+        axes.set_xlabel("seconds of a run: search, training, evaluations", fontsize=8)
+        axes.set_ylabel("validation score", fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e3e5e8", lw=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=8)
+        axes.set_xlim(left=0)
+    figure.legend(list(handles.values()), list(map(plain, handles)), ncols=4, fontsize=8,
+                  loc="outside lower center", frameon=False)  # fmt: skip
+    return figure
+
+
+def _look(row: Summary, number: int) -> tuple[str, str]:
+    """Return colour and marker: hues for searches, greys for what they are compared with."""
+    shapes = _SHAPES[row.kind]
+    if row.kind == "search":
+        return HUES[number % len(HUES)], shapes[number // len(HUES) % len(shapes)]
+    if row.kind == "draw":
+        return FAINT, shapes
+    return _GREYS[number % len(_GREYS)], shapes[number % len(shapes)]
+
+
+def _variant(axes: Axes, row: Summary, colour: str, marker: str) -> Line2D:
+    points = [(r.seconds, r.score) for r in row.runs if None not in (r.seconds, r.score)]
+    for point in points:
+        axes.plot(*_point(*point), marker, color=colour, ms=3.5, alpha=0.45, mew=0)
+    seconds, mean = _point(row.mean_of("seconds"), row.mean)
+    if row.label == AVERAGE:
+        half = row.spread or 0.0
+        axes.axhspan(float(mean[0]) - half, float(mean[0]) + half, color=FAINT, alpha=0.13, lw=0)
+        axes.axhline(float(mean[0]), color=FAINT, lw=0.9, ls="--")
+    if row.kind == "search":
+        found, before = _point(row.mean_of("search_seconds"), row.mean_of("argmax"))
+        axes.plot([*found, *seconds], [*before, *mean], "-", color=colour, lw=0.8, alpha=0.7)
+        axes.plot(found, before, "o", mfc="white", mec=colour, ms=4.5, mew=1.0)
+    axes.errorbar(seconds, mean, yerr=row.spread, fmt=marker, color=colour, ms=8, capsize=3,
+                  lw=1.2, mec="white", mew=0.8)  # fmt: skip
+    return Line2D([], [], marker=marker, color=colour, ls="", ms=7)
+
+
+def _point(x: float | None, y: float | None) -> tuple[list[float], list[float]]:
+    """Return a point as matplotlib takes it; one that is not there is NaN."""
+    return [math.nan if x is None else x], [math.nan if y is None else y]

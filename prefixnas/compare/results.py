@@ -1,0 +1,166 @@
+"""What the runs of a comparison came to, read back from their directories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from prefixnas.compare.comparison import REFERENCES, Cell
+from prefixnas.compare.runner import notes
+from prefixnas.network.supernet import count_parameters
+from prefixnas.run.record import Record, read_record
+from prefixnas.run.search import ARGMAX, MIXTURE, TRAINED, UNTOUCHED
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.loading import load_space
+from prefixnas.space.space import SearchSpace
+
+ALONE = "alone"
+"""The kind of the objective without a module."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What one run came to; None where it did not get that far.
+
+    Attributes:
+        space: Name of the space; `REFERENCES` for hand-made modules and the objective alone.
+        label: The variant.
+        kind: "search", "draw", "hand-made", "retrained" or "alone".
+        seed: The seed it counts for.
+        run_seed: The seed it ran with.
+        state: "finished", "failed", "refused" or "not run".
+        reason: Why it was refused or failed.
+        score: Validation score after training.
+        argmax: Validation score before training on.
+        mixture: Validation score of the mixture that it was cut out of.
+        search_steps: Steps that the search took.
+        steps: All steps.
+        search_seconds: Until the architecture was known.
+        seconds: Until it was trained and scored, without loading data and models.
+        peak_memory: Most memory of the process, in bytes.
+        peak_device_memory: The same on its accelerator.
+        parameters: Trained parameters of the module that was found.
+        architecture: The choices.
+        task_scores: Validation scores by task.
+        folder: The run directory.
+    """
+
+    space: str
+    label: str
+    kind: str
+    seed: int
+    run_seed: int
+    state: str
+    reason: str | None = None
+    score: float | None = None
+    argmax: float | None = None
+    mixture: float | None = None
+    search_steps: int | None = None
+    steps: int | None = None
+    search_seconds: float | None = None
+    seconds: float | None = None
+    peak_memory: float | None = None
+    peak_device_memory: float | None = None
+    parameters: int | None = None
+    architecture: Mapping[str, str] | None = None
+    task_scores: Mapping[str, float] | None = None
+    folder: str = ""
+
+    def row(self) -> dict[str, object]:
+        """Return the row of the long table: what is nested is JSON."""
+        nested = {
+            key: None if (value := getattr(self, key)) is None else json.dumps(dict(value))
+            for key in ("architecture", "task_scores")
+        }
+        return {**vars(self), **nested}
+
+
+def read_cells(cells: Sequence[Cell]) -> list[CellResult]:
+    """Read what every cell came to, and the objective alone, which one cell a seed trains."""
+    results = []
+    for cell in cells:
+        record = read_record(cell.folder) if cell.finished else None
+        results.append(_result(cell, record))
+        if record is not None and (alone := _alone(cell, record)) is not None:
+            results.append(alone)
+    return results
+
+
+def _result(cell: Cell, record: Record | None) -> CellResult:
+    known = notes(cell)
+    seed = int(cell.values["seed"])
+    names = (cell.space, cell.label, cell.kind, cell.seed, seed)
+    where = str(cell.folder)
+    if cell.refused is not None:
+        return CellResult(*names, "refused", cell.refused, folder=where)
+    if record is None or record.result is None:
+        error = known.get("error")
+        return CellResult(*names, "failed" if error else "not run", error, folder=where)
+    columns, architecture = record.columns(), record.architecture
+    scores = {label: column["score"] if column else None for label, column in columns.items()}
+    trained = columns[TRAINED]
+    assert trained is not None and architecture is not None
+    return CellResult(
+        *names,
+        "finished",
+        None,
+        scores[TRAINED],
+        scores.get(ARGMAX),
+        scores.get(MIXTURE),
+        record.result["steps"]["search"],
+        record.result["steps"]["total"],
+        _seconds_until(record, "architecture"),
+        _seconds_until(record, "evaluation", "trained"),
+        known.get("peak_memory"),
+        known.get("peak_device_memory"),
+        _parameters(record, architecture),
+        architecture.choices,
+        trained["task_scores"],
+        where,
+    )
+
+
+def _alone(cell: Cell, record: Record) -> CellResult | None:
+    found = {
+        label: column
+        for label, column in record.columns().items()
+        if column and label not in (UNTOUCHED, MIXTURE, ARGMAX, TRAINED)
+    }
+    if not found or record.result is None:
+        return None
+    ((label, column),) = found.items()
+    before = _seconds_until(record, "evaluation", "trained")
+    seconds = _seconds_until(record, "evaluation", "without") - before
+    seed = int(cell.values["seed"])
+    return CellResult(
+        REFERENCES, label, ALONE, cell.seed, seed, "finished", score=column["score"],
+        search_steps=0, steps=record.result["steps"]["total"], search_seconds=0.0, seconds=seconds,
+        parameters=0, task_scores=column["task_scores"], folder=str(cell.folder),
+    )  # fmt: skip
+
+
+def _seconds_until(record: Record, event: str, name: str | None = None) -> float:
+    """Return the time of all processes up to the last event of that kind and name."""
+    at = [
+        index
+        for index, item in enumerate(record.events)
+        if item["event"] == event and name in (None, item.get("name"))
+    ]
+    until = record.events[: at[-1] + 1] if at else record.events
+    return Record(record.folder, until, None, {}, None).seconds()
+
+
+def space_of(record: Record) -> SearchSpace:
+    """Return the space that lies in a run directory."""
+    return load_space(str(record.folder / "space.yaml"))
+
+
+def _parameters(record: Record, architecture: Architecture) -> int | None:
+    width = (record.result or {}).get("width")
+    return count_parameters(space_of(record), architecture, int(width)) if width else None
+
+
+def failures(results: Sequence[CellResult]) -> list[str]:
+    """Return a line about each run that failed."""
+    return [f"{result.folder}: {result.reason}" for result in results if result.state == "failed"]

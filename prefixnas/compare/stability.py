@@ -1,0 +1,222 @@
+"""The stability of differentiable searches: the paper's table 18, over relaxations and seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.files import write_csv
+from prefixnas.compare.agreement import OVERALL, Agreement, agreement
+from prefixnas.report.plots.alphas import Norms, alpha_gradient_norms
+from prefixnas.run.record import Record, alpha_matrix, decisions, read_record
+
+SOFT = "softmax mixture"
+"""Name of the evaluation of the mixture weighted by the probabilities themselves."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one search says about its stability.
+
+    Attributes:
+        record: The run.
+        label: The group it belongs to.
+        norms: Norm of the alphas' gradient per step.
+        numbers: Mean over the steps of that norm, its standard deviation over them, mean variance
+            of the alphas while they moved, validation scores and gaps; None where not recorded.
+    """
+
+    record: Record
+    label: str
+    norms: Norms
+    numbers: Mapping[str, float | None]
+
+
+#: The columns of the table: keys of `Measured.numbers` with their titles.
+COLUMNS = {
+    "gradient_norm": "gradient norm",
+    "gradient_norm_sd": "its sd over steps",
+    "variance": "variance of alpha",
+    "trained_child": "trained child",
+    "gap": "gap",
+    "soft_gap": "gap from softmax",
+}
+
+
+def read_searches(folders: Sequence[Path], by: str) -> list[Measured]:
+    """Read finished differentiable runs.
+
+    Args:
+        folders: Run folders.
+        by: The key of their configuration that makes the groups.
+
+    Raises:
+        UserError: Not a run, named twice, not finished, without alphas, or without that key.
+    """
+    seen: dict[Path, Path] = {}
+    found = []
+    for folder in folders:
+        if (place := folder.resolve()) in seen:
+            raise UserError(f"{folder}: named twice")
+        seen[place] = folder
+        record = read_search(folder)
+        if by not in record.config:
+            raise unknown("key", by, map(str, record.config), f"--by: {folder / 'config.yaml'}")
+        found.append(_measure(record, str(record.config[by])))
+    return found
+
+
+def read_search(folder: Path) -> Record:
+    """Read a finished differentiable run.
+
+    Raises:
+        UserError: Not a run, not finished, or without alphas.
+    """
+    record = read_record(folder)
+    if not record.of("alpha"):
+        strategy = record.start("strategy")
+        raise UserError(f"{folder}: a run without alphas, its strategy is {strategy!r}")
+    if not record.finished:
+        raise UserError(
+            f"{folder}: not finished; prefixnas search --resume --out {folder} goes on with it"
+        )
+    return record
+
+
+def _measure(record: Record, label: str) -> Measured:
+    norms = alpha_gradient_norms(record)
+    moved = [e["variance"] for e in record.of("alpha") if e.get("gradient_norm") is not None]
+    scores = {e["name"]: e["score"] for e in record.of("evaluation") if e["split"] == "validation"}
+    mixture, argmax = scores.get("mixture"), scores.get("argmax")
+    soft = scores.get(SOFT, mixture)
+    known = argmax is not None
+    numbers: dict[str, float | None] = {
+        "gradient_norm": float(norms.values.mean()) if len(norms) else None,
+        "gradient_norm_sd": float(norms.values.std(ddof=1)) if len(norms) > 1 else None,
+        "variance": sum(moved) / len(moved) if moved else None,
+        "mixture": mixture,
+        "argmax_child": argmax,
+        "trained_child": scores.get("trained"),
+        "gap": mixture - argmax if known and mixture is not None else None,
+        "soft_gap": soft - argmax if known and soft is not None else None,
+    }
+    return Measured(record, label, norms, numbers)
+
+
+def grouped(searches: Sequence[Measured]) -> dict[str, list[Measured]]:
+    """Return the searches by group, in order of appearance."""
+    groups: dict[str, list[Measured]] = {}
+    for search in searches:
+        groups.setdefault(search.label, []).append(search)
+    return groups
+
+
+def mean_and_spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Return mean and standard deviation (of a sample) of what is there; None for too few."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return None, None
+    mean = sum(there) / len(there)
+    if len(there) < 2:
+        return mean, None
+    return mean, math.sqrt(sum((value - mean) ** 2 for value in there) / (len(there) - 1))
+
+
+def differences(searches: Sequence[Measured], by: str) -> list[str]:
+    """Return the keys in which the runs differ besides their seed and `by`."""
+    own = {by, "seed", *_NO_MATTER}
+    keys = dict.fromkeys(key for s in searches for key in s.record.config if key not in own)
+    first = searches[0].record.config
+    return [
+        key for key in keys if any(s.record.config.get(key) != first.get(key) for s in searches)
+    ]
+
+
+_NO_MATTER = ("versions", "checkpoint_every", "baseline", "probe_every", "probe_batches")
+"""Keys that change nothing in a search."""
+
+
+def agreements(searches: Sequence[Measured]) -> list[Agreement]:
+    """Return how far the searches of one group agree on the decisions that all of them had."""
+    common = [
+        name
+        for name in decisions(searches[0].record)
+        if all(name in decisions(search.record) for search in searches)
+    ]
+    options = {name: alpha_matrix(searches[0].record, name)[1] for name in common}
+    return agreement([search.record.architecture or {} for search in searches], options)
+
+
+def tables(groups: Mapping[str, Sequence[Measured]], by: str) -> Group:
+    """Return the table of stability and that of agreement, to be printed: a column per group."""
+    grid = _grid(by, [f"{label} ({len(members)})" for label, members in groups.items()])
+    for key, title in COLUMNS.items():
+        values = [[search.numbers[key] for search in members] for members in groups.values()]
+        grid.add_row(title, *(_with_spread(*mean_and_spread(column)) for column in values))
+    parts: list[RenderableType] = [
+        Text("Stability: mean over runs, ± standard deviation over runs", "bold"),
+        grid,
+    ]
+    found = [{row.decision: row for row in agreements(members)} for members in groups.values()]
+    if names := list(dict.fromkeys(name for rows in found for name in rows)):
+        same = _grid("decision", [*groups, "chance"])
+        for name in sorted(names, key=lambda name: name == OVERALL):
+            rows = [of_group.get(name) for of_group in found]
+            chance = next(row.chance for row in rows if row is not None)
+            shares = ("-" if row is None else f"{row.share:.2f}" for row in rows)
+            same.add_row(Text(name), *shares, f"{chance:.2f}")
+        overall = [rows.get(OVERALL) for rows in found]
+        p_values = ("-" if row is None else f"{row.p_value:.3f}" for row in overall)
+        same.add_row("p: chance agrees as much", *p_values, "")
+        parts += [Text("Share of the pairs of runs that took the same option", "bold"), same]
+    return Group(*parts)
+
+
+def _grid(first: str, others: Sequence[str]) -> Table:
+    grid = Table(box=SIMPLE, header_style="bold", pad_edge=False)
+    grid.add_column(Text(first))
+    for title in others:
+        grid.add_column(Text(title), justify="right", no_wrap=True)
+    return grid
+
+
+def _with_spread(mean: float | None, spread: float | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.4f}" + (f" ± {spread:.4f}" if spread is not None else "")
+
+
+def write_tables(folder: Path, groups: Mapping[str, Sequence[Measured]], by: str) -> list[Path]:
+    """Write `stability.csv` (a row per group), `runs.csv` (per run) and `agreement.csv`.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    rows, runs, same = [], [], []
+    for label, members in groups.items():
+        row: dict[str, object] = {by: label, "runs": len(members)}
+        for key in members[0].numbers:
+            mean, spread = mean_and_spread([search.numbers[key] for search in members])
+            row |= {f"{key}_mean": mean, f"{key}_sd": spread}
+        rows.append(row)
+        for search in members:
+            seed = search.record.start("seed")
+            steps = len(search.norms)
+            names = {by: label, "run": search.record.name, "seed": seed, "alpha_steps": steps}
+            runs.append({**names, **search.numbers})
+        same += [{by: label, **vars(found)} for found in agreements(members)]
+    written = {"stability.csv": rows, "runs.csv": runs, "agreement.csv": same}
+    paths = []
+    for name, lines in written.items():
+        if lines:
+            write_csv(folder / name, lines)
+            paths.append(folder / name)
+    return paths

@@ -1,0 +1,242 @@
+"""A comparison in numbers: what each run came to, and per variant the mean over the seeds.
+
+Differences are paired by seed. With the few seeds that one can afford, a Student interval is wide,
+and it says so: a difference whose 95 % interval holds zero is "within the spread".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from prefixnas.compare.agreement import OVERALL, agreement
+from prefixnas.compare.comparison import AVERAGE, REFERENCES, Comparison
+from prefixnas.compare.results import ALONE, CellResult, space_of
+from prefixnas.run.record import decisions, read_record
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of scores, paired by seed.
+
+    Attributes:
+        mean: Mean over the seeds.
+        relative: Relative to the other's mean (Yang et al. 2020); None where that is 0.
+        low: Lower end of the 95 % interval (Student's t); None with a single seed.
+        high: Upper end.
+        seeds: How many seeds both have.
+    """
+
+    mean: float
+    relative: float | None
+    low: float | None
+    high: float | None
+    seeds: int
+
+    @property
+    def verdict(self) -> str:
+        """In words: "above", "below", "within the spread", "too few seeds" (fewer than three).
+
+        Two differences are easily equal, where scores are shares of few examples.
+        """
+        if self.low is None or self.high is None or self.seeds < 3:
+            return "too few seeds"
+        return "above" if self.low > 0 else "below" if self.high < 0 else "within the spread"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A variant on a space, over the seeds.
+
+    Attributes:
+        space: The space.
+        label: The variant.
+        kind: As in `CellResult`.
+        scores: Score by seed; the mean over the draws, for the average random architecture.
+        runs: Its finished runs.
+        refused: Why it does not run on this space.
+        failed: How many runs failed.
+        over: Differences from the references, by their labels.
+        agreement: Share of pairs of seeds that take the same option, over the decisions searched.
+        chance: What that share is where options are drawn uniformly.
+        retrained: Score by seed of what was found, trained anew with the whole budget.
+        over_retrained: The differences of `retrained`.
+    """
+
+    space: str
+    label: str
+    kind: str
+    scores: Mapping[int, float]
+    runs: Sequence[CellResult]
+    refused: str | None
+    failed: int
+    over: Mapping[str, Difference]
+    agreement: float | None
+    chance: float | None
+    retrained: Mapping[int, float]
+    over_retrained: Mapping[str, Difference]
+
+    def mean_of(self, key: str) -> float | None:
+        """Return the mean of a number of the runs."""
+        values = [value for run in self.runs if (value := getattr(run, key)) is not None]
+        return fmean(values) if values else None
+
+    @property
+    def mean(self) -> float | None:
+        """The mean score."""
+        return fmean(self.scores.values()) if self.scores else None
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation of all runs' scores."""
+        return spread([run.score for run in self.runs if run.score is not None])
+
+    @property
+    def retrained_spread(self) -> float | None:
+        """The standard deviation of `retrained`."""
+        return spread(list(self.retrained.values()))
+
+    def row(self) -> dict[str, object]:
+        """Return the row of the summary table."""
+        peak = max((run.peak_memory or 0 for run in self.runs), default=0)
+        kept = list(self.retrained.values())
+        row: dict[str, object] = {
+            "space": self.space,
+            "label": self.label,
+            "kind": self.kind,
+            "seeds": " ".join(map(str, self.scores)),
+            "runs": len(self.runs),
+            "failed": self.failed,
+            "refused": self.refused,
+            "score": self.mean,
+            "score_sd": self.spread,
+            "retrained": fmean(kept) if kept else None,
+            "retrained_sd": self.retrained_spread,
+        }
+        for name in (AVERAGE, RANDOM_SEARCH, HAND_MADE):
+            for suffix, found in (("", self.over), ("_retrained", self.over_retrained)):
+                other = found.get(name)
+                key = f"over_{name.replace(' ', '_').replace('-', '_')}{suffix}"
+                row |= {
+                    key: other.mean if other else None,
+                    f"{key}_relative": other.relative if other else None,
+                    f"{key}_low": other.low if other else None,
+                    f"{key}_high": other.high if other else None,
+                    f"{key}_verdict": other.verdict if other else None,
+                }
+        numbers = ("search_steps", "steps", "search_seconds", "seconds", "parameters")
+        return row | {
+            **{key: self.mean_of(key) for key in numbers},
+            "peak_memory": peak or None,
+            "agreement": self.agreement,
+            "agreement_by_chance": self.chance,
+        }
+
+
+RANDOM_SEARCH, HAND_MADE = "random search", "best hand-made"
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Return the standard deviation; None of fewer than two values."""
+    return stdev(values) if len(values) > 1 else None
+
+
+def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
+    """Compare scores by seed, on the seeds that both have; None: there are none."""
+    from scipy.stats import t
+
+    seeds = [seed for seed in ours if seed in theirs]
+    if not seeds:
+        return None
+    differences = [ours[seed] - theirs[seed] for seed in seeds]
+    mean, basis = fmean(differences), fmean(theirs[seed] for seed in seeds)
+    relative = mean / abs(basis) if basis else None
+    if len(seeds) == 1:
+        return Difference(mean, relative, None, None, 1)
+    half = float(t.ppf(0.975, len(seeds) - 1)) * stdev(differences) / len(seeds) ** 0.5
+    return Difference(mean, relative, mean - half, mean + half, len(seeds))
+
+
+def summarise(comparison: Comparison, results: Sequence[CellResult]) -> dict[str, list[Summary]]:
+    """Return the rows of each space's table: references first, then the variants."""
+    spaces = dict.fromkeys(result.space for result in results if result.space != REFERENCES)
+    return {space: _rows(comparison, space, results) for space in spaces}
+
+
+def _rows(comparison: Comparison, space: str, results: Sequence[CellResult]) -> list[Summary]:
+    groups: dict[tuple[str, str], list[CellResult]] = {}
+    retrained: dict[str, dict[int, float]] = {}
+    for result in results:
+        if result.space not in (space, REFERENCES):
+            continue
+        if result.kind == "retrained":
+            if result.score is not None:
+                retrained.setdefault(result.label, {})[result.seed] = result.score
+        else:
+            groups.setdefault((result.kind, result.label), []).append(result)
+    order = [ALONE, "hand-made", "draw", "search"]
+    keys = sorted(groups, key=lambda key: order.index(key[0]))
+    scores = {key: _by_seed(groups[key]) for key in keys}
+    basis: dict[str, Mapping[int, float]] = {
+        AVERAGE: scores.get(("draw", AVERAGE), {}),
+        RANDOM_SEARCH: scores.get(("search", comparison.random_search), {}),
+    }
+    made = [found for (kind, _), found in scores.items() if kind == "hand-made" and found]
+    if made:
+        basis[HAND_MADE] = max(made, key=lambda found: fmean(found.values()))
+
+    def over(ours: Mapping[int, float]) -> dict[str, Difference]:
+        found = {name: paired(ours, theirs) for name, theirs in basis.items() if theirs is not ours}
+        return {name: difference for name, difference in found.items() if difference is not None}
+
+    rows = []
+    for key in keys:
+        kind, label = key
+        group = groups[key]
+        runs = [result for result in group if result.state == "finished"]
+        anew = retrained.get(label, {}) if kind == "search" else {}
+        share, chance = _agreement(runs) if kind in ("search", "draw") else (None, None)
+        rows.append(
+            Summary(
+                space,
+                label,
+                kind,
+                scores[key],
+                runs,
+                next((result.reason for result in group if result.state == "refused"), None),
+                sum(result.state == "failed" for result in group),
+                over(scores[key]),
+                share,
+                chance,
+                anew,
+                over(anew),
+            )
+        )
+    return rows
+
+
+def _by_seed(group: Sequence[CellResult]) -> dict[int, float]:
+    """Return the score by seed, the mean where a seed has several draws."""
+    found: dict[int, list[float]] = {}
+    for result in group:
+        if result.score is not None:
+            found.setdefault(result.seed, []).append(result.score)
+    return {seed: fmean(scores) for seed, scores in found.items()}
+
+
+def _agreement(runs: Sequence[CellResult]) -> tuple[float | None, float | None]:
+    """Return how far the runs agree, and chance; only on what a gradient searched, if one did."""
+    if len(runs) < 2:
+        return None, None
+    record = read_record(Path(runs[0].folder))
+    searched = decisions(record)
+    options = {
+        decision.name: decision.options
+        for decision in space_of(record).decisions
+        if len(decision.options) > 1 and (not searched or decision.name in searched)
+    }
+    found = agreement([run.architecture or {} for run in runs], options)
+    overall = [row for row in found if row.decision == OVERALL]
+    return (overall[0].share, overall[0].chance) if overall else (None, None)

@@ -1,0 +1,177 @@
+"""From configuration to a run that could start: everything cheap is looked up, built and checked.
+
+`prefixnas search` plans one run with it, `prefixnas compare` all of its runs before the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefixnas.base import options as config
+from prefixnas.base.errors import UserError
+from prefixnas.base.options import RunConfig
+from prefixnas.base.registry import load_plugin
+from prefixnas.network.supernet import check_operations
+from prefixnas.run.objective import OBJECTIVES, Objective, ObjectiveConfig, fit_space
+from prefixnas.run.run import Budget, Run
+from prefixnas.run.strategy import STRATEGIES, Strategy
+from prefixnas.space.loading import load_space
+from prefixnas.space.space import SearchSpace
+
+Layers = Sequence[tuple[str, Mapping[str, Any]]]
+"""Pairs of where values come from (a file, `prefixnas.base.options.FLAG`) and the values."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Everything cheap of a run.
+
+    Attributes:
+        run: What every run has.
+        strategy: How to search.
+        objective: The options of the problem.
+        space: The search space.
+        budget: Steps for searching and for training on.
+    """
+
+    run: RunConfig
+    strategy: Strategy
+    objective: ObjectiveConfig
+    space: SearchSpace
+    budget: Budget
+
+    def build(self) -> Objective:
+        """Load data and models, and try on them what the space needs of them.
+
+        Raises:
+            UserError: A model, a task, an operation, a knob or a size is not usable.
+        """
+        objective = self.objective.build(self.budget.total, self.run.seed)
+        self.fit(objective)
+        return objective
+
+    def fit(self, objective: Objective) -> None:
+        """Try on a built problem what space and strategy need of it.
+
+        Raises:
+            UserError: An operation, a knob, a size or a proxy is not usable.
+        """
+        space = fit_space(self.space, objective)
+        self.strategy.check(space, self.run.settings, self.budget)
+        check_operations(space, objective.width)
+        self.strategy.check_objective(objective)
+
+    def open(
+        self,
+        folder: Path,
+        objective: Objective,
+        on_event: Callable[[Mapping[str, Any]], None] | None = None,
+        *,
+        resume: bool = False,
+    ) -> Run:
+        """Open the run in its folder; see `Run`."""
+        return Run(
+            folder,
+            self.space,
+            objective,
+            self.budget,
+            self.run.seed,
+            settings=self.run.settings,
+            checkpoint_every=self.run.checkpoint_every,
+            on_event=on_event,
+            resume=resume,
+        )
+
+
+def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
+    """Find the dataclasses whose fields are a run's keys; plugins are loaded on the way.
+
+    Args:
+        layers: Where "strategy", "objective" and "plugin" may be named; the last one wins.
+
+    Returns:
+        The dataclasses, see `prefixnas.base.options.Options`, and the names of strategy and
+        objective.
+
+    Raises:
+        UserError: A name is unknown, or a plugin cannot be loaded.
+    """
+    values: dict[str, Any] = {"strategy": RunConfig.strategy, "objective": None}
+    plugins: list[str] = []
+    for where, layer in layers:
+        for name in ("strategy", "objective"):
+            if layer.get(name) is not None:
+                if not isinstance(layer[name], str):
+                    raise UserError(f"{where}: key {name!r}: expected a name, not {layer[name]!r}")
+                values[name] = layer[name]
+        given = layer.get("plugin") or []
+        given = [given] if isinstance(given, str) else given
+        if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+            raise UserError(f"{where}: key 'plugin': must be a list of texts, not {given!r}")
+        plugins += given
+    for plugin in plugins:
+        load_plugin(plugin)
+    names = {**values, "objective": values["objective"] or _only_objective()}
+    options: dict[str, type[Any]] = {
+        "run": RunConfig,
+        "strategy": STRATEGIES.get(names["strategy"]),
+        "objective": OBJECTIVES.get(names["objective"]),
+    }
+    return options, names
+
+
+def resolve_run(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, Any]]:
+    """Resolve a run's configuration; a strategy's own space is taken where none is named.
+
+    Args:
+        layers: Where values come from, and the values; later layers win.
+
+    Returns:
+        The dataclasses of the keys, and every key's value.
+
+    Raises:
+        UserError: An unknown name or key, or a value that its type does not allow.
+    """
+    options, names = find_options(layers)
+    values = config.resolve(options, layers)
+    values["objective"] = names["objective"]
+    if not any("space" in layer for _, layer in layers):
+        strategy: Strategy = config.make(options["strategy"], values)
+        values["space"] = strategy.default_space() or values["space"]
+    return options, values
+
+
+def plan_run(options: config.Options, values: Mapping[str, Any]) -> RunPlan:
+    """Build everything cheap, so that mistakes show before anything is loaded or written.
+
+    Args:
+        options: The dataclasses.
+        values: Resolved values of all their keys.
+
+    Raises:
+        UserError: A value outside its limits, no such space, or a space that the strategy refuses.
+    """
+    run, strategy, objective = (
+        config.make(options[part], values) for part in ("run", "strategy", "objective")
+    )
+    space = load_space(run.space)
+    for_search = round(run.steps * run.search_fraction)
+    budget = Budget(for_search, run.steps - for_search)
+    if not space.sizes:  # decisions may depend on the objective's sizes: see `RunPlan.build`
+        strategy.check(space, run.settings, budget)
+    return RunPlan(run, strategy, objective, space, budget)
+
+
+def _only_objective() -> str:
+    names = OBJECTIVES.names()
+    problems = [name for name in names if name not in _BENCHMARKS]
+    if len(problems) != 1:
+        raise UserError(f"name the problem: --objective ({', '.join(names) or 'none installed'})")
+    return problems[0]
+
+
+_BENCHMARKS = ("tabular",)
+"""Objectives for trying strategies on: they are named, never taken for a user's problem."""

@@ -1,0 +1,81 @@
+"""The search of a run once more, with probes: the same steps, measured on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prefixnas.base import options as config
+from prefixnas.base.errors import UserError
+from prefixnas.base.files import write_text
+from prefixnas.launch.plan import find_options, plan_run
+from prefixnas.run.record import Record, read_record
+from prefixnas.run.training import Recipe
+
+
+def search_again(
+    record: Record,
+    every: int,
+    batches: int,
+    on_event: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Record:
+    """Repeat the search phase of a run in its folder `replay/`, with probes.
+
+    A search is deterministic, so it takes the same steps again. One that was interrupted goes on,
+    one that is there already with the same probes is read.
+
+    Args:
+        record: The run.
+        every: Steps between two probes.
+        batches: Batches of each.
+        on_event: Called with every event.
+
+    Raises:
+        UserError: The run's configuration cannot be used any more, or its strategy has no probes.
+    """
+    folder, source = record.folder / "replay", record.folder / "config.yaml"
+    stored = config.read_config(source)
+    options, names = find_options([(str(source), stored)])
+    values = config.resolve(options, [(str(source), stored)])
+    if "probe_every" not in values:
+        raise UserError(f"{record.folder}: the strategy {names['strategy']!r} has no probes")
+    kept = record.folder / "space.yaml"
+    values |= {"probe_every": every, "probe_batches": batches, "objective": names["objective"]}
+    values |= {"space": str(kept)} if kept.is_file() else {}
+    plan = plan_run(options, values)
+    text = config.dump_config(values)
+    there = folder / "config.yaml"
+    same = there.is_file() and there.read_text(encoding="utf-8") == text
+    objective = plan.build()
+    try:
+        folder.mkdir(exist_ok=True)
+        write_text(there, text)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    run = plan.open(folder, objective, on_event, resume=same)
+    if objective.optional:
+        run.reset(None)  # as before any search: what it draws at random comes first
+    plan.strategy.search(run, config.make(Recipe, values))
+    return read_record(folder)
+
+
+def difference(first: Record, second: Record) -> float:
+    """Return the largest difference of the probabilities that two searches recorded.
+
+    It is 0 on one device with one number of threads, and infinite if the searches do not even have
+    the same records.
+    """
+    courses = [
+        [
+            ((event["step"], name, option), probability)
+            for event in record.of("alpha")
+            for name, options in event["probabilities"].items()
+            for option, probability in options.items()
+        ]
+        for record in (first, second)
+    ]
+    if [place for place, _ in courses[0]] != [place for place, _ in courses[1]]:
+        return math.inf
+    pairs = zip(*courses, strict=True)
+    return max((abs(a - b) for (_, a), (_, b) in pairs), default=0.0)

@@ -1,0 +1,89 @@
+"""Carrying a planned run out: its folder, the objective, the search, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefixnas.base import options as config
+from prefixnas.base.errors import UserError
+from prefixnas.base.files import write_text
+from prefixnas.launch.plan import plan_run
+from prefixnas.launch.together import start_together
+from prefixnas.report.run_page import write_report
+from prefixnas.run.ranks import ranks_here
+from prefixnas.run.search import SearchResult, search
+from prefixnas.run.training import Recipe
+
+
+def start_run(
+    options: config.Options,
+    values: Mapping[str, Any],
+    folder: Path,
+    *,
+    resume: bool = False,
+    on_event: Callable[[Mapping[str, Any]], None] | None = None,
+) -> SearchResult:
+    """Search as a resolved configuration says; leave a run directory.
+
+    Where the key `processes` asks for several and this is a lone one, they are started from here.
+
+    Args:
+        options: The dataclasses of the keys.
+        values: Every key's value.
+        folder: The run directory, which must be new or empty.
+        resume: Go on with the run in `folder`.
+        on_event: Called with every event, after it was written.
+
+    Raises:
+        UserError: What cannot be planned or built, a folder that holds something else, or another
+            number of processes than the key `processes` says.
+        RunLost: One of several processes was killed, or failed.
+    """
+    ranks = ranks_here()
+    plan = plan_run(options, values)
+    if ranks.count == 1 < plan.run.processes:
+        _refuse_used(folder, resume)
+        return start_together(values, folder, resume, on_event)
+    if ranks.count != plan.run.processes:
+        raise UserError(
+            f"key 'processes': the run takes {plan.run.processes}, and {ranks.count} were started "
+            "together"
+        )
+    if ranks.first:
+        _refuse_used(folder, resume)
+    objective = plan.build()
+    if ranks.count > 1 and not getattr(objective, "splits_batches", False):
+        raise UserError(
+            f"key 'processes': objective {objective.name!r} does not split its batches over "
+            "several processes; start one"
+        )
+    if ranks.first:
+        _make_folder(folder)
+        write_text(folder / "config.yaml", config.dump_config(values))
+    recipe = config.make(Recipe, values)
+    run = plan.open(folder, objective, on_event, resume=resume)
+    result = search(run, plan.strategy, recipe, baseline=plan.run.baseline)
+    if ranks.first:
+        write_report(folder, run.space)
+    return result
+
+
+def _refuse_used(folder: Path, resume: bool) -> None:
+    if not resume and (folder / "config.yaml").is_file():
+        raise UserError(f"{folder}: holds a run already; add --resume, or take another --out")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder}: is not empty; take another --out")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, not a folder")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error

@@ -1,0 +1,166 @@
+"""The base of strategies that try one architecture after the other.
+
+A subclass says which architecture comes next (`propose`); everything else is here: weights,
+scores, the budget, resuming, and that no architecture is evaluated twice.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from prefixnas.base.options import check_limits, option
+from prefixnas.multitrial.weights import WEIGHTS
+from prefixnas.network.supernet import build_child
+from prefixnas.run.run import Budget, Run
+from prefixnas.run.strategy import Found, Strategy
+from prefixnas.run.training import Recipe
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.open_space import OpenSpace
+from prefixnas.space.space import SearchSpace
+
+Proposals = list[dict[str, str]]
+
+PATIENCE = 20
+"""Proposals in a row that repeat a known architecture before a new one is drawn at random."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One tried architecture.
+
+    Attributes:
+        architecture: What was tried.
+        score: Its score on the split "selection"; minus infinity if it was no number.
+    """
+
+    architecture: Architecture
+    score: float
+
+
+@dataclass(frozen=True)
+class TrialStrategy(Strategy):
+    """Base of strategies that try architectures one after the other.
+
+    The best one on the split "selection" wins and is trained on, with the weights it was scored
+    with. A single trial has nothing to be compared with and costs no search.
+    """
+
+    trials: int = option(8, "architectures to try", at_least=1)
+    weights: Literal["train", "one-shot"] = option(
+        "train", "train each child, or cut it out of one trained supernet"
+    )
+
+    @abstractmethod
+    def propose(
+        self, space: OpenSpace, history: Sequence[Scored], rng: random.Random
+    ) -> Architecture:
+        """Return the architecture to try next.
+
+        One that was tried before is not evaluated again: it comes up in the history once more,
+        with the score it has, and `propose` is asked again. After 20 repeats in a row an
+        architecture that was not tried yet is drawn at random.
+
+        Args:
+            space: What is open of the space; options that are set by hand are held.
+            history: Everything proposed so far, in order. All state: keep none of your own.
+            rng: Random numbers that follow from the run's seed and the length of the history.
+        """
+
+    def random_start(self) -> int:
+        """Return how many of the first proposals are drawn whatever the others scored."""
+        return 0
+
+    def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
+        """Refuse options outside their limits, and what these weights cannot be had for."""
+        super().check(space, settings, budget)
+        check_limits(self)
+        weights = WEIGHTS[self.weights]
+        weights.check(weights.open_space(space, settings), budget, self.trials)
+
+    def search(self, run: Run, recipe: Recipe) -> Found:
+        """Propose, score, repeat; attach the best child with its weights."""
+        source = WEIGHTS[self.weights]
+        space = source.open_space(run.space, run.settings)
+        trials = space.count(self.trials)
+        if trials == 1:
+            only = self.propose(space, [], _random(run.seed, 0))
+            run.reset(build_child(run.space, only, run.objective.width))
+            return Found(only)
+        run.once("warned of the random start", lambda: self._warn_of_random_start(run))
+        weights = source(run, recipe, trials)
+
+        def score(number: int, architecture: Architecture) -> float:
+            return weights.score(f"trial {number}", architecture)
+
+        def note(number: int, make: Callable[[], Proposals]) -> Proposals:
+            def announced() -> Proposals:
+                proposals = make()
+                run.emit("trial", name=f"trial {number}", choices=proposals[-1])
+                return proposals
+
+            return run.once(f"proposals {number}", announced)
+
+        tried = self.explore(space, score, run.seed, note)
+        best = max(reversed(tried), key=lambda trial: trial.score).architecture
+        return Found(best, optimizer=weights.attach(best))
+
+    def explore(
+        self,
+        space: OpenSpace,
+        score: Callable[[int, Architecture], float],
+        seed: int,
+        note: Callable[[int, Callable[[], Proposals]], Proposals] = lambda _, make: make(),
+    ) -> list[Scored]:
+        """Try `trials` different architectures, or all there are, with any scoring function.
+
+        Args:
+            space: What is open of the space.
+            score: From the trial's number and its architecture to a score.
+            seed: Seed of all proposals.
+            note: Called with the trial's number and what makes its proposals, returns them; a
+                run notes them here, so that it makes them once.
+
+        Returns:
+            The architectures in the order in which they were tried, each once.
+        """
+        history: list[Scored] = []
+        known: dict[Architecture, float] = {}
+        for number in range(space.count(self.trials)):
+            proposals = note(number, partial(self._until_new, space, tuple(history), seed))
+            *repeats, new = (Architecture(choices, space.space.name) for choices in proposals)
+            value = score(number, new)
+            known[new] = -math.inf if math.isnan(value) else value
+            history += [Scored(item, known[item]) for item in (*repeats, new)]
+        return [Scored(architecture, value) for architecture, value in known.items()]
+
+    def _warn_of_random_start(self, run: Run) -> None:
+        if self.trials <= self.random_start():
+            run.emit(
+                "warning",
+                message=f"all {self.trials} trials belong to the random start of "
+                f"{self.random_start()}, so this is random search; raise trials",
+            )
+
+    def _until_new(self, space: OpenSpace, history: Sequence[Scored], seed: int) -> Proposals:
+        """Return the choices of proposals up to the first one that is new, which is the last."""
+        known = {trial.architecture: trial for trial in history}
+        told = list(history)
+        for _ in range(PATIENCE):
+            new = self.propose(space, tuple(told), _random(seed, len(told)))
+            if new not in known:
+                break
+            told.append(known[new])
+        else:
+            new = space.unseen(known, _random(seed, len(told)))
+        repeats = (trial.architecture for trial in told[len(history) :])
+        return [architecture.choices for architecture in (*repeats, new)]
+
+
+def _random(seed: int, proposals: int) -> random.Random:
+    return random.Random(f"{seed} {proposals}")

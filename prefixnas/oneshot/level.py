@@ -1,0 +1,185 @@
+"""On which losses alphas and weights move: at once, in turn, or alphas with a look ahead."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from prefixnas.base.errors import UserError
+from prefixnas.base.registry import Registry
+from prefixnas.network.supernet import Supernet
+from prefixnas.oneshot.look_ahead import look_ahead
+from prefixnas.oneshot.rewind import Mark
+from prefixnas.run.objective import Objective, Split
+from prefixnas.run.run import Run
+from prefixnas.run.training import WeightOptimizer
+
+Losses = dict[str, float]
+
+PHASE = "search"
+
+
+class Level(ABC):
+    """A step of a differentiable search.
+
+    Args:
+        run: The run, with the supernet attached.
+        net: The supernet.
+        weights: The optimiser of the weights.
+        alphas: The optimiser of the alphas.
+
+    Attributes:
+        passes: Batches that `step` passes, and so the search steps that it counts for.
+        split: The split whose loss moves the alphas.
+    """
+
+    passes: ClassVar[int]
+    split: ClassVar[Split] = "selection"
+
+    def __init__(
+        self, run: Run, net: Supernet, weights: WeightOptimizer, alphas: torch.optim.Optimizer
+    ) -> None:
+        self.run, self.net, self.weights, self.alphas = run, net, weights, alphas
+
+    @classmethod
+    def check(cls, objective: Objective) -> None:
+        """Refuse an objective that this level cannot search on."""
+        return
+
+    def move_weights(self, step: int) -> Losses:
+        """Move the weights by one training batch; return the losses."""
+        losses = self.weights.gradients(step, "train", PHASE)
+        self.weights.step(self.run.spent)
+        return losses
+
+    @abstractmethod
+    def step(self, step: int, entropy_weight: float) -> tuple[Losses, Tensor]:
+        """Move weights and alphas.
+
+        Args:
+            step: For messages.
+            entropy_weight: Weight of the alphas' entropy in their loss (lambda of eq. 4).
+
+        Returns:
+            The losses of the training batch, and the norm of the alphas' gradient.
+        """
+
+    def _move_alphas(self) -> Tensor:
+        """Step the alphas by the gradients they hold, return the gradients' norm."""
+        gradients = [alpha.grad for alpha in self.net.alphas if alpha.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.alphas.step()
+        return norm
+
+
+LEVELS: Registry[type[Level]] = Registry("level", "prefixnas.levels")
+register_level = LEVELS.register
+
+
+@register_level("joint")
+class Joint(Level):
+    """Both at once, by the gradient of one training loss (Algorithm 1 of the PEML paper)."""
+
+    passes: ClassVar[int] = 1
+    split: ClassVar[Split] = "train"
+
+    def step(self, step: int, entropy_weight: float) -> tuple[Losses, Tensor]:
+        """Pass one training batch."""
+        self.alphas.zero_grad(set_to_none=True)
+        regulariser = entropy_weight * self.net.entropy()
+        losses = self.weights.gradients(step, "train", PHASE, regulariser)
+        norm = self._move_alphas()
+        self.weights.step(self.run.spent)
+        return losses, norm
+
+
+@register_level("bilevel")
+class Bilevel(Level):
+    """In turn: alphas by selection batches, weights by training batches (first-order DARTS)."""
+
+    passes: ClassVar[int] = 2
+
+    def step(self, step: int, entropy_weight: float) -> tuple[Losses, Tensor]:
+        """Pass a selection batch, then a training batch."""
+        self.alphas.zero_grad(set_to_none=True)
+        regulariser = entropy_weight * self.net.entropy()
+        self.weights.gradients(step, "selection", PHASE, regulariser)
+        norm = self._move_alphas()
+        return self.move_weights(step), norm
+
+
+@register_level("second-order")
+class SecondOrder(Level):
+    """In turn, alphas by what the selection loss will be after the weights' next step.
+
+    Second-order DARTS (Liu et al. 2019, eq. 7), with the step of AdamW as it stands in the place
+    of plain SGD: `L_sel(w', alpha)` with `w' = AdamW(w, gradient of L_train(w, alpha))`. The
+    second term of its gradient is a product with the mixed Hessian of the training loss, taken by
+    central differences on the same batch with the same random draws.
+    """
+
+    passes: ClassVar[int] = 5
+
+    @classmethod
+    def check(cls, objective: Objective) -> None:
+        """Refuse weights that change where the optimiser's step cannot tell."""
+        if getattr(objective, "rewrites_weights", False):
+            raise UserError(
+                f"level 'second-order' cannot look ahead on objective {objective.name!r}: it "
+                "changes weights behind the optimiser's step (AdaLoRA's ranks); take 'bilevel'"
+            )
+
+    def step(self, step: int, entropy_weight: float) -> tuple[Losses, Tensor]:
+        """Pass a selection batch and four times one training batch."""
+        before = Mark(self.run.objective)
+        self.weights.gradients(step, "train", PHASE)
+        look = look_ahead(self.weights, self.run.spent)
+        start = [weight.detach().clone() for weight in look.weights]
+
+        _put(look.weights, look.ahead)
+        self.alphas.zero_grad(set_to_none=True)
+        self.weights.gradients(step, "selection", PHASE)
+        outer = [_gradient(weight) for weight in look.weights]
+        direct = [_gradient(alpha) for alpha in self.net.alphas]
+        after = Mark(self.run.objective)
+
+        direction = look.pull_back(outer)
+        length = torch.nn.utils.get_total_norm(direction)
+        through = [torch.zeros_like(alpha) for alpha in self.net.alphas]
+        if length > 0:
+            reach = float(torch.finfo(length.dtype).eps ** (1 / 3) / length)
+            for sign in (1, -1):
+                before.back()
+                moved = zip(start, direction, strict=True)
+                _put(look.weights, [weight + sign * reach * way for weight, way in moved])
+                self.alphas.zero_grad(set_to_none=True)
+                self.weights.gradients(step, "train", PHASE)
+                for total, alpha in zip(through, self.net.alphas, strict=True):
+                    total += sign * _gradient(alpha) / (2 * reach)
+
+        self.alphas.zero_grad(set_to_none=True)
+        (entropy_weight * self.net.entropy()).backward()  # type: ignore[no-untyped-call]
+        for alpha, first, second in zip(self.net.alphas, direct, through, strict=True):
+            alpha.grad = _gradient(alpha) + first + second
+        norm = self._move_alphas()
+        before.back()
+        _put(look.weights, start)
+        losses = self.weights.gradients(step, "train", PHASE)
+        after.back()
+        _put(look.weights, start)  # going back restored the objective's own weights of that time
+        self.weights.step(self.run.spent)
+        return losses, norm
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+
+
+@torch.no_grad()
+def _put(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for weight, value in zip(weights, values, strict=True):
+        weight.copy_(value)

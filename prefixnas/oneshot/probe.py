@@ -1,0 +1,251 @@
+"""Probes of a differentiable search: measurements on batches of their own that disturb nothing.
+
+A probe remembers the place in the data, the random state, weights and alphas, passes further
+batches, and puts everything back, so that a search finds the same with probes and without. What
+is compared is always computed on the same batch with the same random draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from prefixnas.network.mixture import Mixture
+from prefixnas.network.simplex import Simplex
+from prefixnas.network.supernet import Supernet
+from prefixnas.oneshot.rewind import Mark
+from prefixnas.run.loop import refuse_nan
+from prefixnas.run.objective import Split
+from prefixnas.run.run import Run
+
+POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Where the way from the mixture (0) to the argmax child (1) is measured."""
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """Loss and gradients of one batch."""
+
+    loss: float
+    weights: list[Tensor]
+    alphas: list[Tensor]
+
+
+class Probe:
+    """Measures gradients around steps of a search, and the way to the argmax child at its end.
+
+    Args:
+        run: The run, with the supernet attached.
+        net: The supernet.
+        split: The split whose loss moves the alphas.
+        every: Steps between two probes; 0: none, and nothing at the end.
+        batches: Batches of each probe.
+    """
+
+    def __init__(self, run: Run, net: Supernet, split: Split, every: int, batches: int) -> None:
+        self.run, self.net, self.split = run, net, split
+        self.every, self.batches = every, batches
+
+    @contextmanager
+    def around(self, step: int) -> Iterator[None]:
+        """Emit a `probe` event of the step inside, which moves weights and alphas.
+
+        With theta, alpha before and theta', alpha' after it: norms of the gradient at (theta,
+        alpha), and how far the gradient is from there at (theta', alpha) and (theta', alpha').
+        """
+        if not self.every or step % self.every:
+            yield
+            return
+        weights, alphas = self._weights(), [*self.net.alphas]
+        before = _copies(weights), _copies(alphas)
+        yield
+        after = _copies(weights), _copies(alphas)
+        change, norm, total, mean_change, mean = [], [], [], _zeros(alphas), _zeros(weights, alphas)
+        squares = 0.0
+        with self._undisturbed(weights, alphas):
+            for _ in range(self.batches):
+                place = Mark(self.run.objective)
+                first = self._pass(place, weights, before[0], before[1])
+                here = [*first.weights, *first.alphas]
+                _add(mean, here, 1 / self.batches)
+                squares += _norm(here) ** 2 / self.batches
+                norm.append(_norm(first.alphas))
+                moved = self._pass(place, weights, after[0], before[1])
+                difference = _minus(moved.alphas, first.alphas)
+                _add(mean_change, difference, 1 / self.batches)
+                change.append(_norm(difference))
+                both = self._pass(place, weights, after[0], after[1])
+                total.append(_norm(_minus([*both.weights, *both.alphas], here)))
+        noise = (squares - _norm(mean) ** 2) / (self.batches - 1) if self.batches > 1 else None
+        self.run.emit(
+            "probe",
+            step=step,
+            passes=3 * self.batches,
+            weight_move=_norm(_minus(after[0], before[0])),
+            alpha_move=_norm(_minus(after[1], before[1])),
+            alpha_gradient_norm=norm,
+            alpha_gradient_change=change,
+            alpha_gradient_change_of_mean=_norm(mean_change),
+            gradient_change=total,
+            squared_norm=squares,
+            squared_norm_of_mean=None if noise is None else _norm(mean) ** 2 - noise,
+        )
+
+    def finish(self) -> None:
+        """Emit a `gap` event: losses and gradients on the way from the mixture to the argmax child.
+
+        The way is straight in the mixture's weights, from the probabilities to the one-hot argmax.
+        Gradients are those in the mixture's weights, along the simplex: without the part that
+        would change their sum.
+        """
+        if not self.every:
+            return
+        alive = [self.net.alive(index) for index in range(len(self.net.alphas))]
+        start = [p.clone() for p in self.net.probabilities().values()]
+        end = [torch.nn.functional.one_hot(p.argmax(), len(p)).to(p.dtype) for p in start]
+        way = _norm(_minus(end, start))
+        losses: list[list[float]] = []
+        norms: list[list[float]] = []
+        changes: list[float] = []
+        weights, alphas = self._weights(), [*self.net.alphas]
+        with self._undisturbed(weights, alphas), mixed_by_alpha(self.net):
+            kept = _copies(weights)
+            for _ in range(self.batches):
+                place = Mark(self.run.objective)
+                passed = [
+                    self._pass(place, weights, kept, _between(start, end, position))
+                    for position in POSITIONS
+                ]
+                slopes = [_along_simplex(point.alphas, alive) for point in passed]
+                losses.append([point.loss for point in passed])
+                norms.append([_norm(slope) for slope in slopes])
+                steps = [_norm(_minus(b, a)) for a, b in pairwise(slopes)]
+                changes.append(max(steps) * (len(POSITIONS) - 1) / way if way else 0.0)
+        self.run.emit(
+            "gap",
+            passes=len(POSITIONS) * self.batches,
+            positions=list(POSITIONS),
+            losses=losses,
+            gradient_norms=norms,
+            smoothness=changes,
+            epsilon={
+                decision.name: 1.0 - float(p.max())
+                for decision, p in zip(self.net.decisions, start, strict=True)
+            },
+            distance=way,
+        )
+
+    def _weights(self) -> list[Tensor]:
+        groups = self.run.objective.parameters()
+        return [weight for group in groups for weight in group["params"]]
+
+    def _pass(
+        self, place: Mark, weights: list[Tensor], values: list[Tensor], alphas: list[Tensor]
+    ) -> _Passed:
+        """Pass the batch at `place` with these weights and alphas."""
+        place.back()
+        own = [*self.net.alphas]
+        _put([*weights, *own], [*values, *alphas])
+        for parameter in (*weights, *own):
+            parameter.grad = None
+        losses = self.run.objective.backward(self.split)
+        refuse_nan(losses, "probe", 0, self.run)
+        loss = sum(losses.values()) / len(losses)
+        return _Passed(loss, [_gradient(w) for w in weights], [_gradient(a) for a in own])
+
+    @contextmanager
+    def _undisturbed(self, weights: list[Tensor], alphas: list[Tensor]) -> Iterator[None]:
+        """Put the place in the data, the random state, weights and alphas back afterwards."""
+        home, parameters = Mark(self.run.objective), [*weights, *alphas]
+        values = _copies(parameters)
+        try:
+            yield
+        finally:
+            home.back()
+            _put(parameters, values)
+            for parameter in parameters:
+                parameter.grad = None
+
+
+@contextmanager
+def mixed_by_alpha(net: Supernet) -> Iterator[None]:
+    """Let a supernet compute all candidates, weighted by alphas that are distributions.
+
+    The alphas are set to the probabilities, and put back afterwards.
+    """
+    relaxation, alphas = net.relaxation, _copies([*net.alphas])
+    mixtures = [module for module in net.root.modules() if isinstance(module, Mixture)]
+    paths = [mixture.one_path for mixture in mixtures]
+    _put([*net.alphas], [*net.probabilities().values()])
+    net.relaxation = Simplex()
+    for mixture in mixtures:
+        mixture.one_path = False
+    try:
+        yield
+    finally:
+        net.relaxation = relaxation
+        _put([*net.alphas], alphas)
+        for mixture, path in zip(mixtures, paths, strict=True):
+            mixture.one_path = path
+
+
+def evaluate_softly(run: Run, net: Supernet) -> None:
+    """Score the mixture weighted by its probabilities, where its relaxation evaluates another one.
+
+    A straight-through mixture is evaluated as its argmax child, so that its own gap is 0 by
+    construction; this is the mixture to compare it with.
+    """
+    sample = torch.tensor([0.25, 0.75])
+    relaxation = net.relaxation
+    if not torch.allclose(relaxation.expected(sample), relaxation.probabilities(sample)):
+        with mixed_by_alpha(net):
+            run.evaluate("softmax mixture", "validation")
+
+
+def _along_simplex(gradients: Sequence[Tensor], alive: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradients without their mean over the candidates that are left."""
+    return [
+        torch.where(left, gradient - gradient[left].mean(), 0.0)
+        for gradient, left in zip(gradients, alive, strict=True)
+    ]
+
+
+def _between(start: list[Tensor], end: list[Tensor], position: float) -> list[Tensor]:
+    return [torch.lerp(a, b, position) for a, b in zip(start, end, strict=True)]
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def _zeros(*groups: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(tensor) for group in groups for tensor in group]
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+
+
+def _minus(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
+    return [a - b for a, b in zip(first, second, strict=True)]
+
+
+@torch.no_grad()
+def _add(sums: Sequence[Tensor], terms: Sequence[Tensor], factor: float) -> None:
+    for total, term in zip(sums, terms, strict=True):
+        total += factor * term
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    return float(torch.nn.utils.get_total_norm([tensor.detach() for tensor in tensors]))
+
+
+@torch.no_grad()
+def _put(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)

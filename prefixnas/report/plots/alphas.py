@@ -1,0 +1,275 @@
+"""Plots of what happened to the alphas of a differentiable search, drawn from its events."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cbook import boxplot_stats
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from prefixnas.report.plots.graph import FAINT, HUES, INK, decision_key, plain
+from prefixnas.report.plots.heatmap import short_labels
+from prefixnas.run.record import Event, Record, alpha_matrix, decisions
+
+Floats = NDArray[np.float64]
+
+_WIDTH = 9.0
+_STYLES = ("-", "--", ":", "-.")
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Norms of the alphas' gradient in one search.
+
+    Attributes:
+        steps: The steps in which alphas moved.
+        values: The norms there.
+    """
+
+    steps: Floats
+    values: Floats
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def alpha_gradient_norms(record: Record) -> Norms:
+    """Return the recorded norms: of every step, or of every recorded one in older runs."""
+    sources = [("step", "alpha_gradient_norm"), ("alpha", "gradient_norm")]
+    for event, key in sources:
+        found = [(e["step"], e[key]) for e in record.of(event) if e.get(key) is not None]
+        if found:
+            steps, values = np.array(found, dtype=np.float64).T
+            return Norms(steps, values)
+    return Norms(np.empty(0), np.empty(0))
+
+
+def trajectory_figure(record: Record) -> Figure | None:
+    """Draw alpha itself over the steps: a panel per decision, a line per option."""
+    events = [event for event in record.of("alpha") if event.get("alphas")]
+    if not events:
+        return None
+    names = list(events[0]["alphas"])
+    figure, panels = _panels(len(names), len({decision_key(name) for name in names}))
+    taken: Mapping[str, str] = record.architecture or {}
+    handles: dict[tuple[str, int], Line2D] = {}
+    for index, (axes, name) in enumerate(zip(panels, names, strict=True)):
+        options = list(events[0]["alphas"][name])
+        for place, (option, label) in enumerate(zip(options, short_labels(options), strict=True)):
+            steps = [event["step"] for event in events]
+            values = [event["alphas"][name][option] for event in events]
+            left = [event["probabilities"][name][option] > 0 for event in events]
+            colour, style = HUES[place % len(HUES)], _STYLES[place // len(HUES) % len(_STYLES)]
+            kept = np.where(left, np.array(values, dtype=np.float64), np.nan)
+            wide = 2.2 if taken.get(name) == option else 1.1
+            axes.plot(steps, kept, style, color=colour, lw=wide)
+            handles.setdefault(
+                (label, place), Line2D([], [], color=colour, ls=style, lw=1.4, label=plain(label))
+            )
+            if (end := int(np.sum(left))) and end < len(steps):
+                axes.plot(steps[end - 1], values[end - 1], "x", color=colour, ms=5)
+        axes.set_title(plain(name), fontsize=9, loc="left")
+        _tidy(axes)
+        if index == 0:
+            axes.set_title("x: pruned; thick: chosen", fontsize=7.5, loc="right", color=FAINT)
+    longest = max(len(label) for label, _ in handles)
+    figure.legend(handles=list(handles.values()), fontsize=7.5, frameon=False,
+                  ncols=max(1, min(len(handles), 110 // (longest + 6))),
+                  loc="outside lower center")  # fmt: skip
+    return figure
+
+
+def entropy_figure(record: Record) -> Figure | None:
+    """Draw each decision's entropy over the steps, against that of equal probabilities."""
+    names = decisions(record)
+    courses = {name: _entropies(*alpha_matrix(record, name)) for name in names}
+    if not courses:
+        return None
+    keys = list(dict.fromkeys(decision_key(name) for name in names))
+    figure, panels = _panels(len(keys), len(keys), tall=2.5)
+    for axes, key in zip(panels, keys, strict=True):
+        members = [name for name in names if decision_key(name) == key]
+        shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(members)))
+        for name, shade in zip(members, shades, strict=True):
+            steps, values, most = courses[name]
+            axes.plot(steps, values, color=shade, lw=1.4, label=plain(name))
+        axes.axhline(most, color=FAINT, lw=0.9, ls="--")
+        axes.text(1.0, most, "all equal ", fontsize=7.5, color=FAINT, ha="right", va="bottom",
+                  transform=axes.get_yaxis_transform())  # fmt: skip
+        axes.set_ylim(0, 1.12 * most or 1.0)
+        axes.set_title(plain(f"entropy of {key} [nats]"), fontsize=9, loc="left")
+        axes.legend(fontsize=7, frameon=False, loc="lower left", ncols=2)
+        _tidy(axes)
+    return figure
+
+
+def _entropies(
+    steps: Sequence[int], options: Sequence[str], matrix: Floats
+) -> tuple[Sequence[int], Floats, float]:
+    safe = np.where(matrix > 0, matrix, 1.0)
+    entropy: Floats = -(safe * np.log(safe)).sum(0)
+    return steps, entropy, math.log(len(options))
+
+
+def gradient_figure(groups: Mapping[str, Sequence[Norms]]) -> Figure | None:
+    """Draw norms of the alphas' gradient: density over time as contours, and as box plots.
+
+    Args:
+        groups: Searches by what they are called; those of one group are drawn together.
+    """
+    filled = {label: [n for n in norms if len(n)] for label, norms in groups.items()}
+    filled = {label: norms for label, norms in filled.items() if norms}
+    if not filled:
+        return None
+    pooled = {
+        label: Norms(
+            np.concatenate([n.steps for n in norms]), np.concatenate([n.values for n in norms])
+        )
+        for label, norms in filled.items()
+    }
+    logarithmic = _spreads_far(np.concatenate([norms.values for norms in pooled.values()]))
+    across = min(len(pooled), 3)
+    down = -(-len(pooled) // across)
+    figure = Figure((_WIDTH + 0.4, 2.9 * down + 0.3), layout="constrained", facecolor="white")
+    halves: Any = figure.subfigures(1, 2, width_ratios=[2.0 if across < 3 else 2.6, 1.0])
+    left, right = halves
+    first: Axes | None = None
+    for index, (label, norms) in enumerate(pooled.items()):
+        axes = left.add_subplot(down, across, 1 + index, sharex=first, sharey=first)
+        first = first or axes
+        _contours(axes, norms, HUES[index % len(HUES)], logarithmic)
+        axes.set_title(plain(label), fontsize=9, loc="left")
+        axes.set_xlabel("step", fontsize=8)
+        if index % across == 0:
+            axes.set_ylabel("norm of alpha's gradient", fontsize=8)
+        _tidy(axes)
+    _boxes(right.add_subplot(), pooled, logarithmic)
+    return figure
+
+
+def _contours(axes: Axes, norms: Norms, colour: str, logarithmic: bool) -> None:
+    """Draw the density of (step, norm), estimated with Gaussian kernels (Scott's rule)."""
+    values = np.log10(np.maximum(norms.values, 1e-12)) if logarithmic else norms.values
+    axes.plot(norms.steps, norms.values, ".", color=colour, alpha=0.35, ms=3, mew=0)
+    density = _density(norms.steps, values)
+    if density is not None:
+        across, up, height = density
+        levels = np.linspace(0.08, 0.95, 7) * height.max()
+        shown = 10**up if logarithmic else up
+        axes.contour(across, shown, height, levels=levels, colors=colour, linewidths=1.0)
+        axes.contourf(across, shown, height, levels=[levels[0], levels[2], levels[4], height.max()],
+                      colors=[colour], alpha=0.12)  # fmt: skip
+    if logarithmic:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _density(steps: Floats, values: Floats) -> tuple[Floats, Floats, Floats] | None:
+    """Return a grid of steps, of values, and the density there; None where there is no spread."""
+    from scipy.stats import gaussian_kde  # slow to import, and needed for this plot alone
+
+    points = np.stack([steps, values])
+    spread = points.std(axis=1)
+    if points.shape[1] < 5 or not (spread > 1e-9 * np.abs(points).max(axis=1)).all():
+        return None
+    reach = 0.6 * spread
+    across = np.linspace(steps.min(), steps.max(), 80)
+    up = np.linspace(values.min() - reach[1], values.max() + reach[1], 80)
+    grid = np.stack(np.meshgrid(across, up))
+    try:
+        kernel = gaussian_kde(points)
+    except np.linalg.LinAlgError:  # all points on one line
+        return None
+    return across, up, kernel(grid.reshape(2, -1)).reshape(grid.shape[1:])
+
+
+def _boxes(axes: Axes, pooled: Mapping[str, Norms], logarithmic: bool) -> None:
+    """Draw box plots: quartiles, whiskers to the last value within 1.5 of their distance."""
+    # Axes.boxplot would import pyplot, and with it a backend.
+    stats = boxplot_stats([norms.values for norms in pooled.values()])
+    for index, box in enumerate(stats):
+        colour = HUES[index % len(HUES)]
+        axes.bar(index, box["q3"] - box["q1"], 0.5, box["q1"], color=colour + "55", ec=colour)
+        axes.plot([index - 0.25, index + 0.25], [box["med"]] * 2, color=INK, lw=1.4)
+        for quartile, end in (("q1", "whislo"), ("q3", "whishi")):
+            axes.plot([index] * 2, [box[quartile], box[end]], color=colour, lw=1.0)
+            axes.plot([index - 0.12, index + 0.12], [box[end]] * 2, color=colour, lw=1.0)
+        axes.plot([index] * len(box["fliers"]), box["fliers"], "o", ms=3, mfc="none", mec=colour)
+    axes.set_xticks(range(len(pooled)), [plain(label) for label in pooled])
+    if logarithmic:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xlim(-0.6, len(pooled) - 0.4)
+    axes.set_title("over all steps", fontsize=9, loc="left")
+    _tidy(axes)
+
+
+def discretisation_figure(record: Record) -> Figure | None:
+    """Draw the scores of mixture, argmax child and trained child, per task and on average."""
+    names = {"mixture": "mixture", "argmax": "argmax child", "trained": "trained child"}
+    found = {e["name"]: e for e in record.of("evaluation") if e["split"] == "validation"}
+    events: list[Event] = [found[name] for name in names if name in found]
+    if "mixture" not in found or len(events) < 2:
+        return None
+    figure = Figure((_WIDTH, 3.0), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    at = range(len(events))
+    for index, task in enumerate(events[0]["task_scores"]):
+        scores = [event["task_scores"].get(task) for event in events]
+        style, colour = _STYLES[index // len(HUES) % len(_STYLES)], HUES[index % len(HUES)]
+        axes.plot(at, scores, marker="o", ms=3, lw=1.0, alpha=0.6, color=colour, ls=style,
+                  label=plain(task))  # fmt: skip
+    means = [event["score"] for event in events]
+    axes.plot(at, means, "o-", color=INK, lw=2.4, ms=6, label="average")
+    for place, mean in zip(at, means, strict=True):
+        axes.annotate(f"{mean:.3f}", (place, mean), (0, 7), fontsize=9, fontweight="bold",
+                      textcoords="offset points", ha="center", color=INK)  # fmt: skip
+    axes.set_xticks(at, [names[event["name"]] for event in events], fontsize=9)
+    axes.set_xlim(-0.3, len(events) - 0.7)
+    axes.margins(y=0.15)
+    axes.set_ylabel("score", fontsize=8)
+    axes.set_title(f"discretisation gap {means[0] - means[1]:+.4f}", fontsize=9, loc="left")
+    _tidy(axes)
+    figure.legend(fontsize=7.5, frameon=False, loc="outside right center")
+    return figure
+
+
+def _spreads_far(values: Floats) -> bool:
+    """Tell whether an axis is better logarithmic."""
+    return bool(values.min() > 0 and values.max() > 20 * values.min())
+
+
+def _panels(count: int, keys: int, tall: float = 2.1) -> tuple[Figure, list[Axes]]:
+    across = keys if keys in (2, 3) else min(count, 3)
+    down = -(-count // across)
+    figure = Figure((_WIDTH, tall * down + 0.2), layout="constrained", facecolor="white")
+    panels: list[Axes] = []
+    for index in range(count):
+        first = panels[0] if panels else None
+        axes = figure.add_subplot(down, across, 1 + index, sharex=first)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if index + across >= count:
+            axes.set_xlabel("step", fontsize=8)
+        else:
+            axes.tick_params(axis="x", labelbottom=False)
+        panels.append(axes)
+    return figure, panels
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e3e5e8", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, which="both")

@@ -1,0 +1,54 @@
+"""What a strategy tried, one architecture after the other, and how it scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from prefixnas.report.plots.graph import FAINT, HUES
+from prefixnas.run.record import Record
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One tried architecture.
+
+    Attributes:
+        name: Name of the trial.
+        choices: Option by decision.
+        score: On the split "selection"; None if there is none (yet).
+    """
+
+    name: str
+    choices: Mapping[str, str]
+    score: float | None
+
+
+def tried(record: Record) -> list[Tried]:
+    """Return all trials of a run, in their order."""
+    scores = {e["name"]: e["score"] for e in record.of("evaluation") if e["split"] == "selection"}
+    return [Tried(e["name"], e["choices"], scores.get(e["name"])) for e in record.of("trial")]
+
+
+def trial_figure(record: Record) -> Figure | None:
+    """Draw the score of every trial, and the best one so far."""
+    scores = [np.nan if trial.score is None else trial.score for trial in tried(record)]
+    if not np.isfinite(scores).any():
+        return None
+    figure = Figure((9.0, 2.6), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    numbers = np.arange(len(scores))
+    axes.step(numbers, np.fmax.accumulate(scores), where="post", color=HUES[0], lw=1.5)
+    axes.plot(numbers, scores, "o", color=FAINT, ms=5, mec=HUES[0], mew=1)
+    axes.set_xlabel("trial", fontsize=8)
+    axes.set_ylabel("score on the selection split", fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e3e5e8", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)
+    return figure

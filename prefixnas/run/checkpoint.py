@@ -1,0 +1,110 @@
+"""Checkpoints: tensors as safetensors, the rest as JSON, switched over in one rename.
+
+`state.json` names the tensor file that belongs to it; both are written under temporary names
+first, so that a kill at any moment leaves the last whole checkpoint in force.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from prefixnas.base.errors import UserError
+from prefixnas.base.files import write_text
+
+T = TypeVar("T")
+
+_TENSOR, _INT_KEYS = "#tensor", "#int-keys"
+
+
+def save_checkpoint(folder: Path, state: Mapping[str, Any], serial: int) -> None:
+    """Write nested `state` of dicts, lists, tensors and JSON values.
+
+    Args:
+        folder: Where; made if missing.
+        state: What.
+        serial: A number that differs from the checkpoint before.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, torch.Tensor] = {}
+    plain = _pack(state, "", tensors)
+    name = f"tensors-{serial:06d}.safetensors"
+    temporary = folder / f"{name}.tmp"
+    save_file(tensors, temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(folder / name)
+    write_text(folder / "state.json", json.dumps({"tensors": name, "state": plain}))
+    for old in folder.glob("tensors-*"):
+        if old.name != name:
+            old.unlink()
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Read the checkpoint in `folder`; None if there is none.
+
+    Raises:
+        UserError: The files are damaged.
+    """
+    path = folder / "state.json"
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        tensors = load_file(folder / data["tensors"])
+        state: dict[str, Any] = _unpack(data["state"], tensors)
+    except Exception as error:
+        raise UserError(f"{path}: damaged checkpoint: {error}") from error
+    return state
+
+
+def noted(folder: Path, key: str, default: T) -> T:
+    """Read one plain value of the checkpoint in `folder`, and no tensors.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = folder / "state.json"
+    if not path.is_file():
+        return default
+    try:
+        value: T = json.loads(path.read_text(encoding="utf-8"))["state"][key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged checkpoint: {error}") from error
+    return value
+
+
+def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        name = f"{len(tensors)}{path}"  # keys may hold slashes, so the path alone is ambiguous
+        tensors[name] = value.detach().to("cpu").contiguous().clone()
+        return {_TENSOR: name}
+    if isinstance(value, Mapping):
+        kinds = {type(key) for key in value}
+        if not (kinds <= {str} or kinds == {int}) or {_TENSOR, _INT_KEYS} & set(value):
+            raise TypeError(f"{path}: a checkpoint cannot hold a mapping with keys {list(value)}")
+        packed = {str(key): _pack(item, f"{path}/{key}", tensors) for key, item in value.items()}
+        return {_INT_KEYS: packed} if kinds == {int} else packed
+    if isinstance(value, (list, tuple)):
+        return [_pack(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{path}: a checkpoint cannot hold {type(value).__name__}")
+
+
+def _unpack(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_TENSOR}:
+            return tensors[value[_TENSOR]]
+        if set(value) == {_INT_KEYS}:
+            return {int(key): _unpack(item, tensors) for key, item in value[_INT_KEYS].items()}
+        return {key: _unpack(item, tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    return value

@@ -1,0 +1,178 @@
+"""The driver: search, discretise, train on, compare with no module at all, write the result."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefixnas.base.files import write_text
+from prefixnas.run.events import emit_discretisation
+from prefixnas.run.objective import Evaluation, Objective
+from prefixnas.run.run import Run
+from prefixnas.run.strategy import STRATEGIES, Strategy
+from prefixnas.run.training import Recipe, fit
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.loading import space_to_yaml
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a run found and how it scored.
+
+    Attributes:
+        architecture: The chosen architecture.
+        columns: Validation scores, in the order of the table; None where there is nothing to score.
+        selected: The trained child's scores on the split "selection": hyper-parameters are chosen
+            by them, as the architecture was.
+        folder: The run directory.
+    """
+
+    architecture: Architecture
+    columns: Mapping[str, Evaluation | None]
+    selected: Evaluation
+    folder: Path
+
+    @classmethod
+    def read(cls, folder: Path) -> SearchResult:
+        """Read the result of a finished run."""
+        data = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        columns = {
+            label: Evaluation.from_json(column) if column is not None else None
+            for label, column in data["columns"].items()
+        }
+        architecture = Architecture.load(folder / "architecture.yaml")
+        return cls(architecture, columns, Evaluation.from_json(data["selection"]), folder)
+
+    @property
+    def score(self) -> float:
+        """The trained child's average score."""
+        trained = self.columns[TRAINED]
+        assert trained is not None
+        return trained.score
+
+
+UNTOUCHED, MIXTURE, ARGMAX, TRAINED = "untouched", "mixture", "argmax child", "trained child"
+
+
+def search(
+    run: Run, strategy: Strategy, recipe: Recipe | None = None, *, baseline: bool = True
+) -> SearchResult:
+    """Search with `strategy`, train the found child on, and score everything on validation data.
+
+    Search steps that a strategy leaves over go into training, so that runs of one budget cost
+    the same. The baseline without a module gets the same number of steps and the same recipe.
+
+    Args:
+        run: Space, objective, budget, seed, folder.
+        strategy: How to search.
+        recipe: How weights are trained.
+        baseline: Also train without a module, if the objective can.
+    """
+    recipe = recipe or Recipe()
+    strategy.check(run.space, run.settings, run.budget)
+    strategy.check_objective(run.objective)
+    began = time.monotonic()
+    objective, budget = run.objective, run.budget
+    columns: dict[str, Evaluation | None] = {}
+    run.once("started", lambda: _start(run, strategy))
+    warned = run.once("warned at the start", lambda: _warn(run, ()))
+    if objective.optional:
+        run.reset(None)
+        columns[UNTOUCHED] = run.evaluate("untouched", "validation")
+
+    found = strategy.search(run, recipe)
+    architecture = found.architecture
+    run.once("announced", lambda: run.emit("architecture", choices=architecture.choices))
+    columns[MIXTURE] = found.mixture
+    columns[ARGMAX] = argmax = run.evaluate("argmax", "validation")
+
+    spent = run.spent
+    fit(
+        run,
+        "train",
+        budget.total - spent,
+        recipe,
+        before=spent,
+        total=budget.total,
+        former=found.optimizer,
+    )
+    columns[TRAINED] = trained = run.evaluate("trained", "validation")
+    selected = run.evaluate("selected", "selection")
+    parameters = run.once("trained parameters", lambda: _count(objective))
+    if (mixture := found.mixture) is not None:
+        run.once("discretised", lambda: emit_discretisation(run, mixture, argmax, trained))
+    if run.ranks.first:
+        architecture.save(run.folder / "architecture.yaml")
+    run.once("saved", lambda: _save(run))
+
+    if baseline and objective.optional:
+        run.reset(None)
+        fit(run, "without", budget.total, recipe)
+        columns[objective.without_label] = run.evaluate("without", "validation")
+    run.once("warned", lambda: _warn(run, warned))
+
+    seconds = run.once("seconds", lambda: round(time.monotonic() - began, 1))
+    result = SearchResult(architecture, columns, selected, run.folder)
+    if run.ranks.first:
+        _write_result(run, result, parameters, seconds)
+    run.once("end", lambda: run.emit("end", seconds=seconds))
+    return result
+
+
+def _start(run: Run, strategy: Strategy) -> None:
+    """Note what begins, and keep the space, whose file may change later."""
+    if run.ranks.first:
+        write_text(run.folder / "space.yaml", space_to_yaml(run.space))
+    run.emit(
+        "start",
+        space=run.space.name,
+        strategy=STRATEGIES.name_of(type(strategy)) or type(strategy).__name__,
+        objective=run.objective.name,
+        seed=run.seed,
+        steps={"search": run.budget.search, "train": run.budget.train},
+    )
+
+
+def _warn(run: Run, known: Sequence[str]) -> list[str]:
+    """Emit what the objective warns of and is not known yet; return all of it."""
+    messages = list(run.objective.warnings())
+    for message in messages:
+        if message not in known:
+            run.emit("warning", message=message)
+    return messages
+
+
+def _save(run: Run) -> None:
+    if not run.ranks.first:
+        return
+    folder = run.folder / "adapter"
+    folder.mkdir(exist_ok=True)
+    run.objective.save(folder)
+
+
+def _count(objective: Objective) -> int:
+    """Count the numbers that are trained: the module's and all others."""
+    return sum(weight.numel() for group in objective.parameters() for weight in group["params"])
+
+
+def _write_result(run: Run, result: SearchResult, parameters: int, seconds: float) -> None:
+    columns = {
+        label: evaluation.to_json() if evaluation is not None else None
+        for label, evaluation in result.columns.items()
+    }
+    data: dict[str, Any] = {
+        "columns": columns,
+        "selection": result.selected.to_json(),
+        "architecture": result.architecture.choices,
+        "space": run.space.name,
+        "steps": {"search": run.spent, "total": run.budget.total},
+        "seed": run.seed,
+        "width": run.objective.width,
+        "trained_parameters": parameters,
+        "seconds": seconds,
+    }
+    write_text(run.folder / "result.json", json.dumps(data, indent=2) + "\n")

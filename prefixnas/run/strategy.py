@@ -1,0 +1,83 @@
+"""The contract of a search strategy: one method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prefixnas.base.registry import Registry
+from prefixnas.run.objective import Evaluation, Objective
+from prefixnas.run.run import Budget, Run
+from prefixnas.run.training import Recipe, WeightOptimizer
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a strategy hands over.
+
+    Attributes:
+        architecture: The architecture that it chose.
+        mixture: Validation scores of the mixture it was cut out of, where there is one.
+        optimizer: What moved the attached weights last, so that training goes on with its
+            moments; None: with fresh ones.
+    """
+
+    architecture: Architecture
+    mixture: Evaluation | None = None
+    optimizer: WeightOptimizer | None = None
+
+
+class Strategy(ABC):
+    """A way to search. Subclasses are dataclasses, whose fields are their options.
+
+    Every field is a key of the configuration and a flag of the command line, with the help text
+    of `prefixnas.base.options.option(default, "help")`.
+    """
+
+    def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
+        """Refuse what cannot be searched, before anything is loaded, written or trained.
+
+        Args:
+            space: The search space.
+            settings: Options of choices that are set by hand.
+            budget: Steps for searching and for training on.
+
+        Raises:
+            UserError: An option or the space does not fit this strategy.
+        """
+        space.settle(settings)
+
+    def check_objective(self, objective: Objective) -> None:  # noqa: B027
+        """Refuse an objective that lacks what this strategy needs, before anything is trained.
+
+        Args:
+            objective: The problem, loaded.
+
+        Raises:
+            UserError: Names what is missing.
+        """
+
+    def default_space(self) -> str | None:
+        """Return the space to search where the user names none; None: the usual default."""
+        return None
+
+    @abstractmethod
+    def search(self, run: Run, recipe: Recipe) -> Found:
+        """Find an architecture within `run.budget.search` steps.
+
+        When it returns, a module of that architecture is attached to the run (`run.reset` or
+        `run.replace`), with the weights that training goes on from. Loops go through `run.steps`
+        or `fit(..., counted=True)`, everything else that must not be repeated on resume through
+        `run.once` and `run.evaluate`. Choices are made on the split "selection".
+
+        Args:
+            run: Space, objective, budget and seed, and the loops.
+            recipe: How weights are trained.
+        """
+
+
+STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "prefixnas.strategies")
+register_strategy = STRATEGIES.register

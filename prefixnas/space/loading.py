@@ -1,0 +1,271 @@
+"""Search spaces as YAML, both ways, and the search for a space by name or file.
+
+    name: default
+    stack:
+      layers: 6
+      cell:
+        - linear
+        - choice: {key: activation, options: [relu, tanh]}
+        - layer_norm
+
+A list is a sequence; a mapping with one key is a node (`seq`, `sum`, `choice`, `stack`) or an
+operation with parameters (`{dropout: 0.1}`, `{linear: {bias: false}}`). `knobs` are choices that
+the objective carries out, `sizes` are numbers of layers by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.files import load_yaml, read_yaml
+from prefixnas.space.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum
+
+_NODES = ("seq", "sum", "choice", "stack")
+_EXTRAS = ("name", "sizes", "knobs")
+_GROUP = "prefixnas.spaces"
+
+
+def space_from_yaml(text: str, where: str = "space") -> SearchSpace:
+    """Parse a space.
+
+    Raises:
+        UserError: Anything wrong in it, with the key it is at.
+    """
+    return _space(load_yaml(text, where), where)
+
+
+def space_to_yaml(space: SearchSpace) -> str:
+    """Return the YAML text of a space; `space_from_yaml` of it gives an equal space."""
+    root = _dump(space.declared)
+    body = root if isinstance(root, dict) and set(root) <= set(_NODES) else {"seq": [root]}
+    head: dict[str, Any] = {"name": space.name}
+    if space.sizes:
+        head["sizes"] = dict(space.sizes)
+    if space.declared_knobs:
+        head["knobs"] = [_dump(knob, plain=True) for knob in space.declared_knobs]
+    return yaml.safe_dump({**head, **body}, sort_keys=False)
+
+
+def space_names() -> list[str]:
+    """Return the names of the shipped spaces and of those that installed packages offer."""
+    shipped = [
+        path.name.removesuffix(".yaml") for path in _shipped() if path.name.endswith(".yaml")
+    ]
+    return sorted({*shipped, *(point.name for point in entry_points(group=_GROUP))})
+
+
+def load_space(reference: str) -> SearchSpace:
+    """Return the space called `reference`, or the one in the YAML file of that path.
+
+    Raises:
+        UserError: No such space or file, or a mistake in it.
+    """
+    if reference.endswith((".yaml", ".yml")):
+        return _space(read_yaml(Path(reference)), reference)
+    for path in _shipped():
+        if path.name == f"{reference}.yaml":
+            return space_from_yaml(path.read_text(encoding="utf-8"), path.name)
+    for point in entry_points(group=_GROUP):
+        if point.name == reference:
+            offered = point.load()
+            return offered if isinstance(offered, SearchSpace) else load_space(str(offered))
+    raise unknown("space", reference, space_names())
+
+
+def _shipped() -> list[Any]:
+    return list(resources.files("prefixnas.search_spaces").iterdir())
+
+
+def _space(data: Any, where: str) -> SearchSpace:
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: a space is a mapping with 'name' and one of {', '.join(_NODES)}")
+    for key in data:
+        if key not in (*_EXTRAS, *_NODES):
+            raise unknown("key", key, [*_EXTRAS, *_NODES], where)
+    roots = [key for key in data if key not in _EXTRAS]
+    if len(roots) != 1:
+        raise UserError(
+            f"{where}: a space needs exactly one of {', '.join(_NODES)}, not {roots or 'none'}"
+        )
+    name = data.get("name")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{where}: key 'name' must be a text, not {name!r}")
+    try:
+        knobs = [_knob(item, f"knobs[{index}]") for index, item in enumerate(_knobs(data))]
+        return SearchSpace(name, _node({roots[0]: data[roots[0]]}, ""), knobs, _sizes(data))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _sizes(data: dict[str, Any]) -> dict[str, int]:
+    sizes = data.get("sizes") or {}
+    if not isinstance(sizes, dict):
+        raise UserError(f"sizes: expected a mapping of names to numbers, not {sizes!r}")
+    for name, value in sizes.items():
+        if not isinstance(name, str):
+            raise UserError(f"sizes: a name must be a text, not {name!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"sizes.{name}: must be a whole number of at least 1, not {value!r}")
+    return sizes
+
+
+def _knobs(data: dict[str, Any]) -> list[Any]:
+    knobs = data.get("knobs") or []
+    if not isinstance(knobs, list):
+        raise UserError(f"knobs: expected a list of choices and stacks, not {knobs!r}")
+    return knobs
+
+
+def _knob(data: Any, at: str) -> Node:
+    """Parse a choice between names, or a stack of such choices."""
+    if isinstance(data, list):
+        return Seq(*(_knob(item, f"{at}[{index}]") for index, item in enumerate(data)))
+    if not isinstance(data, dict) or len(data) != 1 or not {*data} <= {"choice", "stack"}:
+        raise UserError(f"{at}: expected a mapping with the key choice or stack, not {data!r}")
+    if "choice" in data:
+        return _plain_choice(data["choice"], f"{at}.choice")
+    return _stack(data["stack"], f"{at}.stack", _knob)
+
+
+def _plain_choice(data: Any, at: str, decided_by: str = "alpha") -> Choice:
+    """Parse a choice whose options are names or numbers."""
+    fields = _fields(data, at, ("key", "options"), ("decided_by",))
+    if not isinstance(fields["key"], str):
+        raise UserError(f"{at}.key: expected a text, not {fields['key']!r}")
+    options = fields["options"] or []
+    if not isinstance(options, list):
+        raise UserError(f"{at}.options: expected a list, not {options!r}")
+    for index, option in enumerate(options):
+        if isinstance(option, bool):
+            raise UserError(
+                f"{at}.options[{index}]: YAML reads on, off, yes and no as true and false; "
+                "put the names in quotes"
+            )
+        if not isinstance(option, str | int | float):
+            raise UserError(f"{at}.options[{index}]: expected a name or a number, not {option!r}")
+    return Choice(fields["key"], options, fields.get("decided_by", decided_by))
+
+
+def _node(data: Any, at: str) -> Node:
+    if isinstance(data, str):
+        if data in _NODES:
+            raise UserError(f"{at}: {data!r} needs a value: a mapping or a list below it")
+        return Op(data)
+    if isinstance(data, list):
+        return _sequence(data, at)
+    if not isinstance(data, dict) or len(data) != 1:
+        raise UserError(
+            f"{at}: expected an operation, a list, or a mapping with one key, not {data!r}"
+        )
+    ((kind, body),) = data.items()
+    if kind == "seq":
+        return _sequence(body, at or "seq")
+    if kind == "sum":
+        return Sum(*_items(body, f"{at}.sum".lstrip(".")))
+    if kind == "choice":
+        return _choice(body, f"{at}.choice".lstrip("."))
+    if kind == "stack":
+        return _stack(body, f"{at}.stack".lstrip("."))
+    from prefixnas.space.ops import OPS
+
+    if kind not in OPS.names():
+        raise unknown("operation or key", kind, [*OPS.names(), *_NODES], at)
+    if isinstance(body, dict):
+        return Op(str(kind), **{str(key): value for key, value in body.items()})
+    if isinstance(body, list):
+        raise UserError(f"{at}: operation {kind!r} takes a value or a mapping, not a list")
+    return Op(str(kind)) if body is None else Op(str(kind), body)
+
+
+def _items(data: Any, at: str) -> list[Node]:
+    if not isinstance(data, list):
+        raise UserError(f"{at}: expected a list of nodes, not {data!r}")
+    return [_node(item, f"{at}[{index}]") for index, item in enumerate(data)]
+
+
+def _sequence(data: Any, at: str) -> Node:
+    return Seq(*_items(data, at))
+
+
+def _fields(
+    data: Any, at: str, required: tuple[str, ...], optional: tuple[str, ...]
+) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise UserError(f"{at}: expected a mapping with the keys {', '.join(required)}")
+    for key in data:
+        if key not in (*required, *optional):
+            raise unknown("key", key, [*required, *optional], at)
+    for key in required:
+        if key not in data:
+            raise UserError(f"{at}: key {key!r} is missing")
+    return data
+
+
+def _choice(data: Any, at: str) -> Choice:
+    fields = _fields(data, at, ("key", "options"), ("decided_by",))
+    if not isinstance(fields["key"], str):
+        raise UserError(f"{at}.key: expected a text, not {fields['key']!r}")
+    options: list[Node | str] = list(_items(fields["options"] or [], f"{at}.options"))
+    return Choice(fields["key"], options, fields.get("decided_by", "alpha"))
+
+
+def _stack(data: Any, at: str, inner: Callable[[Any, str], Node] = _node) -> Stack:
+    fields = _fields(data, at, ("layers", "cell"), ("shared", "name"))
+    shared = fields.get("shared", False)
+    if not isinstance(shared, bool):
+        raise UserError(f"{at}.shared: expected true or false, not {shared!r}")
+    layers = fields["layers"]
+    if isinstance(layers, dict) and set(layers) == {"choice"}:
+        layers = _plain_choice(layers["choice"], f"{at}.layers.choice", "trial")
+    name = fields.get("name", "layer")
+    return Stack(layers, inner(fields["cell"], f"{at}.cell"), shared, str(name))
+
+
+def _number(text: str) -> str | int:
+    """Return the whole number that a text stands for, if YAML may show it as one."""
+    return int(text) if text.isdecimal() and str(int(text)) == text else text
+
+
+def _dump(node: Node, plain: bool = False) -> Any:
+    """Return what YAML holds of a node; `plain` where options are names, not operations."""
+    if isinstance(node, Op):
+        if plain:
+            return _number(node.name)
+        if node.kwargs and node.args:
+            raise UserError(
+                f"operation {node.label!r}: YAML holds one value or named parameters, not both"
+            )
+        if len(node.args) > 1:
+            raise UserError(f"operation {node.label!r}: name the parameters to write it as YAML")
+        if node.kwargs:
+            return {node.name: dict(node.kwargs)}
+        return {node.name: node.args[0]} if node.args else node.name
+    if isinstance(node, Seq):
+        parts = [_dump(part, plain) for part in node.nodes]
+        return parts if plain else {"seq": parts}
+    if isinstance(node, Sum):
+        return {"sum": [_dump(branch, plain) for branch in node.branches]}
+    if isinstance(node, Stack):
+        layers = node.layers
+        shown = _dump(layers, plain=True) if isinstance(layers, Choice) else layers
+        stack: dict[str, Any] = {"layers": shown, "cell": _dump(node.cell, plain)}
+        if node.shared:
+            stack["shared"] = True
+        if node.name != "layer":
+            stack["name"] = node.name
+        return {"stack": stack}
+    assert isinstance(node, Choice)
+    choice: dict[str, Any] = {
+        "key": node.key,
+        "options": [_dump(option, plain) for option in node.options],
+    }
+    if node.decided_by != "alpha":
+        choice["decided_by"] = node.decided_by
+    return {"choice": choice}

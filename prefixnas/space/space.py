@@ -1,0 +1,351 @@
+"""The `SearchSpace` that a tree of nodes makes, and the decisions in it.
+
+Every `Choice` becomes one or more *decisions*; an `Architecture` is one option for each.
+`Stack(6, cell)` gives each layer its own decisions, named `layer0/activation`,
+`layer1/activation`, ...; with `shared=True` all layers follow one decision, `activation`, while
+their weights stay their own. A choice inside an option of another choice counts only when that
+option is taken, and is named `outer=option/inner`; the decisions of a layer count only when the
+stack is that deep.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from prefixnas.base.errors import UserError, unknown
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.nodes import (
+    Choice,
+    DecidedBy,
+    Node,
+    Op,
+    Seq,
+    Stack,
+    Sum,
+    as_node,
+    children,
+    option_scope,
+    with_sizes,
+)
+
+__all__ = [
+    "Choice",
+    "Decision",
+    "Node",
+    "Op",
+    "SearchSpace",
+    "Seq",
+    "Stack",
+    "Sum",
+    "children",
+    "dropout_under_alpha",
+    "option_scope",
+]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice at one place of the space.
+
+    Attributes:
+        name: Unique name, `layer0/activation`.
+        options: Labels of the candidates.
+        decided_by: "alpha" or "trial".
+        conditions: Decisions and the options of theirs with which this decision counts.
+        knob: Whether the objective carries it out, instead of the network.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    decided_by: DecidedBy
+    conditions: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    knob: bool = False
+
+    def active(self, choices: Mapping[str, str]) -> bool:
+        """Tell whether this decision counts under `choices`."""
+        return all(choices.get(name) in options for name, options in self.conditions)
+
+
+class SearchSpace:
+    """A named tree of nodes, with the decisions that it holds.
+
+    Args:
+        name: Name of the space.
+        root: The tree, in which stacks may name a size: `Stack("attention_layers", cell)`.
+        knobs: Choices between names, or stacks of such choices, that the objective carries out
+            instead of the network. The objective must know them by name.
+        sizes: Numbers of layers by name. They are defaults: those of the objective win.
+
+    Attributes:
+        root: The tree with numbers in the place of sizes.
+        knobs: The knobs likewise.
+        sizes: The sizes.
+        decisions: Those of the network, then those of the knobs.
+
+    Raises:
+        UserError: Two choices of one name in one cell, an unknown operation or size.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: Node | str,
+        knobs: Sequence[Node] = (),
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
+        self.name = name
+        self.sizes = dict(sizes or {})
+        node = as_node(root)
+        self.declared: Node = Seq(node) if isinstance(node, Op) else node
+        self.declared_knobs = tuple(knobs)
+        try:
+            self.root = with_sizes(self.declared, self.sizes)
+            self.knobs = tuple(with_sizes(as_node(knob), self.sizes) for knob in knobs)
+        except UserError as error:
+            raise UserError(f"space {name!r}: {error}") from error
+        for knob in self.knobs:
+            _check_knob(knob, name)
+        self._check_operations(self.root)
+        self.decisions: tuple[Decision, ...] = self._collect()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SearchSpace) and self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def _content(self) -> tuple[object, ...]:
+        sizes = tuple(sorted(self.sizes.items()))
+        return self.name, self.declared, self.declared_knobs, sizes
+
+    def __repr__(self) -> str:
+        return f"SearchSpace({self.name!r}, {self.root.label})"
+
+    def with_sizes(self, sizes: Mapping[str, int]) -> SearchSpace:
+        """Return this space with other values for those of its sizes that `sizes` names."""
+        values = {name: sizes.get(name, value) for name, value in self.sizes.items()}
+        return SearchSpace(self.name, self.declared, self.declared_knobs, values)
+
+    @property
+    def size(self) -> int:
+        """The number of different architectures."""
+        return prod(
+            count for node in (self.root, *self.knobs) for count in _sizes(node, "").values()
+        )
+
+    @property
+    def knob_decisions(self) -> tuple[Decision, ...]:
+        """The decisions that the objective carries out."""
+        return tuple(decision for decision in self.decisions if decision.knob)
+
+    def active(self, choices: Mapping[str, str]) -> Iterator[Decision]:
+        """Yield the decisions that count under `choices`, in the order of the tree."""
+        for decision in self.decisions:
+            if decision.active(choices):
+                yield decision
+
+    def choose(self, pick: Callable[[Decision], str]) -> Architecture:
+        """Build an architecture by asking `pick` for each decision that counts."""
+        choices: dict[str, str] = {}
+        for decision in self.decisions:
+            if decision.active(choices):
+                choices[decision.name] = pick(decision)
+        return self.validate(Architecture(choices, self.name))
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """Draw every decision uniformly, from `rng` alone."""
+        return self.choose(lambda decision: rng.choice(decision.options))
+
+    def first(self, settings: Mapping[str, str] | None = None) -> Architecture:
+        """Return the architecture of first options, with `settings` put in.
+
+        Args:
+            settings: Decision name, or its last part for all decisions of that key, to option.
+
+        Raises:
+            UserError: A setting names no decision or no option of it.
+        """
+        chosen = self.settle(settings or {})
+        return self.choose(lambda decision: chosen.get(decision.name, decision.options[0]))
+
+    def settle(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """Resolve `{"dropout": "dropout(0.3)"}` into an option per decision name.
+
+        Raises:
+            UserError: A setting names no decision or no option of it.
+        """
+        resolved: dict[str, str] = {}
+        for key, option in settings.items():
+            hits = [d for d in self.decisions if d.name == key or d.name.rsplit("/", 1)[-1] == key]
+            if not hits:
+                raise unknown(
+                    "decision", key, {d.name for d in self.decisions}, f"space {self.name!r}"
+                )
+            for decision in hits:
+                if option not in decision.options:
+                    raise unknown("option", option, decision.options, f"decision {decision.name!r}")
+                resolved[decision.name] = option
+        return resolved
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """Yield every architecture once, in a fixed order."""
+        for choices in self._enumerate({}, 0):
+            yield Architecture(choices, self.name)
+
+    def _enumerate(self, choices: dict[str, str], start: int) -> Iterator[dict[str, str]]:
+        for index in range(start, len(self.decisions)):
+            decision = self.decisions[index]
+            if decision.active(choices):
+                for option in decision.options:
+                    yield from self._enumerate({**choices, decision.name: option}, index + 1)
+                return
+        yield choices
+
+    def validate(self, architecture: Architecture) -> Architecture:
+        """Return `architecture` if it belongs to this space.
+
+        Raises:
+            UserError: A decision is missing or unknown, or an option is not among the allowed.
+        """
+        where = f"architecture of space {self.name!r}"
+        choices = architecture.choices
+        active = {decision.name: decision for decision in self.active(choices)}
+        for name, option in choices.items():
+            if name not in active:
+                raise unknown("decision", name, active, where)
+            if option not in active[name].options:
+                raise unknown("option", option, active[name].options, f"{where}, decision {name!r}")
+        missing = [name for name in active if name not in choices]
+        if missing:
+            raise UserError(f"{where} lacks a choice for {missing[0]!r}")
+        return architecture
+
+    def _collect(self) -> tuple[Decision, ...]:
+        _refuse_doubles((self.root, *self.knobs), self.name)
+        found = {decision.name: decision for decision in _decisions(self.root, "", (), False)}
+        for knob in self.knobs:
+            found |= {decision.name: decision for decision in _decisions(knob, "", (), True)}
+        return tuple(found.values())
+
+    def _check_operations(self, node: Node) -> None:
+        from prefixnas.space.ops import OPS
+
+        if isinstance(node, Op):
+            if node.name not in OPS.names():
+                raise unknown("operation", node.name, OPS.names(), f"space {self.name!r}")
+        else:
+            for child in children(node):
+                self._check_operations(child)
+
+
+def dropout_under_alpha(space: SearchSpace) -> list[str]:
+    """Return the keys of alpha choices whose options differ in their dropout rates.
+
+    The alpha gradient cannot choose a rate: in evaluation mode it is zero, in training mode the
+    lowest rate always wins, though training a child from scratch does not favour it.
+    """
+
+    def rates(node: Node) -> tuple[str, ...]:
+        own = (node.label,) if isinstance(node, Op) and node.name == "dropout" else ()
+        return own + tuple(rate for child in children(node) for rate in rates(child))
+
+    def visit(node: Node) -> Iterator[str]:
+        differ = len({rates(child) for child in children(node)}) > 1
+        if isinstance(node, Choice) and node.decided_by == "alpha" and differ:
+            yield node.key
+        for child in children(node):
+            yield from visit(child)
+
+    return list(dict.fromkeys(visit(space.root)))
+
+
+def _check_knob(node: Node, space: str) -> None:
+    """Refuse a knob that is more than choices between names, or a stack of such choices."""
+    if isinstance(node, Choice):
+        for option in node.options:
+            if not isinstance(option, Op) or option.label != option.name:
+                raise UserError(
+                    f"space {space!r}: the options of knob {node.key!r} must be names or numbers, "
+                    f"not {option.label!r}"
+                )
+    elif isinstance(node, Stack | Seq):
+        for child in children(node):
+            _check_knob(child, space)
+    else:
+        raise UserError(
+            f"space {space!r}: a knob is a choice, or a stack of choices, not {node.label!r}"
+        )
+
+
+def _decisions(
+    node: Node, scope: str, conditions: tuple[tuple[str, tuple[str, ...]], ...], knob: bool
+) -> Iterator[Decision]:
+    if isinstance(node, Choice):
+        name = scope + node.key
+        labels = tuple(option.label for option in node.options)
+        yield Decision(name, labels, node.decided_by, conditions, knob)
+        for option in node.options:
+            inner = (*conditions, (name, (option.label,)))
+            yield from _decisions(option, option_scope(scope, node, option), inner, knob)
+    elif isinstance(node, Stack):
+        if isinstance(node.layers, Choice):
+            yield from _decisions(node.layers, scope, conditions, knob)
+        for index, layer_scope in enumerate(node.scopes(scope)):
+            inner = conditions
+            if isinstance(node.layers, Choice) and not node.shared:
+                deep = tuple(str(depth) for depth in node.depths if depth > index)
+                if len(deep) < len(node.depths):
+                    inner = (*conditions, (scope + node.layers.key, deep))
+            yield from _decisions(node.cell, layer_scope, inner, knob)
+    else:
+        for child in children(node):
+            yield from _decisions(child, scope, conditions, knob)
+
+
+def _refuse_doubles(nodes: Sequence[Node], space: str) -> None:
+    """Refuse two places of one scope with one name: only shared layers may follow one decision."""
+    seen: set[str] = set()
+
+    def visit(node: Node, scope: str) -> None:
+        if isinstance(node, Choice):
+            if scope + node.key in seen:
+                raise UserError(
+                    f"space {space!r}: two choices are called {scope + node.key!r}; give them "
+                    "different keys, or their stacks different names"
+                )
+            seen.add(scope + node.key)
+            for option in node.options:
+                visit(option, option_scope(scope, node, option))
+        elif isinstance(node, Stack):
+            if isinstance(node.layers, Choice):
+                visit(node.layers, scope)
+            for layer_scope in dict.fromkeys(node.scopes(scope)):
+                visit(node.cell, layer_scope)
+        else:
+            for child in children(node):
+                visit(child, scope)
+
+    for node in nodes:
+        visit(node, "")
+
+
+def _sizes(node: Node, scope: str) -> dict[str, int]:
+    """Map each decision outside of conditions to its number of variants."""
+    if isinstance(node, Choice):
+        variants = (_sizes(option, option_scope(scope, node, option)) for option in node.options)
+        return {scope + node.key: sum(prod(variant.values()) for variant in variants)}
+    sizes: dict[str, int] = {}
+    if isinstance(node, Stack):
+        layers = [_sizes(node.cell, layer_scope) for layer_scope in node.scopes(scope)]
+        if isinstance(node.layers, Choice) and not node.shared:
+            each = [prod(layer.values()) for layer in layers]
+            return {scope + node.layers.key: sum(prod(each[:depth]) for depth in node.depths)}
+        if isinstance(node.layers, Choice):
+            sizes[scope + node.layers.key] = len(node.depths)
+        return sizes | {name: count for layer in layers for name, count in layer.items()}
+    for child in children(node):
+        sizes |= _sizes(child, scope)
+    return sizes

@@ -1,0 +1,149 @@
+"""A wrapper around an objective that watches what a strategy does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from prefixnas.multitrial.weights import SinglePath
+from prefixnas.network.supernet import Supernet
+from prefixnas.run.objective import Evaluation, Objective, Split
+from prefixnas.testing.promise import BrokenPromise
+
+
+@dataclass
+class WatchedNet:
+    """A supernet that was attached, its alphas as they came, and the gradients they received.
+
+    Attributes:
+        net: The supernet.
+        start: Its alphas when it was attached.
+        gradients: Per alpha, the sum of the absolute gradients of the joint loss.
+        batches: Batches that went through it.
+    """
+
+    net: Supernet
+    start: list[Tensor]
+    gradients: list[Tensor]
+    batches: int = 0
+
+
+MAY_LACK = ("sizes", "check_knobs", "check_space", "check_proxy")
+"""What an objective may have besides the protocol."""
+
+
+class Probe:
+    """An `Objective` that passes everything on to another one and takes notes.
+
+    Args:
+        inner: The objective.
+        lie: Turn the sign of all scores on the validation split.
+
+    Attributes:
+        module: The module that is attached.
+        batches: Batches drawn so far.
+        nets: Every supernet that was attached, where alphas take part.
+    """
+
+    def __init__(self, inner: Objective, lie: bool = False) -> None:
+        self._inner = inner
+        self._lie = lie
+        self.name, self.width = inner.name, inner.width
+        self.optional, self.without_label = inner.optional, inner.without_label
+        self.rewrites_weights = getattr(inner, "rewrites_weights", False)
+        self.module: nn.Module | None = None
+        self.batches = 0
+        self.nets: list[WatchedNet] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name in MAY_LACK:
+            return getattr(self._inner, name)
+        raise AttributeError(name)
+
+    def proxy(self, settings: Mapping[str, str]) -> Probe:
+        """Watch the proxy, too: its supernets are noted here, its batches are its own."""
+        inner: Any = self._inner
+        proxy = Probe(inner.proxy(settings), self._lie)
+        proxy.nets = self.nets
+        return proxy
+
+    def reset(self, module: nn.Module | None, seed: int) -> None:
+        """Pass on."""
+        self._inner.reset(module, seed)
+        self._watch(module)
+
+    def replace(self, module: nn.Module) -> None:
+        """Pass on."""
+        self._inner.replace(module)
+        self._watch(module)
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """Pass on."""
+        return self._inner.parameters()
+
+    def backward(self, split: Split = "train") -> dict[str, float]:
+        """Count the batch and the gradients that the alphas receive from it."""
+        if split == "validation":
+            raise BrokenPromise("selection", "a batch of the validation split was trained on")
+        watched = self._current()
+        before = [_gradient(alpha) for net in watched for alpha in net.net.alphas]
+        losses = self._inner.backward(split)
+        self.batches += 1
+        received = iter(before)
+        for net in watched:
+            net.batches += 1
+            for alpha, total in zip(net.net.alphas, net.gradients, strict=True):
+                total += (_gradient(alpha) - next(received)).abs()
+        return losses
+
+    def stepped(self, step: int) -> None:
+        """Pass on."""
+        self._inner.stepped(step)
+
+    def evaluate(self, split: Split) -> Evaluation:
+        """Pass on; see `lie`."""
+        result = self._inner.evaluate(split)
+        if self._lie and split == "validation":
+            return Evaluation(
+                {t: {k: -v for k, v in scores.items()} for t, scores in result.scores.items()},
+                {task: -score for task, score in result.task_scores.items()},
+            )
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Pass on."""
+        return self._inner.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Pass on."""
+        self._inner.load_state_dict(state)
+
+    def save(self, folder: Path) -> None:
+        """Pass on."""
+        self._inner.save(folder)
+
+    def warnings(self) -> Iterable[str]:
+        """Pass on."""
+        return self._inner.warnings()
+
+    def _watch(self, module: nn.Module | None) -> None:
+        self.module = module
+        known = [watched.net for watched in self.nets]
+        for part in module.modules() if module is not None else ():
+            if not isinstance(part, Supernet) or isinstance(part.relaxation, SinglePath):
+                continue
+            if part not in known:
+                alphas = [alpha.detach().clone() for alpha in part.alphas]
+                self.nets.append(WatchedNet(part, alphas, [0 * alpha for alpha in alphas]))
+
+    def _current(self) -> list[WatchedNet]:
+        inside = set(self.module.modules()) if self.module is not None else set()
+        return [watched for watched in self.nets if watched.net in inside]
+
+
+def _gradient(alpha: Tensor) -> Tensor:
+    return 0 * alpha.detach() if alpha.grad is None else alpha.grad.detach().clone()

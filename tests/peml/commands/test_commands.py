@@ -1,0 +1,211 @@
+"""`peml train | evaluate | export | generate` on tiny models."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import peml
+from peml.__main__ import main
+from tests.workbench import SMALL, digest, events
+
+Trained = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def trained(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Runs of `peml train`, by model family; each is made once."""
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family not in made:
+            run = tmp_path_factory.mktemp(family) / "run"
+            tasks = [str(bench / "mood"), str(bench / "order")]
+            argv = ["train", "--model", str(bench / family), "--tasks", *tasks, *SMALL]
+            argv += ["--space", "mlp", "--learning-rate", "0.02", "--warmup", "0"]
+            assert main([*argv, "--out", str(run)]) == 0
+            made[family] = run
+        return made[family]
+
+    return make
+
+
+def result(run: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((run / "result.json").read_text())
+    return loaded
+
+
+def test_train_spends_all_steps_on_one_architecture(trained: Trained) -> None:
+    run = trained("llama")
+    phases = [event["phase"] for event in events(run, "step")]
+    assert phases == ["train"] * 4 + ["without"] * 4
+    assert result(run)["architecture"] == {}
+    assert yaml.safe_load((run / "config.yaml").read_text())["strategy"] == "fixed"
+    assert result(run)["columns"]["mixture"] is None
+
+
+def test_train_takes_the_architecture_of_another_run(bench: Path, tmp_path: Path) -> None:
+    shared = ["--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
+    chosen = ["--set", "layer0/activation=gelu", "layer3/activation=tanh"]
+    assert main(["train", *shared, *chosen, "--out", str(tmp_path / "first")]) == 0
+    argv = ["train", *shared, "--arch", str(tmp_path / "first"), "--no-baseline"]
+    assert main([*argv, "--out", str(tmp_path / "second")]) == 0
+    first, second = result(tmp_path / "first"), result(tmp_path / "second")
+    assert first["architecture"] == second["architecture"]
+    assert first["architecture"]["layer0/activation"] == "gelu"
+    assert first["columns"]["trained child"] == second["columns"]["trained child"]
+    assert "LoRA alone" in first["columns"] and "LoRA alone" not in second["columns"]
+
+
+def test_a_run_brings_its_own_space(
+    bench: Path, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = trained("llama"), tmp_path / "second"  # in the space "mlp"
+    shared = ["--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
+    argv = ["train", *shared, "--arch", str(first), "--no-baseline", "--out", str(second)]
+    assert main(argv) == 0
+    assert (second / "space.yaml").read_bytes() == (first / "space.yaml").read_bytes()
+    capsys.readouterr()
+    assert main([*argv[:-1], str(tmp_path / "third"), "--space", "paper"]) == 2
+    assert "space 'paper'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", ["llama", "t5", "bert"])
+def test_evaluate_repeats_the_scores_of_the_run(
+    family: str, trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(family)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == result(run)["columns"]["trained child"]["scores"]
+    assert not err
+
+
+def test_evaluate_prints_a_table_and_takes_other_splits(
+    bench: Path, trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained("llama")
+    capsys.readouterr()
+    argv = ["evaluate", str(run), "--tasks", str(bench / "order"), "--split", "train"]
+    assert main([*argv, "--eval-limit", "4"]) == 0
+    printed = capsys.readouterr().out
+    assert "order" in printed and "accuracy" in printed and "mood" not in printed
+
+
+@pytest.mark.parametrize("family", ["llama", "t5", "bert"])
+def test_an_exported_folder_scores_and_answers_alike(
+    family: str, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = trained(family), tmp_path / "out"
+    before = digest(run)
+    assert main(["export", str(run), str(out)]) == 0
+    assert digest(run) == before
+    capsys.readouterr()
+    printed = []
+    for folder in (run, out):
+        argv = ["evaluate", str(folder), "--json"]
+        assert main(argv) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    models = [peml.load(folder) for folder in (run, out)]
+    tokens = torch.tensor([[5, 10, 7, 12]])
+    extra = {"decoder_input_ids": torch.tensor([[0, 4]])} if family == "t5" else {}
+    with torch.no_grad():
+        outputs = [model.model(input_ids=tokens, **extra)[0] for model in models]
+        models[0].prefix.set(None)  # type: ignore[union-attr]
+        without = models[0].model(input_ids=tokens, **extra)[0]
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=1e-5)
+    assert (outputs[0] - without).abs().max() > 1e-4
+
+
+def test_merged_and_peft_exports(trained: Trained, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run = trained("llama")
+    assert main(["export", str(run), str(tmp_path / "merged"), "--format", "merged"]) == 0
+    blocks = load_file(tmp_path / "merged/prefix.safetensors")["blocks"]
+    assert torch.equal(blocks, load_file(run / "adapter/prefix.safetensors")["blocks"])
+    assert main(["export", str(run), str(tmp_path / "peft"), "--format", "peft"]) == 0
+    ours = peml.load(run)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "peft/merged")
+    theirs = PeftModel.from_pretrained(base, str(tmp_path / "peft")).eval()
+    inputs = {"input_ids": torch.tensor([[5, 10, 7, 12]]), "attention_mask": torch.ones(1, 4)}
+    with torch.no_grad():
+        wanted = ours.model(**inputs).logits
+        torch.testing.assert_close(theirs(**inputs).logits, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_generate_from_arguments_and_from_a_pipe(
+    family: str,
+    trained: Trained,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = str(trained(family))
+    prompts = ["film good a b", "plot bad"]
+    capsys.readouterr()
+    assert main(["generate", run, *prompts, "--max-new-tokens", "4"]) == 0
+    first = capsys.readouterr().out
+    assert first.count("\n") == 2
+    assert main(["generate", run, "--max-new-tokens", "4", *prompts]) == 0
+    assert capsys.readouterr().out == first
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in prompts)))
+    assert main(["generate", run, "--max-new-tokens", "4"]) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_an_encoder_cannot_write(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(trained("bert"))
+    capsys.readouterr()
+    assert main(["generate", run, "film"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "cannot write" in error
+
+
+def test_peft_refuses_what_it_cannot_hold(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(trained("t5"))
+    capsys.readouterr()
+    assert main(["export", run, str(tmp_path / "out"), "--format", "peft"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "peml" in error
+    assert digest(tmp_path) == {}
+
+
+def test_tasks_without_a_head_are_refused(
+    bench: Path, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "strange.yaml").write_text(f"source: {bench / 'mood'}\nname: moood\n")
+    run = str(trained("bert"))
+    capsys.readouterr()
+    assert main(["evaluate", run, "--tasks", str(tmp_path / "strange.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "'moood'" in error and "'mood'" in error
+
+
+def test_evaluate_cuts_prompts_where_the_run_did(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    argv = ["train", "--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
+    argv += ["--space", "mlp", "--max-length", "5", "--no-baseline", "--out", str(run)]
+    assert main(argv) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == result(run)["columns"]["trained child"]["scores"]
+    assert err.startswith("warning: mood: ") and err.count("\n") == 1
+    assert main(["evaluate", str(run), "--max-length", "60"]) == 0
+    assert not capsys.readouterr().err

@@ -1,0 +1,304 @@
+"""Length, start and gates of the prefix as decisions of a space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+import peml
+from peml.adapters.export import export, read_manifest
+from peml.objective.knobs import Gates
+from peml.objective.objective import JointObjective
+from peml.prefix.attention import PREFIX
+from peml.prefix.handle import PrefixHandle, attach
+from peml.prefix.starts import text_blocks
+from prefixnas.__main__ import main
+from prefixnas.base.errors import UserError
+from prefixnas.network.relaxations import RELAXATIONS
+from prefixnas.network.supernet import Supernet, build_child
+from prefixnas.run.objective import fit_space
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.loading import load_space
+from prefixnas.space.space import Choice, SearchSpace, Stack
+from tests.peml import zoo
+from tests.peml.objective.test_objective import FAMILIES, GATED, config, ready
+from tests.peml.prefix.test_handle import random_blocks
+from tests.workbench import SMALL
+
+# The gate of an attention layer
+
+
+def gates(handle: PrefixHandle, *weights: float | None) -> Gates:
+    """A gate per site, the given weights in turn; None: fully open."""
+    given = [weights[site % len(weights)] for site in range(len(handle.sites))]
+    tensors = [None if w is None else torch.tensor(w, dtype=torch.float64) for w in given]
+    return Gates(dict(enumerate(tensors))).leaves()
+
+
+def with_gates(
+    handle: PrefixHandle, kind: str, blocks: Tensor | None, chosen: Gates | None
+) -> Tensor:
+    with handle.using(blocks, chosen):
+        return zoo.output(handle.model, zoo.inputs(kind))
+
+
+@pytest.mark.parametrize("kind", zoo.SUPPORTED)
+def test_an_open_gate_is_the_prefix_and_a_closed_one_is_none(kind: str) -> None:
+    handle = attach(zoo.build(kind))
+    blocks = random_blocks(handle.sites)
+    plain, full = (with_gates(handle, kind, b, None) for b in (None, blocks))
+    torch.testing.assert_close(with_gates(handle, kind, blocks, gates(handle, 1.0)), full)
+    closed = with_gates(handle, kind, blocks, gates(handle, 0.0))
+    torch.testing.assert_close(closed, plain, rtol=1e-5, atol=1e-5)
+    half = with_gates(handle, kind, blocks, gates(handle, 0.5))
+    assert not torch.allclose(half, full)
+    assert not torch.allclose(half, plain)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "t5", "bart", "bert"])
+def test_twice_half_a_prefix_is_a_prefix(kind: str) -> None:
+    """Where positions do not count, every key twice with half the share changes nothing."""
+    handle = attach(zoo.build(kind))
+    blocks = random_blocks(handle.sites)
+    once = with_gates(handle, kind, blocks, None)
+    twice = torch.cat([blocks, blocks], dim=3)
+    torch.testing.assert_close(with_gates(handle, kind, twice, gates(handle, 0.5)), once)
+
+
+@pytest.mark.parametrize("kind", zoo.SUPPORTED)
+def test_a_site_that_is_left_out_reads_nothing(kind: str) -> None:
+    handle = attach(zoo.build(kind))
+    blocks = random_blocks(handle.sites)
+    few = Gates(dict.fromkeys(range(1, len(handle.sites))))
+    with handle.using(blocks[1:], few):
+        first, *others = [handle.model.get_submodule(site.path) for site in handle.sites]
+        assert not hasattr(first, PREFIX)
+        assert all(hasattr(module, PREFIX) for module in others)
+    closed = gates(handle, None)
+    closed.weights[0] = torch.zeros((), dtype=torch.float64)
+    torch.testing.assert_close(
+        with_gates(handle, kind, blocks[1:], few),
+        with_gates(handle, kind, blocks, closed),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+EXACT = [(kind, weight, 1e-5) for kind in ("gpt2", "bart", "bert") for weight in (0.0, 0.3, 1.0)]
+ROUNDED = [("llama", 0.3, 1e-3), ("gemma2", 0.3, 1e-3), ("t5", 1.0, 1e-3)]
+"""Models with a norm that computes in float32, and the step that this allows."""
+
+
+@pytest.mark.parametrize(("kind", "weight", "step"), [*EXACT, *ROUNDED])
+def test_gradient_of_a_gate_by_finite_differences(kind: str, weight: float, step: float) -> None:
+    handle = attach(zoo.build(kind))
+    blocks = 0.3 * random_blocks(handle.sites)
+    reference = torch.randn(zoo.output(handle.model, zoo.inputs(kind)).shape).double()
+
+    def loss(change: float, site: int) -> tuple[Tensor, Gates]:
+        chosen = gates(handle, weight)
+        with torch.no_grad():
+            chosen.soft[site] += change
+        return (with_gates(handle, kind, blocks, chosen) * reference).sum(), chosen
+
+    value, chosen = loss(0.0, 0)
+    value.backward()
+    for site, gate in enumerate(chosen.soft):
+        below = -step if weight > 0 else 0.0
+        numeric = (loss(step, site)[0] - loss(below, site)[0]) / (step - below)
+        assert gate.grad is not None
+        assert abs(gate.grad) > 1e-6
+        torch.testing.assert_close(gate.grad, numeric, rtol=1e-2, atol=1e-3)
+
+
+# In the objective
+
+
+def child(objective: JointObjective, space: SearchSpace, **settings: str) -> Any:
+    space = fit_space(space, objective)
+    torch.manual_seed(2)
+    return build_child(space, space.first(settings), objective.width)
+
+
+def test_sizes_are_the_models_attention_layers(bench: Path) -> None:
+    counts = {
+        family: JointObjective(config(bench, family), 1, 0).sizes["attention_layers"]
+        for family in FAMILIES
+    }
+    assert counts == {"llama": 2, "t5": 2 + 2 * 2, "bert": 2}
+    only = JointObjective(config(bench, "t5", prefix_where=["cross"]), 1, 0)
+    assert only.sizes["attention_layers"] == 2
+
+
+@pytest.mark.parametrize("relaxation", RELAXATIONS.names())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_gate_receives_a_gradient(family: str, relaxation: str, bench: Path) -> None:
+    objective, net = ready(bench, family, space=GATED)
+    net.relaxation = RELAXATIONS.get(relaxation)()
+    for _ in range(3):
+        objective.backward("train")
+    reached = {d.name: alpha.grad for d, alpha in zip(net.decisions, net.alphas, strict=True)}
+    assert len(reached) == 1 + objective.sizes["attention_layers"]
+    for name, gradient in reached.items():
+        assert gradient is not None, name
+        assert gradient.isfinite().all()
+        assert gradient.any(), name
+
+
+def test_a_closed_gate_takes_its_site_out_of_the_step(bench: Path) -> None:
+    objective, net = ready(bench, space=GATED)
+    net.keep("attention0/gate", "off")
+    calls: list[Any] = []
+    net.register_forward_hook(lambda *_: calls.append(1))
+    objective.backward("train")
+    assert objective.encoder is not None
+    prefix = objective.encoder.prefix()
+    assert prefix.gates.sites == [1]
+    assert prefix.blocks is not None
+    assert prefix.blocks.shape[0] == 1
+    assert len(calls) == 2
+    gradient = objective.encoder.output.weight.grad
+    assert gradient is not None
+    rows = gradient.unflatten(0, (2, -1)).abs().sum(dim=(1, 2))
+    assert rows[0] == 0
+    assert rows[1] > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_open_sites_are_exported(family: str, bench: Path, tmp_path: Path) -> None:
+    objective = JointObjective(config(bench, family), 2, 0)
+    objective.reset(child(objective, GATED, **{"attention1/gate": "off"}), 0)
+    objective.backward("train")
+    objective.save(tmp_path / "adapter")
+    paths = [site.path for site in objective.sites if site != objective.sites[1]]
+    assert [site.path for site in read_manifest(tmp_path / "adapter").sites] == paths
+    with safe_open(tmp_path / "adapter" / "prefix.safetensors", "pt") as file:
+        assert file.get_slice("blocks").get_shape()[0] == len(paths)
+        assert file.metadata()["sites"].count("attn") in (0, len(paths))
+    given = zoo.inputs("t5" if family == "t5" else "llama")
+    prefix = objective._evaluated()
+    with objective.handle.using(prefix.blocks, prefix.gates), torch.no_grad():
+        trained = zoo.output(objective.lm.model.eval(), given)
+    for place in (tmp_path / "adapter", tmp_path / "exported"):
+        loaded = peml.load(place).model
+        torch.testing.assert_close(zoo.output(loaded, given), trained, rtol=1e-4, atol=1e-4)
+        if place.name == "adapter":
+            export(place, tmp_path / "exported", "peml")
+    if family == "llama":
+        with pytest.raises(UserError, match=r"reads a prefix in 1 of 2 layers; use .* 'peml'"):
+            export(tmp_path / "adapter", tmp_path / "stock", "peft")
+        assert not (tmp_path / "stock").exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_an_open_gate_lora_is_left_alone(family: str, bench: Path, tmp_path: Path) -> None:
+    objective = JointObjective(config(bench, family), 2, 0)
+    objective.reset(child(objective, GATED, gate="off"), 0)
+    torch.manual_seed(0)
+    closed = objective.backward("train"), objective.evaluate("selection")
+    objective.save(tmp_path / "adapter")
+    assert read_manifest(tmp_path / "adapter").prefix_length == 0
+    assert not (tmp_path / "adapter" / "prefix.safetensors").exists()
+    assert peml.load(tmp_path / "adapter").prefix is None
+    objective.reset(None, 0)
+    torch.manual_seed(0)
+    assert closed == (objective.backward("train"), objective.evaluate("selection"))
+
+
+def test_a_supernet_with_open_gates_is_not_saved(bench: Path, tmp_path: Path) -> None:
+    objective, _ = ready(bench, space=GATED)
+    with pytest.raises(RuntimeError, match="cut a child"):
+        objective.save(tmp_path / "adapter")
+
+
+KNOBS = SearchSpace(
+    "knobs",
+    "linear",
+    [Choice("length", [4, 2], "trial"), Choice("start", ["random", "zero", "text"], "trial")],
+)
+
+
+@pytest.mark.parametrize("start", ["random", "zero", "text"])
+def test_length_and_start_are_what_the_module_says(start: str, bench: Path) -> None:
+    objective = JointObjective(config(bench, prefix_length=20, prefix_start=None), 2, 0)
+    objective.reset(child(objective, KNOBS, length="2", start=start), 0)
+    encoder = objective.encoder
+    assert encoder is not None
+    assert encoder().shape[3] == 2
+    expected = {"zero": torch.zeros_like(encoder()).detach(), "random": None}
+    expected["text"] = text_blocks(objective.lm, objective.sites, 2, "a b c")
+    blocks = encoder().detach()
+    if start == "zero":
+        assert not blocks.any()
+    elif start == "random":
+        assert not encoder.start.any()
+        assert blocks.any()
+    else:
+        assert torch.equal(blocks, encoder.start)
+        assert blocks.any()
+    with pytest.raises(UserError, match="prefix began with length 2, not 4"):
+        objective.replace(child(objective, KNOBS, length="4", start=start))
+
+
+@pytest.mark.parametrize(
+    ("knob", "said"),
+    [
+        (Choice("lenght", [4], "trial"), "unknown knob 'lenght': did you mean 'length'"),
+        (Choice("length", [4, "many"], "trial"), "knob 'length': .* not 'many'"),
+        (Choice("length", [4, 2]), "knob 'length': alpha cannot decide it; say decided_by: trial"),
+        (Choice("start", ["texts"], "trial"), "unknown option 'texts': did you mean 'text'"),
+        (
+            Stack(3, Choice("gate", ["on", "off"]), name="attention"),
+            "unknown knob 'attention2/gate'",
+        ),
+        (Stack(2, Choice("gate", ["on", "of"]), name="attention"), "unknown option 'of'"),
+    ],
+)
+def test_knobs_that_a_prefix_lacks(knob: Choice | Stack, said: str, bench: Path) -> None:
+    objective = JointObjective(config(bench, prefix_length=20, prefix_start=None), 1, 0)
+    with pytest.raises(UserError, match=said):
+        fit_space(SearchSpace("s", "linear", [knob]), objective)
+
+
+@pytest.mark.parametrize("option", [{"prefix_length": 7}, {"prefix_start": "text"}])
+def test_a_knob_and_an_option_do_not_decide_the_same(option: dict[str, Any], bench: Path) -> None:
+    options = {"prefix_length": 20, "prefix_start": None, **option}
+    objective = JointObjective(config(bench, **options), 1, 0)
+    with pytest.raises(UserError, match=f"key '{next(iter(option))}': the space decides it"):
+        fit_space(KNOBS, objective)
+
+
+# The space `wide`
+
+
+@pytest.mark.parametrize(
+    ("family", "strategy"), [("llama", "darts"), ("t5", "random"), ("bert", "fixed")]
+)
+def test_wide_runs(family: str, strategy: str, bench: Path, tmp_path: Path) -> None:
+    argv = ["search", "--space", "wide", "--strategy", strategy, "--model", str(bench / family)]
+    argv += ["--tasks", str(bench / "mood"), "--set", "depth=2", "length=5", "width=identity"]
+    argv += ["--no-baseline", "--out", str(tmp_path / "run")]
+    sizes = [item for item in SMALL if item not in ("--prefix-length", "3")]
+    assert main([*argv, *sizes]) == 0
+    space = load_space(str(tmp_path / "run" / "space.yaml"))
+    found = space.validate(Architecture.load(tmp_path / "run" / "architecture.yaml"))
+    assert (found["depth"], found["length"]) == ("2", "5")
+    sites = read_manifest(tmp_path / "run").sites
+    assert len(sites) == sum(found[name] == "on" for name in found if name.endswith("gate"))
+
+
+def test_every_alpha_of_wide_receives_a_gradient(bench: Path) -> None:
+    objective = JointObjective(config(bench, prefix_length=20, prefix_start=None), 1, 0)
+    space = fit_space(load_space("wide"), objective)
+    torch.manual_seed(0)
+    net = Supernet(space, objective.width, settings={"start": "random"})
+    objective.reset(net, 0)
+    objective.backward("train")
+    for decision, alpha in zip(net.decisions, net.alphas, strict=True):
+        assert alpha.grad is not None
+        assert alpha.grad.abs().max() > 1e-6, decision.name

@@ -1,0 +1,411 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from peml.prefix.attention import watch
+from peml.prefix.encoder import PrefixEncoder
+from peml.prefix.handle import Site, attach, block_shape, find_sites
+from prefixnas.base.errors import UserError
+from tests.peml import zoo
+
+LENGTH = 3
+
+
+def random_blocks(sites: Sequence[Site], length: int = LENGTH, seed: int = 2) -> Tensor:
+    kv_heads, head_dim = block_shape(sites)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(sites), 2, kv_heads, length, head_dim)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+# --- sites --------------------------------------------------------------------------------------
+
+
+def test_sites_of_a_grouped_query_decoder() -> None:
+    assert find_sites(zoo.build("llama")) == (
+        Site("model.layers.0.self_attn", "decoder", 2, 12),
+        Site("model.layers.1.self_attn", "decoder", 2, 12),
+    )
+
+
+@pytest.mark.parametrize("kind", ["t5", "mt5"])
+def test_sites_of_t5_are_three_encoder_two_decoder_two_cross_layers(kind: str) -> None:
+    model = zoo.build(kind)
+    kinds = [site.kind for site in find_sites(model)]
+    assert (kinds.count("encoder"), kinds.count("decoder"), kinds.count("cross")) == (3, 2, 2)
+    for site in find_sites(model):
+        stack = "encoder" if site.kind == "encoder" else "decoder"
+        attention = "EncDecAttention" if site.kind == "cross" else "SelfAttention"
+        assert site.path.startswith(stack)
+        assert site.path.endswith(attention)
+        assert (site.kv_heads, site.head_dim) == (4, 12)
+
+
+def test_where_selects_kinds() -> None:
+    model = zoo.build("bart")
+    assert {site.kind for site in find_sites(model, ["cross"])} == {"cross"}
+    assert {site.kind for site in find_sites(model, ["encoder", "decoder"])} == {
+        "encoder",
+        "decoder",
+    }
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [(["cros"], "did you mean 'cross'"), (["encoder"], "no 'encoder' attention"), ([], "empty")],
+)
+def test_where_refuses_kinds_that_the_model_lacks(where: list[str], message: str) -> None:
+    model = zoo.build("t5" if where == ["cros"] else "llama")
+    with pytest.raises(UserError, match=message):
+        find_sites(model, where)
+
+
+@pytest.mark.parametrize("kind", zoo.UNSUPPORTED)
+def test_unsupported_architectures_are_refused_by_name(kind: str) -> None:
+    model = zoo.build(kind)
+    with pytest.raises(UserError, match=f"{kind}.*can't take a prefix"):
+        find_sites(model)
+    with pytest.raises(UserError, match=kind):
+        attach(model)
+
+
+def test_looking_for_sites_changes_nothing() -> None:
+    model = zoo.build("t5").train()
+    model.encoder.eval()
+    modes = [module.training for module in model.modules()]
+    torch.manual_seed(5)
+    find_sites(model)
+    attach(model).detach()
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
+    assert [module.training for module in model.modules()] == modes
+    assert model.config._attn_implementation == "sdpa"
+    assert not any("_peml" in key for module in model.modules() for key in vars(module))
+
+
+# --- what a prefix computes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", zoo.SUPPORTED)
+def test_without_a_prefix_the_model_is_untouched(kind: str) -> None:
+    model, given = zoo.build(kind), zoo.inputs(kind)
+    before, implementation = zoo.output(model, given), model.config._attn_implementation
+    handle = attach(model)
+    assert torch.equal(zoo.output(model, given), before)
+    with handle.using(random_blocks(handle.sites)):
+        assert not torch.allclose(zoo.output(model, given), before)
+    assert torch.equal(zoo.output(model, given), before)
+    handle.set(random_blocks(handle.sites))
+    handle.detach()
+    assert torch.equal(zoo.output(model, given), before)
+    assert model.config._attn_implementation == implementation
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("kind", zoo.SUPPORTED)
+def test_every_site_gets_a_gradient_and_changes_the_output(kind: str, checkpointing: bool) -> None:
+    model, given = zoo.build(kind), zoo.inputs(kind)
+    handle = attach(model)
+    blocks = random_blocks(handle.sites).requires_grad_()
+    with handle.using(blocks):
+        reference = zoo.output(model, given)
+        weights = torch.randn(reference.shape, generator=torch.Generator().manual_seed(3)).double()
+        (reference * weights).sum().backward()
+        expected, blocks.grad = blocks.grad, None
+        if checkpointing:
+            model.train().gradient_checkpointing_enable({"use_reentrant": False})
+        (zoo.output(model, given) * weights).sum().backward()
+    assert blocks.grad is not None
+    assert expected is not None
+    torch.testing.assert_close(blocks.grad, expected)
+    per_block = blocks.grad.flatten(2).norm(dim=-1)
+    assert bool((per_block > 1e-3 * per_block.max()).all()), per_block
+    model.eval()
+    with torch.no_grad():
+        for site in range(len(handle.sites)):
+            for part in (0, 1):
+                other = blocks.detach().clone()
+                other[site, part] += 1
+                with handle.using(other):
+                    assert not torch.allclose(zoo.output(model, given), reference, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral", "phi", "gpt2"])
+def test_a_decoder_prefix_equals_a_cache(kind: str) -> None:
+    model, given = zoo.build(kind), zoo.inputs(kind)
+    handle = attach(model)
+    blocks = random_blocks(handle.sites)
+    with handle.using(blocks):
+        ours = zoo.output(model, given)
+    handle.detach()
+    batch, length = given["input_ids"].shape
+    cache = DynamicCache()
+    for layer, (key, value) in enumerate(blocks):
+        cache.update(key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1), layer)
+    given["attention_mask"] = torch.ones(batch, LENGTH + length, dtype=torch.long)
+    if kind == "gpt2":  # has learned positions, of which a prefix must not take any
+        given["position_ids"] = torch.arange(length).expand(batch, -1)
+    theirs = model(**given, past_key_values=cache).logits
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["llama", "phi"])
+def test_the_text_behind_a_prefix_attends_to_itself_as_before(kind: str) -> None:
+    model, given = zoo.build(kind), zoo.inputs(kind)
+    plain = zoo.output(model, given)
+    handle = attach(model)
+    blocks = torch.zeros_like(random_blocks(handle.sites))
+    with handle.using(blocks):
+        moved = watch(model, given)
+    still = watch(model, given)
+    # A key's products with the other keys depend on differences of positions alone.
+    scores = [call.key @ call.key.transpose(-1, -2) for call in (moved[0], still[0])]
+    torch.testing.assert_close(*scores, atol=1e-5, rtol=1e-5)  # rotary angles are float32
+    assert not torch.allclose(moved[0].key, still[0].key, atol=1e-3)
+    assert torch.equal(zoo.output(model, given), plain)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, prefix: Tensor) -> Tensor:
+    """Attention by the book, `[b, heads, t, d]`, with a prefix `[2, heads, l, d]` in front."""
+    scores = torch.cat([query @ prefix[0].transpose(-1, -2), query @ key.transpose(-1, -2)], -1)
+    scores = scores + nn.functional.pad(bias, (prefix.shape[2], 0))
+    weights = torch.exp(scores - scores.amax(-1, keepdim=True))
+    weights = weights / weights.sum(-1, keepdim=True)
+    split = prefix.shape[2]
+    return weights[..., :split] @ prefix[1] + weights[..., split:] @ value
+
+
+def test_bert_self_attention_by_hand() -> None:
+    model, given = zoo.build("bert"), zoo.inputs("bert")
+    given["attention_mask"] = torch.ones_like(given["input_ids"])
+    given["attention_mask"][0, 5:] = 0
+    handle = attach(model)
+    blocks = random_blocks(handle.sites)
+    seen: list[tuple[Tensor, Tensor]] = []
+    layer = model.get_submodule(handle.sites[1].path)
+    layer.register_forward_hook(lambda _, args, out: seen.append((args[0], out[0])))
+    with handle.using(blocks):
+        model(**given)
+    hidden, result = seen[0]
+
+    def heads(linear: str) -> Tensor:
+        projected: Tensor = getattr(layer, linear)(hidden)
+        return projected.unflatten(-1, (4, 8)).transpose(1, 2)
+
+    bias = torch.zeros(2, 1, 1, 7).double()
+    bias[0, ..., 5:] = -math.inf
+    expected = attend(heads("query") / math.sqrt(8), heads("key"), heads("value"), bias, blocks[1])
+    torch.testing.assert_close(result, expected.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("kind", ["encoder", "cross", "decoder"])
+def test_t5_attention_by_hand(kind: str) -> None:
+    model, given = zoo.build("t5"), zoo.inputs("t5")
+    handle = attach(model, find_sites(model, [kind]))
+    blocks = random_blocks(handle.sites)
+    # The first layer of a stack computes the stack's position bias.
+    layer = model.get_submodule(handle.sites[0].path)
+    seen: list[tuple[Tensor, Tensor | None, Tensor]] = []
+    layer.register_forward_hook(
+        lambda _, args, kw, out: seen.append((args[0], kw.get("key_value_states"), out[0])),
+        with_kwargs=True,
+    )
+    with handle.using(blocks):
+        model(**given)
+    hidden, source, result = seen[0]
+    source = hidden if source is None else source
+
+    def heads(linear: nn.Module, states: Tensor) -> Tensor:
+        projected: Tensor = linear(states)
+        return projected.unflatten(-1, (4, 12)).transpose(1, 2)
+
+    queries, keys = hidden.shape[1], source.shape[1]
+    bias = torch.zeros(1, 4, queries, keys).double()
+    if kind != "cross":
+        bias = layer.compute_bias(queries, keys)
+    if kind == "decoder":
+        bias = bias.masked_fill(torch.ones(queries, keys).triu(1).bool(), -math.inf)
+    expected = attend(
+        heads(layer.q, hidden), heads(layer.k, source), heads(layer.v, source), bias, blocks[0]
+    )
+    torch.testing.assert_close(result, layer.o(expected.transpose(1, 2).flatten(2)))
+
+
+@pytest.mark.parametrize("kind", zoo.SUPPORTED)
+def test_padding_on_the_right_changes_nothing(kind: str) -> None:
+    model, given = zoo.build(kind), zoo.inputs(kind)
+    handle = attach(model)
+    with handle.using(random_blocks(handle.sites)):
+        plain = zoo.output(model, given)
+        ids = nn.functional.pad(given["input_ids"], (0, 4))
+        padded = zoo.output(model, {**given, "input_ids": ids, "attention_mask": (ids > 0).long()})
+    torch.testing.assert_close(padded[:, : plain.shape[1]], plain)
+
+
+@pytest.mark.parametrize("kind", zoo.DECODERS)
+def test_padding_on_the_left_changes_nothing(kind: str) -> None:
+    model, given = zoo.build(kind), zoo.inputs(kind)
+    handle = attach(model)
+    with handle.using(random_blocks(handle.sites)):
+        plain = zoo.output(model, given)
+        ids = nn.functional.pad(given["input_ids"], (4, 0))
+        mask = (ids > 0).long()
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        padded = zoo.output(
+            model, {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        )
+    torch.testing.assert_close(padded[:, 4:], plain)
+
+
+# --- generation ---------------------------------------------------------------------------------
+
+
+def greedy(model: PreTrainedModel, given: dict[str, Tensor], steps: int) -> tuple[Tensor, Tensor]:
+    """Generate without any cache, one full pass a token; also the logits of every step."""
+    key = "decoder_input_ids" if model.config.is_encoder_decoder else "input_ids"
+    tokens, steps_logits = given[key], []
+    for _ in range(steps):
+        logits = model(**{**given, key: tokens}, use_cache=False).logits[:, -1]
+        tokens = torch.cat([tokens, logits.argmax(-1, keepdim=True)], dim=1)
+        steps_logits.append(logits)
+    return tokens, torch.stack(steps_logits)
+
+
+@pytest.mark.parametrize("kind", [*zoo.DECODERS, *zoo.ENCODER_DECODERS])
+def test_cached_generation_equals_full_passes(kind: str) -> None:
+    model, given = zoo.build(kind), zoo.inputs(kind)
+    model.generation_config.eos_token_id = None
+    if model.config.is_encoder_decoder:
+        start = torch.full((2, 1), model.config.decoder_start_token_id)
+        given["decoder_input_ids"] = start
+    handle = attach(model)
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    with handle.using(random_blocks(handle.sites)), torch.no_grad():
+        cached = model.generate(
+            **given, **options, return_dict_in_generate=True, output_logits=True
+        )
+        tokens, logits = greedy(model, given, 6)
+        beams = [
+            model.generate(**given, **options, num_beams=3, use_cache=c) for c in (True, False)
+        ]
+    assert torch.equal(cached.sequences, tokens)
+    # generate() hands out its logits in float32.
+    torch.testing.assert_close(torch.stack(cached.logits).double(), logits, atol=1e-5, rtol=1e-5)
+    assert torch.equal(*beams)
+
+
+def test_generation_with_a_static_cache() -> None:
+    model, given = zoo.build("llama"), zoo.inputs("llama")
+    handle = attach(model)
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    with handle.using(random_blocks(handle.sites)):
+        static = model.generate(**given, **options, cache_implementation="static")
+        assert torch.equal(static, model.generate(**given, **options))
+
+
+# --- handles ------------------------------------------------------------------------------------
+
+
+def test_two_models_do_not_touch_each_other() -> None:
+    first, second, given = zoo.build("llama"), zoo.build("llama"), zoo.inputs("llama")
+    plain = zoo.output(second, given)
+    one, two = attach(first), attach(second)
+    one.set(random_blocks(one.sites))
+    assert torch.equal(zoo.output(second, given), plain)
+    two.set(random_blocks(two.sites, seed=9))
+    with_prefix = zoo.output(second, given)
+    one.detach()
+    assert torch.equal(zoo.output(second, given), with_prefix)
+    assert torch.equal(zoo.output(first, given), plain)
+
+
+def test_using_nests_and_survives_an_error() -> None:
+    handle = attach(zoo.build("llama"))
+    first, second = random_blocks(handle.sites), random_blocks(handle.sites, length=5)
+    with handle.using(first):
+        with pytest.raises(ZeroDivisionError), handle.using(second):
+            _ = 1 / 0
+        assert handle.blocks is first
+    assert handle.blocks is None
+
+
+def test_wrong_shapes_and_foreign_sites_are_refused() -> None:
+    model = zoo.build("llama")
+    with pytest.raises(UserError, match="another model"):
+        attach(model, find_sites(zoo.build("gpt2")))
+    handle = attach(model)
+    with pytest.raises(ValueError, match=r"expected \[2, 2, 2, 3, 12\]"):
+        handle.set(torch.zeros(2, 2, 4, 3, 12))
+    with pytest.raises(RuntimeError, match="attached already"):
+        attach(model)
+
+
+def test_checkpointing_that_loses_gradients_is_refused() -> None:
+    model = zoo.build("llama").train()
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    handle = attach(model)
+    with pytest.raises(UserError, match="use_reentrant"):
+        handle.set(random_blocks(handle.sites).requires_grad_())
+
+
+def test_leaving_too_early_under_checkpointing_is_an_error_not_a_wrong_gradient() -> None:
+    model = zoo.build("llama").train()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    handle = attach(model)
+    with handle.using(random_blocks(handle.sites).requires_grad_()):
+        result = zoo.output(model, zoo.inputs("llama")).sum()
+    with pytest.raises(torch.utils.checkpoint.CheckpointError):
+        result.backward()
+
+
+# --- the encoder --------------------------------------------------------------------------------
+
+
+def test_encoder_lays_out_blocks_by_site_part_head_position() -> None:
+    sites = find_sites(zoo.build("llama"))
+    encoder = PrefixEncoder(5, 6, None, sites)
+    blocks = encoder()
+    assert blocks.shape == (2, 2, 2, 5, 12)
+    column = ((1 * 2 + 0) * 2 + 1) * 12 + 7
+    assert blocks[1, 0, 1, 3, 7].item() == pytest.approx(
+        float(
+            (
+                encoder.embedding[3] @ encoder.output.weight[column] + encoder.output.bias[column]
+            ).detach()
+        )
+    )
+
+
+def test_encoder_swaps_its_body_and_keeps_the_rest() -> None:
+    sites = find_sites(zoo.build("llama"))
+    encoder = PrefixEncoder(5, 6, nn.Linear(6, 9), sites, body_width_out=9)
+    weight, embedding = encoder.output.weight.clone(), encoder.embedding.clone()
+    new = nn.Sequential(nn.Linear(6, 9), nn.Tanh())
+    encoder.replace_body(new)
+    assert torch.equal(encoder.output.weight, weight)
+    assert torch.equal(encoder.embedding, embedding)
+    flat = encoder.output(new(embedding)).view(5, 2, 2, 2, 12).permute(1, 2, 3, 0, 4)
+    assert torch.equal(encoder(), flat)
+
+
+def test_encoder_can_get_a_body_of_another_width_later() -> None:
+    encoder = PrefixEncoder(5, 6, None, find_sites(zoo.build("llama")), body_width_out=9)
+    encoder.replace_body(nn.Linear(6, 9))
+    assert encoder().shape == (2, 2, 2, 5, 12)
+
+
+def test_materialise_is_free_of_dropout_and_keeps_modes() -> None:
+    sites = find_sites(zoo.build("llama"))
+    encoder = PrefixEncoder(5, 6, nn.Sequential(nn.Dropout(0.5), nn.LayerNorm(6)), sites).train()
+    first, second = encoder.materialise(), encoder.materialise()
+    assert torch.equal(first, second)
+    assert torch.equal(first, encoder.eval()())
+    encoder.train()
+    encoder.materialise()
+    assert all(module.training for module in encoder.modules())
+    assert not first.requires_grad

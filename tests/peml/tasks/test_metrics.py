@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peml.tasks import metrics
+from prefixnas.base.errors import UserError
+
+# 2 of 5 right by hand: true positives 1, false positives 2, false negatives 1, true negatives 1.
+PREDICTED = [1, 1, 1, 0, 0]
+WANTED = [1, 0, 0, 0, 1]
+
+
+def test_choice_metrics_by_hand() -> None:
+    values = metrics.compute(["accuracy", "f1", "macro_f1", "matthews"], PREDICTED, WANTED)
+    positive, negative = 2 / (2 + 2 + 1), 2 / (2 + 1 + 2)
+    assert values["accuracy"] == pytest.approx(0.4)
+    assert values["f1"] == pytest.approx(positive)
+    assert values["macro_f1"] == pytest.approx((positive + negative) / 2)
+    assert values["matthews"] == pytest.approx((1 * 1 - 2 * 1) / math.sqrt(3 * 2 * 3 * 2))
+
+
+def test_correlations_by_hand() -> None:
+    predicted, wanted = [1.0, 2.0, 4.0], [1.0, 2.0, 3.0]
+    mean = 7 / 3
+    covariance = sum((p - mean) * (w - 2) for p, w in zip(predicted, wanted, strict=True))
+    spread = math.sqrt(sum((p - mean) ** 2 for p in predicted) * 2)
+    values = metrics.compute(["pearson", "spearman"], predicted, wanted)
+    assert values["pearson"] == pytest.approx(covariance / spread)
+    assert values["spearman"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman", "matthews"])
+@pytest.mark.parametrize(("predicted", "wanted"), [([1, 1, 1], [0, 1, 2]), ([0, 1, 2], [1, 1, 1])])
+def test_constant_predictions_count_as_zero(
+    name: str, predicted: list[int], wanted: list[int]
+) -> None:
+    assert metrics.compute([name], predicted, wanted) == {name: 0.0}
+
+
+def test_f1_without_a_positive_is_zero() -> None:
+    assert metrics.compute(["f1"], [0, 0], [0, 0]) == {"f1": 0.0}
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1))
+def test_choice_metrics_stay_in_range(pairs: list[tuple[int, int]]) -> None:
+    predicted, wanted = [p for p, _ in pairs], [w for _, w in pairs]
+    values = metrics.compute(["accuracy", "macro_f1", "matthews"], predicted, wanted)
+    assert 0 <= values["accuracy"] <= 1
+    assert 0 <= values["macro_f1"] <= 1
+    assert -1 - 1e-9 <= values["matthews"] <= 1 + 1e-9
+    perfect = metrics.compute(["accuracy", "macro_f1"], wanted, wanted)
+    assert perfect == {"accuracy": 1.0, "macro_f1": 1.0}
+
+
+def test_exact_match_ignores_case_articles_and_punctuation() -> None:
+    predicted = ["The  Cat.", "a dog", "cat", ""]
+    assert metrics.compute(["exact_match"], predicted, ["cat", "Dog!", "cats", "x"]) == {
+        "exact_match": 0.5
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "hit"),
+    [
+        ("so 3 + 4 = 7", "7", True),
+        ("#### 1,234", "1234", True),
+        ("it costs $7.00.", "7", True),
+        ("1.5", "15", False),
+        ("-3", "3", False),
+        ("none", "7", False),
+        ("7 or 8", "7", False),
+    ],
+)
+def test_number_match(text: str, reference: str, hit: bool) -> None:
+    assert metrics.compute(["number_match"], [text], [reference]) == {"number_match": float(hit)}
+
+
+@given(st.floats(-1e6, 1e6).map(lambda value: round(value, 1)))
+def test_a_number_is_read_back(value: float) -> None:
+    assert metrics.numbers_in(f"It is {value:.1f}.") == [value]
+
+
+def test_rouge_by_hand() -> None:
+    # The longest common subsequence is "the cat" and "mat": 3 of 4 and 3 of 5 words.
+    value = metrics.compute(["rougeL"], ["the cat mat now"], ["the cat on the mat"])["rougeL"]
+    precision, recall = 3 / 4, 3 / 5
+    assert value == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+def test_scores_are_means() -> None:
+    scores = {"a": {"accuracy": 0.5, "f1": 0.7}, "b": {"accuracy": 1.0}}
+    assert metrics.task_score(scores["a"]) == pytest.approx(0.6)
+    assert metrics.average_score(scores) == pytest.approx(0.8)
+
+
+def test_checks() -> None:
+    with pytest.raises(UserError, match=r"x: unknown metric 'acuracy'.*'accuracy'"):
+        metrics.check_metrics(["acuracy"], "choice", 2, "x")
+    with pytest.raises(UserError, match=r"'f1' needs exactly two choices, not 3; use 'macro_f1'"):
+        metrics.check_metrics(["f1"], "choice", 3, "x")
+    with pytest.raises(UserError, match="not for generation tasks"):
+        metrics.check_metrics(["accuracy"], "generation", 0, "x")
+    for kind in ("choice", "regression", "generation"):
+        metrics.check_metrics(metrics.default_metrics("any", kind), kind, 2, "x")
+
+
+def test_known_names_only_where_the_kind_fits() -> None:
+    assert metrics.default_metrics("stsb", "choice") == ("accuracy",)
+
+
+def test_uneven_lists_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 predictions for 1"):
+        metrics.compute(["accuracy"], [1, 0], [1])
+    with pytest.raises(ValueError, match="0 predictions"):
+        metrics.compute(["accuracy"], [], [])

@@ -1,0 +1,207 @@
+"""Progress on a terminal and in plain lines."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from prefixnas.report.progress import (
+    LATEST,
+    SOONEST,
+    LiveProgress,
+    Pace,
+    PlainProgress,
+    clock,
+    describe,
+    open_progress,
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def step(
+    number: int, total: int, time: float, phase: str = "search", **more: Any
+) -> dict[str, Any]:
+    losses = {"sst2": 0.5, "rte": 0.75}
+    return {
+        "event": "step",
+        "time": time,
+        "phase": phase,
+        "step": number,
+        "total": total,
+        "losses": losses,
+        "loss": 0.625,
+        "lr": 1e-3,
+        **more,
+    }
+
+
+def evaluation(name: str = "mixture") -> dict[str, Any]:
+    return {
+        "event": "evaluation",
+        "time": 9.0,
+        "name": name,
+        "split": "validation",
+        "scores": {"sst2": {"accuracy": 0.8}},
+        "task_scores": {"sst2": 0.8},
+        "score": 0.8,
+    }
+
+
+def lines(*events: Mapping[str, Any]) -> list[str]:
+    stream = io.StringIO()
+    with PlainProgress(stream) as progress:
+        for event in events:
+            progress.on_event(event)
+    return stream.getvalue().splitlines()
+
+
+def test_a_step_shows_phase_losses_entropy_and_time_left() -> None:
+    first, last = lines(step(0, 101, 1.0), step(50, 101, 26.0, entropy=2.5))
+    assert first == "search 1/101  loss 0.625 (sst2 0.500, rte 0.750)"
+    # 25 seconds for 50 steps; 50 steps are left.
+    assert last.startswith("search 51/101  loss 0.625")
+    assert last.endswith("alpha entropy 2.500  0:25 left")
+
+
+def test_fast_steps_do_not_flood_and_the_last_is_shown() -> None:
+    shown = lines(*(step(n, 1000, 0.01 * n) for n in range(1000)))
+    assert len(shown) <= 2 + 10 / SOONEST
+    assert shown[0].startswith("search 1/1000")
+    assert shown[-1].startswith("search 1000/1000")
+
+
+def test_slow_steps_show_every_tenth_at_least() -> None:
+    shown = lines(*(step(n, 100, 3.0 * n) for n in range(100)))
+    assert [line.split()[1] for line in shown] == [
+        "1/100",
+        *(f"{10 * n}/100" for n in range(1, 11)),
+    ]
+
+
+def test_very_slow_steps_show_signs_of_life() -> None:
+    shown = lines(*(step(n, 100_000, 10.0 * n) for n in range(10)))
+    assert [int(line.split()[1].split("/")[0]) for line in shown] == [1, 4, 7, 10]
+    assert LATEST == 30.0
+
+
+@given(st.lists(st.floats(0.0, 40.0), min_size=1, max_size=60), st.integers(60, 500))
+def test_lines_keep_their_distance_but_for_the_last(gaps: list[float], total: int) -> None:
+    times, now = [], 0.0
+    for gap in gaps:
+        now += gap
+        times.append(now)
+    stream = io.StringIO()
+    progress = PlainProgress(stream)
+    at = []
+    for number, time in enumerate(times):
+        before = stream.getvalue()
+        progress.on_event(step(number, total, time))
+        if stream.getvalue() != before and number + 1 < total:
+            at.append(time)
+    assert all(later - earlier >= SOONEST for earlier, later in pairwise(at))
+
+
+def test_a_phase_that_stops_early_still_shows_its_last_step() -> None:
+    shown = lines(step(0, 100, 0.0), step(1, 100, 0.1), step(0, 50, 0.2, phase="train"))
+    assert [line.split("  ")[0] for line in shown] == ["search 1/100", "search 2/100", "train 1/50"]
+    shown = lines(step(0, 100, 0.0), step(1, 100, 0.1))
+    assert shown[-1].startswith("search 2/100")
+
+
+def test_evaluations_are_always_shown_behind_their_step() -> None:
+    shown = lines(step(0, 100, 0.0), step(1, 100, 0.1), evaluation(), evaluation("argmax"))
+    assert shown[1].startswith("search 2/100")
+    assert shown[2] == "mixture (validation): score 0.800 (sst2 0.800)"
+    assert shown[3].startswith("argmax (validation)")
+
+
+def test_a_step_is_not_shown_twice() -> None:
+    shown = lines(step(0, 1, 0.0), evaluation())
+    assert len(shown) == 2
+
+
+def test_other_events_in_one_line_each() -> None:
+    dropped = [[f"layer{n}/act", "relu"] for n in range(5)]
+    assert describe({"event": "prune", "step": 9, "dropped": dropped}) == (
+        "step 10: pruned layer0/act=relu, layer1/act=relu, layer2/act=relu and 2 more"
+    )
+    choices = {"layer0/act": "relu", "layer0/drop": "dropout(0.1)", "layer1/act": "tanh"}
+    assert describe({"event": "architecture", "choices": choices}) == (
+        "architecture: act: relu, tanh; drop: dropout(0.1)"
+    )
+    assert describe({"event": "trial", "name": "trial 3", "choices": {"act": "relu"}}) == (
+        "trial 3: act: relu"
+    )
+    assert describe({"event": "warning", "message": "odd"}) == "warning: odd"
+    assert describe({"event": "end", "seconds": 3723.4}) == "finished in 1:02:03"
+    assert describe({"event": "alpha"}) == describe({"event": "of tomorrow"}) == ""
+
+
+def test_clock() -> None:
+    assert [clock(s) for s in (0, 7.4, 59.6, 750, 3600)] == [
+        "0:00",
+        "0:07",
+        "1:00",
+        "12:30",
+        "1:00:00",
+    ]
+
+
+def test_time_left_counts_from_where_a_resumed_phase_starts() -> None:
+    pace = Pace()
+    assert pace.left(step(600, 1001, 5.0)) is None
+    assert pace.left(step(610, 1001, 10.0)) == pytest.approx(0.5 * 390)
+    assert pace.left(step(0, 100, 12.0, phase="train")) is None
+
+
+def test_terminal_gets_a_display_and_anything_else_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(open_progress(Terminal()), LiveProgress)
+    assert isinstance(open_progress(io.StringIO()), PlainProgress)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert isinstance(open_progress(io.StringIO()), PlainProgress)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(open_progress(Terminal()), PlainProgress)
+
+
+def test_display_shows_step_losses_entropy_and_time_left() -> None:
+    console = Console(file=Terminal(), width=90)
+    progress = LiveProgress(console)
+    progress.on_event(step(0, 101, 1.0))
+    progress.on_event(step(50, 101, 26.0, entropy=2.5))
+    page = Console(file=io.StringIO(), width=90)
+    page.print(progress.render())
+    text = page.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("search", "51/101", "0:25 left", "alpha entropy 2.500", "sst2", "0.750"):
+        assert part in text
+
+
+def test_display_keeps_evaluations_and_user_text_as_it_is() -> None:
+    stream = Terminal()
+    with LiveProgress(Console(file=stream, width=90, force_terminal=True)) as progress:
+        progress.on_event(step(0, 2, 0.0))
+        progress.on_event(evaluation("[bold]name[/bold]"))
+        progress.on_event(step(1, 2, 1.0))
+    assert "[bold]name[/bold] (validation): score 0.800" in stream.getvalue()
+    assert "2/2" in stream.getvalue()
+
+
+def test_progress_imports_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys, prefixnas.report.progress\n"
+        "assert not {'torch', 'matplotlib', 'networkx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

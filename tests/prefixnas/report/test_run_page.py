@@ -1,0 +1,570 @@
+"""Reading a run back: events, plots, table, text and report."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from prefixnas.base.errors import UserError
+from prefixnas.report.plots.heatmap import alpha_figure, cell_edges, short_labels
+from prefixnas.report.plots.run import (
+    loss_figure,
+    score_figure,
+    smooth,
+    stability_figure,
+    write_plots,
+)
+from prefixnas.report.run_page import write_report
+from prefixnas.report.tables import best_of, score_rows, show, table
+from prefixnas.run.record import (
+    Record,
+    alpha_matrix,
+    by_layer,
+    final_probabilities,
+    loss_series,
+    read_events,
+    read_record,
+)
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+
+Event = dict[str, Any]
+
+SPACE = SearchSpace("small", Stack(2, Seq("linear", Choice("act", ["relu", "tanh"]))))
+CHOICES = {"layer0/act": "tanh", "layer1/act": "relu"}
+COURSE = [[0.5, 0.5], [0.3, 0.7], [0.0, 1.0]]
+TASKS = ("sst2", "a<b> & $x_1$")
+
+
+def column(*scores: float) -> dict[str, Any]:
+    return {
+        "scores": {task: {"accuracy": s} for task, s in zip(TASKS, scores, strict=True)},
+        "task_scores": dict(zip(TASKS, scores, strict=True)),
+        "score": sum(scores) / len(scores),
+    }
+
+
+UNTOUCHED, MIXTURE = column(0.5, 0.25), column(0.75, 0.25)
+ARGMAX, TRAINED = column(0.6, 0.2), column(0.75, 0.95)
+COLUMNS = {
+    "untouched": UNTOUCHED,
+    "mixture": MIXTURE,
+    "argmax child": ARGMAX,
+    "trained child": TRAINED,
+    "alone": None,
+}
+
+
+def steps(phase: str, total: int, began: float, **more: Any) -> list[Event]:
+    return [
+        {
+            "event": "step",
+            "time": began + n + 1,
+            "phase": phase,
+            "step": n,
+            "total": total,
+            "losses": {TASKS[0]: 1.0 - 0.1 * n, TASKS[1]: 2.0 - 0.1 * n},
+            "loss": 1.5 - 0.1 * n,
+            "lr": 1e-3,
+            **more,
+        }
+        for n in range(total)
+    ]
+
+
+def evaluated(name: str, time: float, scores: dict[str, Any]) -> Event:
+    return {"event": "evaluation", "time": time, "name": name, "split": "validation", **scores}
+
+
+def events(alphas: bool = True) -> list[Event]:
+    found: list[Event] = [
+        {"event": "start", "time": 0.0, "space": "small", "strategy": "darts", "seed": 3},
+        evaluated("untouched", 2.0, UNTOUCHED),
+        *steps("search", 3, 2.0, **({"entropy": 1.2} if alphas else {})),
+    ]
+    if alphas:
+        for n, (relu, tanh) in enumerate(COURSE):
+            found.append(
+                {
+                    "event": "alpha",
+                    "time": 5.0,
+                    "phase": "search",
+                    "step": 5 * n,
+                    "probabilities": {
+                        "layer0/act": {"relu": relu, "tanh": tanh},
+                        "layer1/act": {"relu": 0.6, "tanh": 0.4},
+                    },
+                    "gradient_norm": None if n == 0 else 0.1 * n,
+                    "variance": 0.01 * n,
+                }
+            )
+        found.append(
+            {"event": "prune", "time": 5.0, "step": 2, "dropped": [["layer0/act", "relu"]]}
+        )
+        found.append(evaluated("mixture", 7.0, MIXTURE))
+    return found
+
+
+def ending() -> list[Event]:
+    return [
+        {"event": "architecture", "time": 7.0, "choices": CHOICES},
+        evaluated("argmax", 8.0, ARGMAX),
+        *steps("train", 4, 8.0),
+        evaluated("trained", 13.0, TRAINED),
+        {"event": "warning", "time": 13.0, "message": "<script>bad()</script> [red]"},
+        {"event": "end", "time": 13.0, "seconds": 13.0},
+    ]
+
+
+def write(folder: Path, lines: list[Event], finished: bool = False, tail: str = "") -> Path:
+    folder.mkdir(exist_ok=True)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text + tail, encoding="utf-8")
+    config = {"space": yaml.safe_load(SPACE_TEXT), "note": "</pre><b>bold</b>", "seed": 3}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    if finished:
+        Architecture(CHOICES, "small").save(folder / "architecture.yaml")
+        result = {
+            "columns": COLUMNS,
+            "architecture": CHOICES,
+            "space": "small",
+            "steps": {"search": 3, "total": 7},
+            "seed": 3,
+            "seconds": 13.0,
+        }
+        (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    return folder
+
+
+SPACE_TEXT = """
+name: small
+stack:
+  layers: 2
+  cell: [linear, {choice: {key: act, options: [relu, tanh]}}]
+"""
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    return write(tmp_path / "run", [*events(), *ending()], finished=True)
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Path:
+    return write(tmp_path / "run", events())
+
+
+def heights(line: Any) -> Any:
+    return np.asarray(line.get_ydata(), dtype=np.float64)
+
+
+def in_memory(lines: list[Event]) -> Record:
+    return Record(Path("run"), lines, None, {}, None)
+
+
+# Events
+
+
+def test_events_come_back_as_written(finished: Path) -> None:
+    assert read_events(finished) == [*events(), *ending()]
+
+
+@pytest.mark.parametrize("tail", ['{"event": "st', '{"event": "warning", "message": "é'])
+def test_a_last_line_that_was_cut_off_is_left_out_with_a_note(tmp_path: Path, tail: str) -> None:
+    folder = write(tmp_path / "run", events())
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(tail.encode("utf-8")[:-1])
+    *kept, note = read_events(folder)
+    assert kept == events()
+    number = len(events()) + 1
+    assert note["event"] == "warning"
+    assert f"line {number}" in note["message"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{half", "not valid JSON"),
+        ("[1]", "key 'event'"),
+        ('{"event": "step", "phase": "search", "step": 1}', "lacks the key 'losses'"),
+        ('{"event": "step", "phase": "search", "step": "x", "losses": {}}', "'x' as 'step'"),
+    ],
+)
+def test_other_damage_names_file_and_line(tmp_path: Path, line: str, message: str) -> None:
+    folder = write(tmp_path / "run", events())
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*lines[:2], line, *lines[2:]]), encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(f"{path}, line 3: ")) as caught:
+        read_events(folder)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_runs_and_damaged_results_are_user_errors(finished: Path) -> None:
+    with pytest.raises(UserError, match="no such run folder"):
+        read_events(finished / "nowhere")
+    (finished / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no metrics\.jsonl"):
+        write_report(finished / "empty")
+    (finished / "result.json").write_text('{"columns": {"untouched": {"score": 1}}}')
+    with pytest.raises(UserError, match=r"result\.json: column 'untouched' lacks"):
+        read_record(finished)
+    (finished / "result.json").write_text("{")
+    with pytest.raises(UserError, match=r"result\.json: not valid JSON"):
+        read_record(finished)
+
+
+def test_time_is_added_up_over_the_processes_of_a_resumed_run() -> None:
+    record = in_memory(
+        [*steps("search", 3, 0.0), *steps("search", 2, 4.0), *steps("train", 2, 0.5)]
+    )
+    # The first process took 6 seconds, the second began its own clock and took 2.5.
+    assert record.seconds() == pytest.approx(8.5)
+    assert record.timing() == {"search": (5, 6.0), "train": (2, 2.5)}
+
+
+def test_time_per_phase_of_a_whole_run(finished: Path) -> None:
+    timing = read_record(finished).timing()
+    assert timing["search"] == (3, 3.0)
+    assert timing["train"] == (4, 4.0)
+    assert timing["evaluation"] == (0, 2.0 + 2.0 + 1.0 + 1.0)
+    assert sum(seconds for _, seconds in timing.values()) == pytest.approx(13.0)
+
+
+# Series
+
+
+def test_alpha_matrix_holds_options_by_steps(interrupted: Path) -> None:
+    record = read_record(interrupted)
+    at, options, matrix = alpha_matrix(record, "layer0/act")
+    assert at == [0, 5, 10]
+    assert options == ["relu", "tanh"]
+    np.testing.assert_array_equal(matrix, [[0.5, 0.3, 0.0], [0.5, 0.7, 1.0]])
+
+
+def test_heat_map_draws_that_matrix_and_hides_what_is_pruned(interrupted: Path) -> None:
+    figure = alpha_figure(read_record(interrupted))
+    assert figure is not None
+    maps = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert [axes.get_title(loc="left") for axes in maps] == ["layer0/act", "layer1/act"]
+    values: Any = maps[0].collections[0].get_array()
+    expected = [[0.5, 0.3, 0.0], [0.5, 0.7, 1.0]]
+    np.testing.assert_array_equal(values.filled(0.0).reshape(2, 3), expected)
+    mask = np.ma.getmaskarray(values).reshape(2, 3)
+    np.testing.assert_array_equal(mask, [[False, False, True], [False] * 3])
+    assert [text.get_text() for text in maps[0].get_yticklabels()] == ["relu", "tanh"]
+    low, high = maps[0].get_ylim()
+    assert low > high, "the first option is the upper row, as in its list"
+
+
+def test_cell_edges_lie_halfway() -> None:
+    np.testing.assert_allclose(cell_edges([0, 5, 10, 11]), [-2.5, 2.5, 7.5, 10.5, 11.5])
+    np.testing.assert_allclose(cell_edges([7]), [6.5, 7.5])
+
+
+def test_short_labels_leave_out_what_all_options_share() -> None:
+    flat = ["linear+relu+dropout(0.1)+layer_norm", "linear+tanh+dropout(0.1)+layer_norm"]
+    assert short_labels(flat) == ["relu", "tanh"]
+    assert short_labels(["linear+relu", "linear+relu+relu"]) == ["relu", "relu+relu"]
+    assert short_labels(["identity", "linear+relu"]) == ["identity", "linear+relu"]
+    assert short_labels(["linear+relu"]) == ["linear+relu"]
+    assert short_labels(["sum(relu, a+b)", "sum(relu, c+b)"]) == [
+        "sum(relu, a+b)",
+        "sum(relu, c+b)",
+    ]
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["relu", "linear", "norm"]), min_size=1, max_size=5).map("+".join),
+        min_size=1,
+        max_size=6,
+        unique=True,
+    )
+)
+def test_short_labels_stay_different(options: list[str]) -> None:
+    assert len(set(short_labels(options))) == len(options)
+
+
+def test_losses_of_tasks_that_take_turns() -> None:
+    lines = steps("train", 4, 0.0)
+    for number, line in enumerate(lines):
+        line["losses"] = {"even" if number % 2 == 0 else "odd": float(number)}
+    series = loss_series(in_memory(lines), "train")
+    assert {task: (at.tolist(), values.tolist()) for task, (at, values) in series.items()} == {
+        "even": ([0, 2], [0.0, 2.0]),
+        "odd": ([1, 3], [1.0, 3.0]),
+    }
+
+
+@given(st.floats(-10, 10), st.integers(1, 30), st.floats(0, 20))
+def test_smoothing_keeps_a_constant(value: float, length: int, span: float) -> None:
+    np.testing.assert_allclose(smooth(np.full(length, value), span), value, atol=1e-9)
+
+
+def test_smoothing_by_hand() -> None:
+    values = np.array([1.0, math.nan, 3.0])
+    # Weights 1/2 and 1/4, and 1/2 of what was: (1/4 * 1 + 1/2 * 3) / (3/4).
+    np.testing.assert_allclose(smooth(values, 1.0), [1.0, 1.0, (0.25 + 1.5) / 0.75])
+    np.testing.assert_array_equal(smooth(np.array([4.0, 2.0]), 0.0), [4.0, 2.0])
+
+
+def test_loss_panels_per_phase_and_one_for_numbered_phases() -> None:
+    lines = [*steps("candidate 0", 3, 0.0), *steps("candidate 1", 3, 3.0), *steps("train", 3, 6.0)]
+    figure = loss_figure(in_memory(lines))
+    assert figure is not None
+    first, second = figure.axes
+    assert first.get_title(loc="left") == "candidate: 2 runs, mean of tasks"
+    assert len(first.lines) == 2
+    np.testing.assert_allclose(heights(first.lines[0])[0], 1.5)
+    assert second.get_title(loc="left") == "train"
+    assert len(second.lines) == 2 * len(TASKS) + 1, "raw and smoothed per task, and the mean"
+    np.testing.assert_allclose(heights(second.lines[0]), [1.0, 0.9, 0.8])
+
+
+def test_stability_panels_hold_the_recorded_values(interrupted: Path) -> None:
+    figure = stability_figure(read_record(interrupted))
+    assert figure is not None
+    entropy, gradient, variance = figure.axes
+    np.testing.assert_allclose(heights(entropy.lines[0]), [1.2] * 3)
+    np.testing.assert_allclose(heights(entropy.lines[1])[0], 2 * math.log(2))
+    np.testing.assert_allclose(np.asarray(gradient.lines[0].get_xydata()), [[5, 0.1], [10, 0.2]])
+    np.testing.assert_allclose(heights(variance.lines[0]), [0.0, 0.01, 0.02])
+
+
+def test_bars_are_the_scores(finished: Path) -> None:
+    figure = score_figure(read_record(finished))
+    assert figure is not None
+    groups = {group.get_label(): group for group in figure.axes[0].containers}
+    assert list(groups) == ["untouched", "mixture", "argmax child", "trained child"]
+    widths = [bar.get_width() for bar in groups["trained child"]]
+    assert widths == pytest.approx([0.75, 0.95, 0.85])
+
+
+# Table and text
+
+
+def text_of(what: Any, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(what)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_table_has_a_row_per_task_and_the_average(finished: Path) -> None:
+    grid = table(finished)
+    assert [str(c.header) for c in grid.columns] == ["task", *COLUMNS]
+    cells = [[str(cell) for cell in column.cells] for column in grid.columns]
+    assert cells[0] == [*TASKS, "average"]
+    assert cells[4] == ["0.750", "0.950", "0.850"]
+    assert cells[5] == ["-", "-", "-"]
+    bold = [
+        [str(getattr(cell, "style", "")) == "bold" for cell in column.cells]
+        for column in grid.columns[1:]
+    ]
+    assert bold == [
+        [False, False, False],
+        [True, False, False],
+        [False, False, False],
+        [True, True, True],
+        [False, False, False],
+    ]
+
+
+def test_table_of_a_result_and_of_a_run_that_goes_on(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    assert text_of(table(result)) == text_of(table(finished))
+    (finished / "result.json").unlink()
+    labels = [str(c.header) for c in table(finished).columns]
+    assert labels == ["task", "untouched", "mixture", "argmax", "trained"]
+    with pytest.raises(UserError, match="columns"):
+        table({})
+
+
+def test_best_scores_share_a_tie_and_a_missing_task_is_no_score() -> None:
+    assert best_of([0.1, 0.50004, None, 0.5]) == {1, 3}
+    assert best_of([None, None]) == set()
+    one: Any = {"scores": {}, "task_scores": {"a": 1.0}, "score": 1.0}
+    two: Any = {"scores": {}, "task_scores": {"b": 0.5}, "score": 0.5}
+    assert score_rows({"x": one, "y": None, "z": two}) == [
+        ("a", [1.0, None, None]),
+        ("b", [None, None, 0.5]),
+        ("average", [1.0, None, 0.5]),
+    ]
+
+
+def test_show_tells_summary_architecture_ranking_and_scores(finished: Path) -> None:
+    text = text_of(show(finished))
+    assert re.search(r"state +finished", text)
+    assert re.search(r"discretisation gap +\+0\.100", text)
+    assert re.search(r"layer0 +tanh", text)
+    assert re.search(r"layer0/act +tanh 1\.000 +relu pruned", text)
+    assert re.search(r"layer1/act +relu 0\.600 +tanh 0\.400", text)
+    assert "trained child" in text
+    assert "warning: <script>bad()</script> [red]" in text
+
+
+def test_show_of_runs_that_have_less(tmp_path: Path) -> None:
+    text = text_of(show(write(tmp_path / "run", events(alphas=False))))
+    assert re.search(r"state +not finished", text)
+    assert "Architecture" not in text
+    assert "Probabilities" not in text
+    assert re.search(r"sst2 +0\.500", text)
+
+
+def test_choices_by_layer() -> None:
+    assert by_layer({"a": "x", "layer0/b": "y", "layer0/b=y/c": "z", "o=p+q/r": "s"}) == {
+        "": {"a": "x", "o=p+q/r": "s"},
+        "layer0": {"b": "y", "b=y/c": "z"},
+    }
+
+
+def test_final_probabilities_rank_the_likeliest_first(interrupted: Path) -> None:
+    ranking = final_probabilities(read_record(interrupted))
+    assert list(ranking["layer0/act"].items()) == [("tanh", 1.0), ("relu", 0.0)]
+    assert list(ranking["layer1/act"]) == ["relu", "tanh"]
+
+
+# Plots and report
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text; void tags are those the report uses."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for key, value in attrs if key in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.words)
+
+
+def page_of(run_dir: Path) -> tuple[Page, str]:
+    path = write_report(run_dir)
+    assert path == run_dir / "report.html"
+    html = path.read_text(encoding="utf-8")
+    page = Page(html)
+    assert not page.open, "every tag is closed"
+    return page, re.sub(r"base64,[A-Za-z0-9+/=]+", "", html)
+
+
+def test_report_holds_everything_and_nothing_from_outside(finished: Path) -> None:
+    page, html = page_of(finished)
+    for word in [*TASKS, *COLUMNS, "0.950", "layer1", "darts", "note: </pre><b>bold</b>"]:
+        assert word in page.text
+    assert "<script>bad()</script> [red]" in page.text
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert "http" not in html
+    assert "url(" not in html
+    assert "@import" not in html
+    assert len(page.sources) == 8
+    assert all(source.startswith("data:image/png;base64,iVBOR") for source in page.sources)
+    assert page.tags.count("b") >= 5, "the best of each row, and chosen candidates"
+    assert "not drawn" not in page.text
+
+
+def test_report_of_an_interrupted_run_leaves_out_what_is_not_there(interrupted: Path) -> None:
+    with (interrupted / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "al')
+    page, _ = page_of(interrupted)
+    assert "not finished" in page.text
+    assert "cut off" in page.text
+    assert "Architecture" not in page.text
+    assert {p.name for p in (interrupted / "plots").iterdir()} == {
+        "alphas.png",
+        "entropy.png",
+        "gradients.png",
+        "losses.png",
+        "scores.png",
+        "stability.png",
+    }
+
+
+def test_report_of_a_run_without_alphas(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", [*events(alphas=False), *ending()], finished=True)
+    page, _ = page_of(folder)
+    assert "Probabilities" not in page.text
+    assert set(write_plots(folder, SPACE)) == {"scores", "losses", "architecture"}
+
+
+def test_report_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("")
+    page, _ = page_of(folder)
+    assert "not finished" in page.text
+    assert page.sources == []
+
+
+def test_a_space_that_is_gone_is_said_in_the_report(finished: Path) -> None:
+    (finished / "config.yaml").write_text("space: gone\n")
+    page, _ = page_of(finished)
+    assert "not drawn: unknown space 'gone'" in page.text
+    assert len(page.sources) == 7
+    (finished / "config.yaml").write_text("space: default\n")
+    page, _ = page_of(finished)
+    assert "not drawn: architecture of space 'default'" in page.text
+
+
+def test_a_space_kept_in_the_run_folder_goes_before_the_one_named(finished: Path) -> None:
+    (finished / "config.yaml").write_text("space: gone\n")
+    (finished / "space.yaml").write_text(SPACE_TEXT)
+    page, _ = page_of(finished)
+    assert "not drawn" not in page.text
+    assert len(page.sources) == 8
+
+
+def test_plots_that_no_longer_apply_are_removed(finished: Path) -> None:
+    assert "architecture" in write_plots(finished, SPACE)
+    write_plots(finished)
+    assert not (finished / "plots" / "architecture.png").exists()
+
+
+def test_an_unwritable_folder_is_a_user_error(finished: Path) -> None:
+    (finished / "plots").write_text("in the way")
+    with pytest.raises(UserError, match="plots: cannot be written"):
+        write_report(finished)
+
+
+def test_reading_and_plotting_do_not_import_torch_or_pyplot(interrupted: Path) -> None:
+    code = (
+        "import sys, pathlib, prefixnas.report.run_page, prefixnas.report.tables\n"
+        f"prefixnas.report.run_page.write_report(pathlib.Path({str(interrupted)!r}))\n"
+        "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys, prefixnas.report.tables; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,171 @@
+"""The driver: columns, equal budgets, the files of a run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefixnas.base.errors import UserError
+from prefixnas.run.run import Budget, Run
+from prefixnas.run.search import SearchResult, search
+from prefixnas.run.strategy import Strategy
+from prefixnas.run.training import Recipe
+from prefixnas.space.architecture import Architecture
+from prefixnas.space.loading import load_space
+from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.strategies.darts import Darts
+from prefixnas.strategies.fixed import Fixed
+from prefixnas.strategies.random import RandomSearch
+from prefixnas.testing import ToyObjective
+
+BUDGET = Budget(12, 8)
+
+
+def go(
+    folder: Path,
+    strategy: Strategy,
+    objective: ToyObjective | None = None,
+    space: SearchSpace | None = None,
+    **options: Any,
+) -> tuple[SearchResult, list[dict[str, Any]]]:
+    run = Run(folder, space or load_space("default"), objective or ToyObjective(), BUDGET)
+    result = search(run, strategy, Recipe(), **options)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return result, [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "strategy", [Darts(), Darts(level="bilevel"), RandomSearch(), RandomSearch(trials=5), Fixed()]
+)
+def test_every_strategy_trains_for_the_same_number_of_steps(
+    strategy: Strategy, tmp_path: Path
+) -> None:
+    class Counting(ToyObjective):
+        batches = 0
+
+        def backward(self, *args: Any) -> dict[str, float]:
+            self.batches += 1
+            return super().backward(*args)
+
+    objective = Counting()
+    _, events = go(tmp_path, replace(strategy, **_no_warmup(strategy)), objective, baseline=False)
+    assert objective.batches == BUDGET.total
+    without = Counting()
+    go(tmp_path / "again", replace(strategy, **_no_warmup(strategy)), without, baseline=True)
+    assert without.batches == 2 * BUDGET.total
+    assert events[0]["event"] == "start"
+    assert events[-1]["event"] == "end"
+
+
+def _no_warmup(strategy: Strategy) -> dict[str, float]:
+    # In its warm-up the bilevel search passes one batch a step, and counts two.
+    return {"alpha_warmup": 0.0} if isinstance(strategy, Darts) else {}
+
+
+def test_training_goes_on_as_if_nothing_had_been_searched(tmp_path: Path) -> None:
+    one = SearchSpace("one", Stack(2, Seq("linear", Choice("f", ["tanh"]), "layer_norm")))
+
+    def losses(folder: Path, strategy: Strategy) -> list[dict[str, float]]:
+        _, events = go(folder, strategy, space=one, baseline=False)
+        return [event["losses"] for event in events if event["event"] == "step"]
+
+    searched = losses(tmp_path / "searched", Darts())
+    assert searched == losses(tmp_path / "fixed", Fixed())
+    assert len(searched) == BUDGET.total
+
+
+def test_columns_are_the_table(tmp_path: Path) -> None:
+    result, events = go(tmp_path, Darts())
+    assert list(result.columns) == [
+        "untouched",
+        "mixture",
+        "argmax child",
+        "trained child",
+        "linear alone",
+    ]
+    scores = {event["name"]: event["score"] for event in events if event["event"] == "evaluation"}
+    named = {"untouched": "untouched", "mixture": "mixture", "argmax child": "argmax"}
+    named |= {"trained child": "trained", "linear alone": "without"}
+    for column, evaluation in result.columns.items():
+        assert evaluation is not None
+        assert evaluation.score == scores[named[column]]
+    trained = result.columns["trained child"]
+    assert trained is not None
+    assert result.score == trained.score
+    splits = {event["name"]: event["split"] for event in events if event["event"] == "evaluation"}
+    assert {name for name, split in splits.items() if split != "validation"} == {"selected"}
+    assert result.selected.score == scores["selected"]
+
+
+def test_nothing_to_score_is_an_empty_column(tmp_path: Path) -> None:
+    class Compulsory(ToyObjective):
+        optional = False
+
+    result, _ = go(tmp_path, RandomSearch(), Compulsory())
+    assert list(result.columns) == ["mixture", "argmax child", "trained child"]
+    assert result.columns["mixture"] is None
+    assert json.loads((tmp_path / "result.json").read_text())["columns"]["mixture"] is None
+
+
+def test_files_of_a_run(tmp_path: Path) -> None:
+    result, events = go(tmp_path, Darts())
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert written["architecture"] == result.architecture.choices
+    assert written["steps"] == {"search": 12, "total": 20}
+    assert Architecture.load(tmp_path / "architecture.yaml") == result.architecture
+    assert load_space(str(tmp_path / "space.yaml")) == load_space("default")
+    assert [path.name for path in (tmp_path / "adapter").iterdir()] == ["head.safetensors"]
+    kinds = Counter(event["event"] for event in events)
+    assert kinds["step"] == 12 + 8 + 20
+    assert kinds["architecture"] == kinds["end"] == kinds["start"] == 1
+
+
+def test_warnings_reach_the_events_once_and_early(tmp_path: Path) -> None:
+    class Warning(ToyObjective):
+        asked = 0
+
+        def warnings(self) -> list[str]:
+            self.asked += 1
+            return ["three prompts were cut", "the end is near"][: self.asked]
+
+    _, events = go(tmp_path, RandomSearch(), Warning())
+    kinds = [event.get("message", event["event"]) for event in events]
+    assert kinds[:2] == ["start", "three prompts were cut"]
+    assert kinds[-2:] == ["the end is near", "end"]
+    assert kinds.count("three prompts were cut") == kinds.count("the end is near") == 1
+
+
+def test_the_first_event_names_the_strategy(tmp_path: Path) -> None:
+    class Nameless(RandomSearch):
+        pass
+
+    for strategy, name in ((RandomSearch(), "random"), (Nameless(), "Nameless")):
+        _, events = go(tmp_path / name, strategy, baseline=False)
+        assert events[0]["strategy"] == name
+
+
+def test_dropout_under_alpha_is_warned_of(tmp_path: Path) -> None:
+    _, events = go(tmp_path, Darts(), space=load_space("paper"))
+    (message,) = [event["message"] for event in events if event["event"] == "warning"]
+    assert "dropout" in message
+
+
+@pytest.mark.parametrize(
+    ("strategy", "space", "said"),
+    [
+        (Darts(), SearchSpace("plain", Seq("linear", "relu")), "leaves no choice to alpha"),
+        (Darts(relaxation="softmx"), load_space("default"), "unknown relaxation 'softmx'"),
+        (RandomSearch(trials=13), load_space("default"), "between 1 and the 12 search steps"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_anything_happens(
+    strategy: Strategy, space: SearchSpace, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        go(tmp_path, strategy, space=space)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""

@@ -1,0 +1,370 @@
+"""A mistake gives one clear line, exit code 2, and leaves everything as it was."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import peml.__main__
+import prefixnas.__main__
+from prefixnas.run.checkpoint import load_checkpoint
+from tests.workbench import SMALL, digest, events, write_lines
+
+FILES = {
+    "syntax.yaml": "name: x\nseq: [linear, {choice:\n",
+    "list.yaml": "- a\n- b\n",
+    "nothing.yaml": "",
+    "key.yaml": "name: x\nstack: {layers: 2, cell: [linear], lyaers: 3}\n",
+    "root_key.yaml": "name: x\nseq: [linear]\nsaq: 3\n",
+    "no_options.yaml": "name: x\nseq: [{choice: {key: a, options: []}}]\n",
+    "no_options_either.yaml": "name: x\nseq: [{choice: {key: a, options: }}]\n",
+    "operation.yaml": "name: x\nseq: [{choice: {key: a, options: [rellu, tanh]}}]\n",
+    "parameter.yaml": "name: x\nseq: [{choice: {key: a, options: [{dropout: 3}, tanh]}}]\n",
+    "parameter_name.yaml": "name: x\nseq: [{choice: {key: a, options: [{linear: {b: 1}}]}}]\n",
+    "layers.yaml": "name: x\nstack: {layers: 0, cell: [linear]}\n",
+    "decided_by.yaml": "name: x\nseq: [{choice: {key: a, options: [tanh], decided_by: hand}}]\n",
+    "config_key.yaml": "lerning_rate: 0.1\n",
+    "config_twice.yaml": "steps: 4\nsteps: 5\n",
+    "config_text.yaml": "steps: many\n",
+    "config_fraction.yaml": "steps: 2.5\n",
+    "config_bool.yaml": "steps: true\n",
+    "config_none.yaml": "steps: null\n",
+    "config_strategy.yaml": "strategy: 3\n",
+    "config_plugin.yaml": "plugin: [3]\n",
+    "config_mapping.yaml": "tasks: {a: b}\n",
+    "config_switch.yaml": "baseline: 7\n",
+    "config_no_tasks.yaml": "tasks: []\n",
+    "config_darts.yaml": "strategy: darts\n",
+    "task_key.yaml": "source: mood\nmetirc: accuracy\n",
+    "task_choices.yaml": "source: mood\nchoices: []\n",
+    "task_metric.yaml": "source: mood\nmetrics: acuracy\n",
+    "task_gamma.yaml": "source: mood\ngamma: -1\n",
+    "task_fields.yaml": "source: mood\ntemplate: '{inptu} :'\n",
+    "task_mood.yaml": "source: order\nname: mood\n",
+    "broken_plugin.py": "import no_such_module\n",
+    "file": "",
+}
+ROW = {"input": "film good", "choices": ["yes", "no"], "label": 0}
+
+
+@pytest.fixture(scope="module")
+def place(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with mistakes in it, and the run `earlier`, which must stay as it is."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    for entry in bench.iterdir():
+        (folder / entry.name).symlink_to(entry)
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    (folder / "binary.yaml").write_bytes(b"\xff\xfe name")
+    write_lines(folder / "empty/train.jsonl", [ROW, ROW])
+    write_lines(folder / "empty/validation.jsonl", [])
+    write_lines(folder / "unvalidated/train.jsonl", [ROW, ROW])
+    write_lines(folder / "outside/train.jsonl", [ROW, {**ROW, "label": 5}])
+    write_lines(folder / "outside/validation.jsonl", [ROW])
+    write_lines(folder / "damaged/train.jsonl", [ROW, ["a list"]])
+    write_lines(folder / "damaged/validation.jsonl", [ROW])
+    before = Path.cwd()
+    os.chdir(folder)
+    argv = ["search", "--model", "llama", "--tasks", "mood", *SMALL, "--out", "earlier"]
+    assert prefixnas.__main__.main(argv) == 0
+    yield folder
+    os.chdir(before)
+
+
+SEARCH = "search --model llama --tasks mood --out new "
+CASES: list[tuple[str, list[str]]] = [
+    # names
+    (SEARCH + "--space defualt", ["space 'defualt'", "'default'"]),
+    (SEARCH + "--space nowhere.yaml", ["nowhere.yaml: no such file"]),
+    (SEARCH + "--strategy dart", ["strategy 'dart'", "'darts'"]),
+    (SEARCH + "--objective language-modle", ["objective 'language-modle'", "'language-model'"]),
+    (SEARCH + "--relaxation softmx", ["relaxation 'softmx'", "'softmax'"]),
+    (SEARCH + "--space operation.yaml", ["operation.yaml", "operation 'rellu'", "'relu'"]),
+    (SEARCH + "--model ./lama", ["model folder './lama'"]),
+    (SEARCH + "--model mood", ["'mood'", "config.json"]),
+    (SEARCH + "--model embedded:lama", ["embedded model 'lama'", "'llama'"]),
+    (SEARCH + "--tasks moood", ["'moood'", "'mood'"]),
+    (SEARCH + "--tasks embedded:sentimant", ["'sentimant'", "'sentiment'"]),
+    (SEARCH + "--plugin nowhere.py", ["nowhere.py", "no such file"]),
+    (SEARCH + "--plugin broken_plugin.py", ["broken_plugin.py", "no_such_module"]),
+    (SEARCH + "--lora-targets q_prj", ["'q_prj'", "'q_proj'"]),
+    (SEARCH + "--prefix-where encoder", ["prefix_where", "'llama'", "decoder"]),
+    (SEARCH + "--set activatoin=tanh", ["decision 'activatoin'"]),
+    (SEARCH + "--set activation=tan", ["option 'tan'", "'tanh'"]),
+    (SEARCH + "--set activation", ["'set'", "DECISION=OPTION"]),
+    # files
+    (SEARCH + "--space syntax.yaml", ["syntax.yaml", "line 3", "YAML"]),
+    (SEARCH + "--space list.yaml", ["list.yaml", "mapping"]),
+    (SEARCH + "--space nothing.yaml", ["nothing.yaml", "mapping"]),
+    (SEARCH + "--space binary.yaml", ["binary.yaml", "UTF-8"]),
+    (SEARCH + "--space key.yaml", ["key.yaml", "'lyaers'", "'layers'"]),
+    (SEARCH + "--space root_key.yaml", ["root_key.yaml", "'saq'", "'seq'"]),
+    (SEARCH + "--space no_options.yaml", ["no_options.yaml", "choice 'a'", "no options"]),
+    (SEARCH + "--space no_options_either.yaml", ["choice 'a'", "no options"]),
+    (SEARCH + "--space layers.yaml", ["layers.yaml", "at least 1"]),
+    (SEARCH + "--space decided_by.yaml", ["decided_by.yaml", "'hand'", "alpha"]),
+    (SEARCH + "--space parameter.yaml", ["operation 'dropout'", "between 0 and 1"]),
+    (SEARCH + "--space parameter_name.yaml", ["operation 'linear'", "'b'"]),
+    (SEARCH + "--space mlp", ["'mlp'", "nothing to search"]),
+    (SEARCH + "--config nowhere.yaml", ["nowhere.yaml: no such file"]),
+    (SEARCH + "--config mood", ["mood: cannot be read"]),
+    (SEARCH + "--config syntax.yaml", ["syntax.yaml", "line 3"]),
+    (SEARCH + "--config list.yaml", ["list.yaml", "mapping"]),
+    (SEARCH + "--config config_key.yaml", ["config_key.yaml", "'lerning_rate'", "'learning_rate'"]),
+    (SEARCH + "--config config_twice.yaml", ["config_twice.yaml", "'steps'", "twice"]),
+    (SEARCH + "--config config_text.yaml", ["'steps'", "whole number", "'many'"]),
+    (SEARCH + "--config config_fraction.yaml", ["'steps'", "whole number", "2.5"]),
+    (SEARCH + "--config config_bool.yaml", ["'steps'", "whole number", "True"]),
+    (SEARCH + "--config config_none.yaml", ["'steps'", "whole number", "None"]),
+    (SEARCH + "--config config_strategy.yaml", ["'strategy'", "name", "3"]),
+    (SEARCH + "--config config_plugin.yaml", ["'plugin'", "list of texts"]),
+    (SEARCH + "--config config_switch.yaml", ["'baseline'", "true or false"]),
+    ("search --model llama --out new --config config_mapping.yaml", ["'tasks'", "list"]),
+    ("search --model llama --out new --config config_no_tasks.yaml", ["'tasks'", "at least one"]),
+    # tasks
+    (SEARCH + "--tasks task_key.yaml", ["task_key.yaml, line 2", "'metirc'", "'metrics'"]),
+    (SEARCH + "--tasks syntax.yaml", ["syntax.yaml, line 3", "YAML"]),
+    (SEARCH + "--tasks task_choices.yaml", ["task_choices.yaml", "'choices'", "two"]),
+    (SEARCH + "--tasks task_metric.yaml", ["'acuracy'", "'accuracy'"]),
+    (SEARCH + "--tasks task_gamma.yaml", ["'gamma'", "above 0", "-1"]),
+    (SEARCH + "--tasks task_fields.yaml", ["train.jsonl, line 1", "'inptu'", "task_fields.yaml"]),
+    (SEARCH + "--tasks outside", ["train.jsonl, line 2", "label 5", "0: yes, 1: no"]),
+    (SEARCH + "--tasks empty", ["empty/validation.jsonl", "empty"]),
+    (SEARCH + "--tasks unvalidated", ["unvalidated", "no validation split"]),
+    (SEARCH + "--tasks damaged", ["train.jsonl, line 2", "object"]),
+    (SEARCH + "--tasks mood mood", ["two tasks", "'mood'"]),
+    (SEARCH + "--tasks mood task_mood.yaml", ["two tasks", "'mood'"]),
+    # values
+    (SEARCH + "--steps 0", ["'steps'", "at least 1", "0"]),
+    (SEARCH + "--steps 1.5", ["--steps", "whole number", "'1.5'"]),
+    (SEARCH + "--steps 1", ["search steps", "search_fraction"]),
+    (SEARCH + "--search-fraction 1.5", ["'search_fraction'", "below 1", "1.5"]),
+    (SEARCH + "--search-fraction nan", ["--search-fraction", "finite"]),
+    (SEARCH + "--checkpoint-every 0", ["'checkpoint_every'", "at least 1"]),
+    (SEARCH + "--warmup -1", ["'warmup'", "at least 0"]),
+    (SEARCH + "--decay 2", ["'decay'", "at most 1"]),
+    (SEARCH + "--seed -1", ["'seed'", "at least 0"]),
+    (SEARCH + "--clip 0", ["'clip'", "above 0"]),
+    (SEARCH + "--batch-size -1", ["'batch_size'", "at least 1"]),
+    (SEARCH + "--gamma -0.1", ["'gamma'", "above 0"]),
+    (SEARCH + "--prefix-length -3", ["'prefix_length'", "at least 1"]),
+    (SEARCH + "--prefix-width 0", ["'prefix_width'", "at least 1"]),
+    (SEARCH + "--lora-rank -8", ["'lora_rank'", "at least 1"]),
+    (SEARCH + "--lora-dropout 1", ["'lora_dropout'", "below 1"]),
+    (SEARCH + "--learning-rate -1", ["'learning_rate'", "above 0"]),
+    (SEARCH + "--learning-rate fast", ["--learning-rate", "a number", "'fast'"]),
+    (SEARCH + "--eval-limit 0", ["'eval_limit'", "at least 1"]),
+    (SEARCH + "--max-length 2", ["'mood'", "max_length"]),
+    (SEARCH + "--alpha-warmup 2", ["'alpha_warmup'", "at most 1"]),
+    (SEARCH + "--prune-below 1", ["'prune_below'", "below 1"]),
+    (SEARCH + "--log-every 0", ["'log_every'", "at least 1"]),
+    (SEARCH + "--lora lorra", ["--lora", "'lorra'", "'lora'"]),
+    (SEARCH + "--dtype int8", ["--dtype", "'int8'"]),
+    (SEARCH + "--prefix-where top", ["--prefix-where", "'encoder'", "'top'"]),
+    (SEARCH + "--strategy random --trials 900", ["'trials'", "900"]),
+    (SEARCH + "--strategy tpe --trials 0", ["'trials'", "at least 1"]),
+    (SEARCH + "--strategy evolution --population 2 --sample 3", ["'sample'", "population of 2"]),
+    (SEARCH + "--strategy surrogate --acquisition eii", ["--acquisition", "'eii'", "'ei'"]),
+    (SEARCH + "--strategy tpe --weights oneshot", ["--weights", "'oneshot'", "'one-shot'"]),
+    (
+        SEARCH + "--strategy tpe --weights one-shot --space preembedd",
+        ["'weights'", "'preembedd'", "one architecture"],
+    ),
+    (SEARCH + "--strategy fixed --arch nowhere", ["nowhere", "no such architecture"]),
+    (SEARCH + "--strategy fixed --arch binary.yaml", ["binary.yaml", "UTF-8"]),
+    (SEARCH + "--strategy fixed --arch earlier --space mlp", ["'mlp'", "layer0/activation"]),
+    (SEARCH + "--strategy fixed --arch earlier --set activation=tanh", ["'arch'", "'set'"]),
+    # flags and commands
+    (SEARCH + "--lerning-rate 1", ["'--lerning-rate'", "'--learning-rate'"]),
+    (SEARCH + "--strategy random --relaxation ste", ["'--relaxation'"]),
+    (SEARCH + "extra", ["'extra'"]),
+    ("search --model", ["--model", "one argument"]),
+    ("", ["COMMAND"]),
+    ("serch", ["'serch'", "'search'"]),
+    ("--fast search", ["'--fast'"]),
+    ("spaces defualt", ["'defualt'", "'default'"]),
+    ("spaces default --width 0", ["--width", "at least 1"]),
+    ("spaces default extra", ["'extra'"]),
+    ("strategies dart", ["'dart'", "'darts'"]),
+    ("show nowhere", ["nowhere", "no such run"]),
+    ("show mood", ["mood", "not a run"]),
+    ("report nowhere", ["nowhere", "no such run"]),
+    ("report file", ["file", "no such run"]),
+    ("report", ["run"]),
+    ("stability", ["run"]),
+    ("stability nowhere", ["nowhere", "no such run"]),
+    ("stability mood", ["mood", "not a run"]),
+    ("stability earlier earlier/.", ["earlier", "twice"]),
+    ("stability earlier --by relaxatoin", ["--by", "'relaxatoin'", "'relaxation'"]),
+    ("diagnose nowhere", ["nowhere", "no such run"]),
+    ("diagnose mood", ["mood", "not a run"]),
+    ("diagnose earlier --batches 1", ["--batches", "at least 2"]),
+    ("diagnose earlier --replay 0", ["--replay", "at least 1"]),
+    ("transfer --out new", ["two groups"]),
+    ("transfer config_text.yaml list.yaml --out new", ["list.yaml", "mapping"]),
+    ("transfer config_text.yaml config_bool.yaml --out new", ["'steps'", "whole number"]),
+    # run folders
+    (SEARCH + "--out earlier", ["earlier", "--resume"]),
+    (SEARCH + "--out mood", ["mood", "not empty"]),
+    (SEARCH + "--out file", ["file", "not a folder"]),
+    (SEARCH + "--out file/new", ["file/new", "cannot write"]),
+    (SEARCH + "--out /proc/new", ["/proc/new", "cannot write"]),
+    ("search --resume --out earlier --steps 9", ["earlier", "'steps' was 4", "now 9"]),
+    ("search --resume --out earlier --strategy random", ["earlier", "'strategy'", "'random'"]),
+    ("search --resume --out earlier --relaxation ste", ["earlier", "'relaxation'"]),
+    ("search --resume --out nowhere", ["nowhere", "no run"]),
+    ("search --resume", ["--resume", "--out"]),
+    # peml
+    ("peml", ["COMMAND"]),
+    ("peml trian", ["'trian'", "'train'"]),
+    ("peml train --strategy darts", ["'--strategy'"]),
+    ("peml train --config config_darts.yaml", ["config_darts.yaml", "'strategy'", "'fixed'"]),
+    ("peml train --model llama --tasks mood --arch nowhere --out new", ["nowhere"]),
+    ("peml evaluate nowhere", ["'nowhere'"]),
+    ("peml evaluate mood", ["mood", "no adapter"]),
+    ("peml evaluate earlier --split test", ["split 'test'", "validation"]),
+    ("peml evaluate earlier --tasks outside", ["train.jsonl, line 2", "label 5"]),
+    ("peml evaluate earlier --eval-limit 0", ["--eval-limit", "at least 1"]),
+    ("peml evaluate earlier --max-length 2", ["'mood'", "max"]),
+    ("peml export earlier earlier", ["earlier", "not empty"]),
+    ("peml export earlier new --format pfet", ["'pfet'", "'peft'"]),
+    ("peml export mood new", ["mood", "no adapter"]),
+    ("peml export earlier file/new", ["file/new"]),
+    ("peml export earlier /proc/new", ["/proc/new"]),
+    ("peml export earlier", ["OUT"]),
+    ("peml generate earlier film --max-new-tokens 0", ["--max-new-tokens", "at least 1"]),
+    ("peml generate nowhere film", ["'nowhere'"]),
+]
+
+
+def command(line: str) -> tuple[Callable[[list[str]], int], list[str]]:
+    words = line.split()
+    if words[:1] == ["peml"]:
+        return peml.__main__.main, words[1:]
+    return prefixnas.__main__.main, words
+
+
+@pytest.mark.parametrize(("line", "said"), CASES, ids=[line or "no command" for line, _ in CASES])
+def test_one_line_and_exit_code_2(
+    line: str, said: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = digest(place)
+    main, argv = command(line)
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
+    for words in said:
+        assert words in err
+    assert "Traceback" not in err and not out
+    assert digest(place) == before
+
+
+@pytest.mark.parametrize(
+    ("module", "argv", "said"),
+    [
+        ("prefixnas.__main__", [*SEARCH.split(), "--model", "lama"], "'lama'"),
+        ("peml.__main__", ["export", "earlier", "new", "--format", "x"], "'x'"),
+    ],
+)
+def test_from_a_shell(module: str, argv: list[str], said: str, place: Path) -> None:
+    before = digest(place)
+    done = subprocess.run(
+        [sys.executable, "-m", module, *argv],
+        capture_output=True,
+        text=True,
+        cwd=place,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert said in done.stderr and not done.stdout
+    assert digest(place) == before
+
+
+NAN_OPERATION = """
+from torch import nn
+from prefixnas.space.ops import register_op
+
+@register_op("nan-later")
+class NanLater(nn.Module):
+    def __init__(self, calls):
+        super().__init__()
+        self.left = calls
+
+    def forward(self, hidden):
+        self.left -= self.training
+        return hidden if self.left >= 0 else hidden * float("nan")
+"""
+
+
+def finite(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(finite(item) for item in value.values())
+    if isinstance(value, list):
+        return all(finite(item) for item in value)
+    return not isinstance(value, torch.Tensor) or bool(value.isfinite().all())
+
+
+@pytest.mark.parametrize("cause", ["operation", "learning rate"])
+def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(
+    cause: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = digest(place / "earlier")
+    run = tmp_path / "run"
+    argv = ["search", "--model", "llama", "--tasks", "mood", "order", *SMALL, "--out", str(run)]
+    argv += ["--steps", "12", "--checkpoint-every", "1", "--warmup", "0"]
+    if cause == "operation":
+        (tmp_path / "nan_later.py").write_text(NAN_OPERATION)
+        (tmp_path / "space.yaml").write_text(
+            "name: n\nseq: [linear, {choice: {key: a, options: [relu, tanh]}}, {nan-later: 3}]\n"
+        )
+        argv += [
+            "--plugin",
+            str(tmp_path / "nan_later.py"),
+            "--space",
+            str(tmp_path / "space.yaml"),
+        ]
+    else:
+        argv += ["--learning-rate", "1e30"]
+    assert prefixnas.__main__.main(argv) == 2
+    error = capsys.readouterr().err
+    step = 3 if cause == "operation" else 1
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert f"step {step}" in error and "'mood'" in error and "'search'" in error
+    state = load_checkpoint(run / "checkpoint")
+    assert state is not None
+    assert state["position"]["phase"] == "search"
+    assert state["position"]["step"] == step - 1
+    assert finite(state)
+    assert [event["step"] for event in events(run, "step")] == list(range(step))
+    assert not (run / "result.json").exists()
+    assert prefixnas.__main__.main(["show", str(run)]) == 0
+    assert "not finished" in capsys.readouterr().out
+    assert digest(place / "earlier") == before
+
+
+def test_cut_prompts_are_counted_in_a_warning_and_in_the_report(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = {**ROW, "input": "a b c d " * 20 + "good"}
+    write_lines(tmp_path / "long/train.jsonl", [ROW, long, ROW, long, long, ROW])
+    write_lines(tmp_path / "long/validation.jsonl", [ROW, long])
+    run = tmp_path / "run"
+    tasks = ["mood", str(tmp_path / "long")]
+    argv = ["search", "--model", "llama", "--tasks", *tasks, *SMALL, "--out", str(run)]
+    assert prefixnas.__main__.main(argv) == 0
+    said = "long: 4 of 8 prompts"
+    assert said in capsys.readouterr().out
+    assert [said in str(event["message"]) for event in events(run, "warning")] == [True]
+    assert said in (run / "report.html").read_text()
+    assert prefixnas.__main__.main(["show", str(run)]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert peml.__main__.main(["evaluate", str(run)]) == 0
+    assert "long: 1 of" in capsys.readouterr().err

@@ -1,0 +1,367 @@
+"""What the command line promises: flags and YAML, dry runs, run folders, plugins."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peml.__main__ import main as peml
+from peml.objective.options import LanguageModelConfig
+from prefixnas.__main__ import main
+from prefixnas.base import options as config
+from prefixnas.base.options import RunConfig
+from prefixnas.network.relaxations import RELAXATIONS
+from prefixnas.run.strategy import STRATEGIES
+from tests import ROOT
+from tests.workbench import SMALL, digest, events
+
+HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate", "matplotlib")
+
+
+def dry_run(argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["search", *argv, "--dry-run"]) == 0
+    printed: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+    return printed
+
+
+def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, env=env, check=False
+    )
+
+
+# flags and YAML
+
+
+def values_of(kind: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
+    """Values that a key of this type may have."""
+    parts = [part for part in get_args(kind) if part is not NoneType]
+    if NoneType in get_args(kind):
+        inner = st.one_of(*(values_of(part, limits) for part in parts))
+        return st.one_of(st.none(), inner)
+    if literals := config.literals(kind):
+        return st.sampled_from(literals)
+    if config.is_list(kind):
+        return st.lists(values_of(parts[0], {}), min_size=1, max_size=3)
+    low = limits.get("at least", limits.get("above", -1000))
+    high = limits.get("at most", limits.get("below", 1000))
+    if kind is bool:
+        return st.booleans()
+    if kind is int:
+        return st.integers(int(low), int(high) - ("below" in limits))
+    if kind is float:
+        return st.floats(
+            low, high, exclude_min="above" in limits, exclude_max="below" in limits, width=32
+        )
+    assert kind is str
+    # A text that looks like a number, a boolean or a date must stay a text.
+    return st.sampled_from(["a", "3", "1e-3", "true", "2020-01-01", "with space", "ä: #"])
+
+
+# Names and numbers that must fit to something else.
+MEANINGFUL = {"strategy", "objective", "plugin", "space", "set", "steps", "search_fraction"}
+MEANINGFUL |= {"arch", "relaxation", "trials"}
+MEANINGFUL |= {"level", "update", "selection", "entropy_schedule", "tune_steps"}
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> dict[str, Any]:
+    strategy = draw(st.sampled_from(["darts", "random", "fixed"]))
+    options = {
+        "run": RunConfig,
+        "strategy": STRATEGIES.get(strategy),
+        "objective": LanguageModelConfig,
+    }
+    kinds = config.types(options)
+    chosen: dict[str, Any] = {"strategy": strategy, "steps": 100}
+    for name, entry in config.keys(options).items():
+        if name not in MEANINGFUL and draw(st.booleans()):
+            chosen[name] = draw(values_of(kinds[name], dict(entry.metadata.get("limits", {}))))
+    if strategy == "darts":
+        chosen["relaxation"] = draw(st.sampled_from(RELAXATIONS.names()))
+    if draw(st.booleans()):
+        chosen["search_fraction"] = draw(st.sampled_from([0.25, 0.5]))
+    if strategy == "fixed" and draw(st.booleans()):
+        chosen["set"] = ["activation=tanh", "layer1/dropout=dropout(0.3)"]
+    return chosen
+
+
+def as_flags(values: dict[str, Any]) -> list[str]:
+    argv = []
+    for name, value in values.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            argv.append(flag if value else "--no-" + flag[2:])
+        elif isinstance(value, list):
+            argv += [flag, *map(str, value)]
+        else:
+            argv.append(f"{flag}={'none' if value is None else value}")
+    return argv
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=configurations())
+def test_flags_and_yaml_say_the_same(values: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "config.yaml")
+        file.write_text(yaml.safe_dump(values))
+        outputs = [printed(as_flags(values)), printed(["--config", str(file)])]
+        file.write_text(outputs[0])
+        outputs.append(printed(["--config", str(file)]))
+    assert outputs[0] == outputs[1] == outputs[2]
+    resolved = yaml.safe_load(outputs[0])
+    assert {name: resolved[name] for name in values} == values
+
+
+def printed(argv: Sequence[str]) -> str:
+    out = StringIO()
+    with redirect_stdout(out):
+        assert main(["search", *argv, "--dry-run"]) == 0
+    return out.getvalue()
+
+
+def test_flags_win_over_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("steps: 30\nlora_rank: 4\nmax_length: 99\nbaseline: false\nlearning_rate: 1e-3")
+    shown = dry_run(
+        ["--config", str(file), "--steps", "40", "--max-length", "none", "--baseline"], capsys
+    )
+    assert (shown["steps"], shown["lora_rank"], shown["max_length"]) == (40, 4, None)
+    assert shown["baseline"] is True
+    assert shown["learning_rate"] == 1e-3
+
+
+def test_a_dry_run_resolves_everything_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = dry_run(["--out", "run"], capsys)
+    assert digest(tmp_path) == {}
+    assert shown["objective"] == "language-model"
+    names = {f.name for c in (RunConfig, LanguageModelConfig) for f in dataclasses.fields(c)}
+    assert names < set(shown)
+    assert {"relaxation", "level"} < set(shown)
+    assert {"torch", "transformers", "peft"} < set(shown["versions"])
+
+
+def test_what_a_run_keeps_as_its_configuration_starts_the_same_run(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = yaml.safe_load((finished / "config.yaml").read_text())
+    assert dry_run(["--config", str(finished / "config.yaml")], capsys) == kept
+
+
+# help
+
+
+@pytest.mark.parametrize("module", ["prefixnas", "peml"])
+def test_help_and_import_load_nothing_heavy(module: str, tmp_path: Path) -> None:
+    code = f"""
+import sys, {module}
+from {module}.__main__ import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    assert not end.code
+print("HEAVY", sorted(set(sys.modules) & set({HEAVY})))
+"""
+    done = python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+    assert "COMMAND" in done.stdout
+
+
+def test_search_help_shows_the_flags_of_strategy_and_objective(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def text(argv: list[str]) -> str:
+        with pytest.raises(SystemExit) as end:
+            main(argv)
+        assert not end.value.code
+        return capsys.readouterr().out
+
+    darts = text(["search", "--help"])
+    for flag in ("--steps", "--relaxation", "--alpha-warmup", "--lora-rank", "--tasks", "--resume"):
+        assert flag in darts
+    other = text(["search", "--strategy", "random", "--help"])
+    assert "--trials" in other and "--relaxation" not in other
+
+
+def test_train_help_offers_no_strategy(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        peml(["train", "--help"])
+    text = capsys.readouterr().out
+    assert "--arch" in text and "--strategy" not in text and "--objective" not in text
+
+
+# listings
+
+
+def test_spaces_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["spaces"]) == 0
+    listed = capsys.readouterr().out
+    for name in ("default", "paper", "sensitivity", "mlp", "preembedd"):
+        assert name in listed
+    assert main(["spaces", "default", "--width", "10"]) == 0
+    shown = capsys.readouterr().out
+    assert yaml.safe_load(shown)["name"] == "default"
+    assert f"{4**6 * 3**6:,} architectures" in shown
+    # six cells of a 10 x 10 linear layer with bias and a LayerNorm
+    assert f"{6 * (110 + 20):,}" in shown.splitlines()[-1]
+
+
+def test_strategies_are_listed_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["strategies"]) == 0
+    listed = capsys.readouterr().out
+    for name in STRATEGIES.names():
+        assert name in listed
+    assert main(["strategies", "darts"]) == 0
+    shown = capsys.readouterr().out
+    assert "--relaxation" in shown and "--level" in shown and "bilevel" in shown
+
+
+# a run
+
+
+@pytest.fixture(scope="module")
+def finished(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "run"
+    tasks = [str(bench / "mood"), str(bench / "order")]
+    argv = ["--model", str(bench / "llama"), "--tasks", *tasks, *SMALL, "--eval-every", "1"]
+    assert main(["search", *argv, "--out", str(run)]) == 0
+    return run
+
+
+def test_a_run_folder_holds_everything(finished: Path) -> None:
+    for name in ("config.yaml", "metrics.jsonl", "architecture.yaml", "result.json", "report.html"):
+        assert (finished / name).stat().st_size > 0
+    assert (finished / "checkpoint/state.json").is_file()
+    assert list((finished / "checkpoint").glob("*.safetensors"))
+    assert (finished / "adapter/peml.json").is_file()
+    pictures = list((finished / "plots").glob("*.png"))
+    assert len(pictures) >= 3
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+    page = (finished / "report.html").read_text()
+    sources = re.findall(r"(?:src|href)=['\"]?([^'\" >]*)", page)
+    assert sources and all(source.startswith(("data:", "#")) for source in sources)
+    kinds = [event["event"] for event in events(finished)]
+    assert kinds[0] == "start" and kinds[-1] == "end"
+    steps = [event["phase"] for event in events(finished, "step")]
+    assert steps == ["search"] * 2 + ["train"] * 2 + ["without"] * 4
+
+
+def test_show_and_report(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(finished)]) == 0
+    shown = capsys.readouterr().out
+    for words in ("mood", "order", "trained child", "LoRA alone", "layer", "finished"):
+        assert words in shown
+    (finished / "report.html").unlink()
+    assert main(["report", str(finished)]) == 0
+    assert capsys.readouterr().out.strip() == str(finished / "report.html")
+    assert (finished / "report.html").is_file()
+
+
+def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
+    before = digest(finished)
+    assert main(["search", "--resume", "--out", str(finished)]) == 0
+    after = digest(finished)
+    drawn = {name for name in before if name.startswith("plots") or name == "report.html"}
+    assert {k: v for k, v in before.items() if k not in drawn} == {
+        k: v for k, v in after.items() if k not in drawn
+    }
+
+
+def test_the_folder_gets_a_name_of_its_own(
+    bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = ["--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
+    for _ in range(2):
+        assert main(["search", *argv, "--no-baseline", "--space", "mlp", "--strategy=fixed"]) == 0
+    out = capsys.readouterr().out
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names == ["mlp-fixed-seed0", "mlp-fixed-seed0-2"]
+    assert all(f"runs/{name}" in out for name in names)
+
+
+def test_plain_lines_where_there_is_no_terminal(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
+    assert main(["search", *argv, "--out", str(tmp_path / "run")]) == 0
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out and "\r" not in out and not err
+    assert "search 1/2" in out and "train 2/2" in out and "mood" in out
+
+
+# a user's own code
+
+
+def test_a_custom_operation_in_a_custom_space(bench: Path, tmp_path: Path) -> None:
+    argv = ["search", "--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
+    argv += ["--plugin", str(ROOT / "examples/custom_operation.py"), "--no-baseline"]
+    argv += ["--space", str(ROOT / "examples/custom_space.yaml"), "--out", "run"]
+    done = python(f"from prefixnas.__main__ import main; raise SystemExit(main({argv}))", tmp_path)
+    assert done.returncode == 0, done.stderr
+    alphas = events(tmp_path / "run", "alpha")[-1]["probabilities"]
+    assert isinstance(alphas, dict)
+    for options in alphas.values():
+        assert "sine" in options and len(options) == 4
+    chosen = yaml.safe_load((tmp_path / "run/architecture.yaml").read_text())
+    assert chosen["space"] == "sines" and len(chosen["choices"]) == 4
+
+
+TOY = '''
+from dataclasses import dataclass
+from prefixnas.base.options import option
+from prefixnas.run.objective import register_objective
+from prefixnas.testing import ToyObjective
+
+@register_objective("toy")
+@dataclass(frozen=True)
+class Toy:
+    """Two regressions."""
+
+    inputs: int = option(8, "width of the inputs", at_least=1)
+
+    def build(self, total_steps, seed):
+        return ToyObjective(self.inputs)
+'''
+
+
+def test_an_objective_of_ones_own_needs_no_peml(tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text(TOY)
+    argv = ["search", "--plugin", "toy.py", "--objective", "toy", "--inputs", "6", "--steps", "8"]
+    argv += ["--strategy", "darts", "--out", "run"]
+    code = f"""
+import sys
+from prefixnas.__main__ import main
+assert main({argv}) == 0
+assert main({[*argv, "--lora-rank", "3"]}) == 2
+strange = {{name.split(".")[0] for name in sys.modules}} & {{"peml", "transformers", "peft"}}
+assert not strange, strange
+"""
+    done = python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == "error: unknown argument '--lora-rank'"
+    assert "linear alone" in done.stdout
+    kept = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert (kept["objective"], kept["inputs"]) == ("toy", 6)
+    assert len(events(tmp_path / "run", "step")) == 16

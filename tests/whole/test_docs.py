@@ -1,0 +1,461 @@
+"""The documentation is run: commands, Python, files that it shows, links, flags and keys.
+
+The blocks of a page are run in order, in a folder of their own with tiny models and tasks under the
+names that the pages use. A YAML or Python block whose first line is a comment with a file's name is
+that file. A block below `<!-- not run: reason -->` is left out; how many may be is fixed here.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import peml.__main__
+import prefixnas.__main__
+from peml.adapters.export import FORMATS
+from peml.batches.sampler import MODES
+from peml.lora import KINDS as LORA_KINDS
+from peml.prefix.starts import STARTS
+from peml.tasks.metrics import METRICS
+from peml.tasks.spec import KEYS, make_spec
+from peml.tasks.task import load_task
+from prefixnas.base import options as config
+from prefixnas.base.registry import load_plugin
+from prefixnas.commands.experiment import ACTIONS
+from prefixnas.experiments.experiment import ExperimentFile, read_experiment
+from prefixnas.network.relaxations import RELAXATIONS
+from prefixnas.run.objective import OBJECTIVES
+from prefixnas.run.strategy import STRATEGIES
+from prefixnas.space.loading import load_space, space_from_yaml
+from prefixnas.space.ops import OPS
+from tests import ROOT
+from tests.peml import tiny
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOT_RUN: dict[str, int] = {"nni.md": 4}
+"""How many blocks of a page may be marked as not run."""
+
+SETUP = ("make", "python3 -m venv", "env/bin/pip install", ".venv/bin/pip install")
+SETUP += ("optuna-dashboard",)
+"""Commands that need a network, build an environment or serve; checked by other means."""
+
+SMALL = ["--steps", "6", "--train-limit", "40", "--eval-limit", "6", "--max-length", "64"]
+FEW = ["--budget", "4", "--seeds", "0", "--random-draws", "0", "--references", "none"]
+FEW += ["--space", "mlp", "--strategies", "random:trials=2"]
+"""A comparison of a single run: each is a process of its own. As shown, it is planned alone."""
+LAUNCHERS = {
+    "accelerate": "accelerate.commands.accelerate_cli",
+    "torchrun": "torch.distributed.run",
+}
+LAUNCHER_FLAGS = {"--multi", "--num", "--mixed", "--standalone", "--nproc-per-node"}
+"""As far as the pattern of our own flags reaches: they have underscores."""
+
+
+def launch(module: str, arguments: list[str]) -> int:
+    """Run another project's launcher, whose last arguments are those of a search."""
+    command = [sys.executable, "-m", module, *arguments, *SMALL]
+    return subprocess.run(command, check=False).returncode
+
+
+COMMANDS: Mapping[str, Callable[[list[str]], int]] = {
+    "prefixnas": prefixnas.__main__.main,
+    "peml": peml.__main__.main,
+    **{name: partial(launch, module) for name, module in LAUNCHERS.items()},
+}
+REGISTRIES: list[Any] = [OPS, STRATEGIES, RELAXATIONS, OBJECTIVES]
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    language: str
+    text: str
+    not_run: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+    @property
+    def file(self) -> str | None:
+        """The name of the file that this block is, if it begins with one."""
+        match = re.match(r"# ([\w/-]+\.\w+)$", self.text.partition("\n")[0])
+        return match[1] if match else None
+
+
+def blocks(page: Path) -> list[Block]:
+    found: list[Block] = []
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start, language = None, ""
+    for number, line in enumerate(lines):
+        if not line.startswith("```"):
+            continue
+        if start is None:
+            start, language = number, line.removeprefix("```").strip()
+            continue
+        above = next((text for text in reversed(lines[:start]) if text.strip()), "")
+        mark = re.fullmatch(r"<!-- not run: (.+) -->", above.strip())
+        text = "\n".join(lines[start + 1 : number]) + "\n"
+        found.append(Block(page, start + 1, language, text, mark[1] if mark else None))
+        start = None
+    assert start is None, f"{page.name}: the block of line {start} has no end"
+    return found
+
+
+ALL = [block for page in PAGES for block in blocks(page)]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models and tasks under the names that the pages use."""
+    root = tmp_path_factory.mktemp("docs")
+    for name, build in (("llama", tiny.llama), ("t5", tiny.t5), ("bert", tiny.bert)):
+        lm = build()
+        lm.model.float().save_pretrained(root / "models" / name)
+        lm.tokenizer.model_input_names = ["input_ids", "attention_mask"]
+        lm.tokenizer.save_pretrained(root / "models" / name)
+    for task in ("sst2", "rte"):
+        write_task(root / "data" / task, task)
+    return root
+
+
+def write_task(folder: Path, task: str) -> None:
+    folder.mkdir(parents=True)
+    for split, count in (("train", 20), ("validation", 8)):
+        rows = [
+            {"input": f"{task} {split} {i} : a film so {w} .", "choices": ["bad", "good"]}
+            | {"label": int(w == "good")}
+            for i in range(count)
+            for w in ("good", "bad")
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{split}.jsonl").write_text(text)
+
+
+@pytest.fixture
+def place(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to run a page in."""
+    for name in ("models", "data"):
+        shutil.copytree(models / name, tmp_path / name)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+@contextmanager
+def as_if_alone(place: Path) -> Iterator[None]:
+    """Forget afterwards what was registered and imported, as a process of its own would."""
+    before = [dict(registry._registered) for registry in REGISTRIES]
+    try:
+        yield
+    finally:
+        for registry, registered in zip(REGISTRIES, before, strict=True):
+            registry._registered = registered
+        for name, module in list(sys.modules.items()):
+            if str(place) in str(getattr(module, "__file__", None)):
+                del sys.modules[name]
+
+
+def check_setup(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(words[1:]) <= set(targets), f"no such target in the Makefile: {command}"
+    elif "install" in words:
+        extra = re.fullmatch(r"\.(?:\[(\w+)\])?", words[-1])
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert extra, command
+        assert extra[1] is None or extra[1] in project["optional-dependencies"], command
+
+
+def run_command(command: str) -> None:
+    words = shlex.split(command)
+    assert words[0] in COMMANDS, f"a command that nothing checks: {command}"
+    name, arguments = words[0], words[1:]
+    if arguments[0] == "compare" and "--resume" not in arguments:
+        assert COMMANDS[name]([*arguments, "--dry-run"]) == 0, command
+        arguments += [*FEW, *SMALL[2:]]
+    if arguments[0] in ("transfer", "tune"):
+        arguments.append("--dry-run")
+    if arguments[0] in ("search", "train") and "--resume" not in arguments:
+        arguments += SMALL[:2] if "--objective" in arguments else SMALL
+    assert COMMANDS[name](arguments) == 0, command
+
+
+def run_block(block: Block, place: Path) -> None:
+    if block.file is not None and block.language in ("python", "yaml"):
+        path = place / block.file
+        assert not path.exists(), f"{block}: {block.file} is there already"
+        path.write_text(block.text)
+    if block.language == "bash":
+        for command in block.text.splitlines():
+            if command.startswith(SETUP):
+                check_setup(command)
+            else:
+                with as_if_alone(place):
+                    run_command(command)
+    elif block.language == "python":
+        code = compile(block.text, str(block), "exec")
+        if block.file is None or block.file.startswith("test_"):
+            with as_if_alone(place):
+                exec(code, {"__name__": "docs"})
+    elif block.language == "yaml":
+        check_yaml(block, place)
+    elif block.language == "json":
+        check_examples(block, place)
+    elif block.language == "toml":
+        check_entry_points(block)
+    else:
+        assert block.language == "", f"{block}: a block of {block.language} that nothing checks"
+
+
+def check_yaml(block: Block, place: Path) -> None:
+    """A YAML block is a configuration, a space or a task."""
+    data = yaml.safe_load(block.text)
+    if "hyperparameters" in data:
+        read_experiment([(str(block), data)], str(block))
+    elif "strategies" in data:
+        assert block.file is not None, f"{block}: no command reads it"
+    elif {"model", "strategy", "steps"} & set(data):
+        config.resolve(options(str(data.get("strategy", "darts"))), [(str(block), data)])
+    elif {"stack", "seq", "sum", "choice"} & set(data):
+        with as_if_alone(place):
+            for plugin in [*place.glob("*.py"), *place.glob("examples/*.py")]:
+                load_plugin(str(plugin))
+            space_from_yaml(block.text, str(block))
+    else:
+        make_spec(data)
+        if block.file is not None:
+            load_task(block.file)
+
+
+def check_examples(block: Block, place: Path) -> None:
+    """A JSON block holds examples of a task."""
+    folder = place / "data" / f"lines-{block.line}"
+    folder.mkdir()
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text(block.text)
+    load_task(folder)
+
+
+def check_entry_points(block: Block) -> None:
+    groups = tomllib.loads(block.text)["project"]["entry-points"]
+    known = {registry.group for registry in REGISTRIES} | {"prefixnas.spaces"}
+    assert set(groups) == known, block
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_shows_works(page: Path, place: Path) -> None:
+    mine = [block for block in blocks(page) if block.not_run is None]
+    for block in mine:
+        run_block(block, place)
+    check_events(place)
+
+
+def check_events(place: Path) -> None:
+    """Every key of every event that the runs of a page wrote is in the table of events."""
+    rows = dict(table_rows(ROOT / "docs" / "runs.md", "event"))
+    for path in place.glob("runs/*/metrics.jsonl"):
+        for line in path.read_text().splitlines():
+            event = json.loads(line)
+            keys = set(event) - {"event", "time"}
+            assert keys <= set(re.findall(r"`(\w+)`", rows[event["event"]][0])), event
+
+
+def test_few_blocks_are_not_run() -> None:
+    counted: dict[str, int] = {}
+    for block in ALL:
+        if block.not_run is not None:
+            counted[block.page.name] = counted.get(block.page.name, 0) + 1
+    assert counted == NOT_RUN
+
+
+def test_the_readme_shows_the_examples() -> None:
+    """The README's custom operation and space are those of examples/, without docstrings."""
+    readme = blocks(ROOT / "README.md")
+    shown = next(block.text for block in readme if "@register_op" in block.text)
+    kept = (ROOT / "examples" / "custom_operation.py").read_text()
+    assert code_of(shown) == code_of(kept)
+    space = next(block.text for block in readme if block.language == "yaml")
+    kept = (ROOT / "examples" / "custom_space.yaml").read_text()
+    assert yaml.safe_load(space) == yaml.safe_load(kept)
+
+
+def test_the_hill_climber_is_that_of_the_examples() -> None:
+    pages = blocks(ROOT / "docs" / "extending.md")
+    shown = next(block.text for block in pages if block.file == "hill_climber.py")
+    kept = (ROOT / "examples" / "hill_climber.py").read_text()
+    assert code_of(shown) == code_of(kept)
+    assert len(kept.splitlines()) < 40
+
+
+def code_of(source: str) -> list[str]:
+    """Return the definitions of a module, without docstrings and imports."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return [ast.unparse(node) for node in tree.body if isinstance(node, ast.ClassDef)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_flag_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    known = flags(capsys)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        plugins = set(re.findall(r"^    (\w+): \w+ = option\(", text, re.MULTILINE))
+        own = {"--" + key.replace("_", "-") for key in plugins}
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))
+        assert named <= known | own | LAUNCHER_FLAGS, f"{page.name}: {named - known - own}"
+
+
+def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """Return every flag that the help of some command names, or a script's source does."""
+    helps = [["search", "--strategy", name] for name in STRATEGIES.names()]
+    calls = [
+        (prefixnas.__main__.main, arguments)
+        for arguments in [
+            *helps,
+            ["spaces"],
+            ["strategies"],
+            ["compare"],
+            ["stability"],
+            ["diagnose"],
+            ["transfer"],
+            *(["experiment", action] for action in ACTIONS),
+        ]
+    ]
+    commands = ("train", "tune", "evaluate", "export", "generate")
+    calls += [(peml.__main__.main, [name]) for name in commands]
+    capsys.readouterr()
+    for main, arguments in calls:
+        with pytest.raises(SystemExit):
+            main([*arguments, "--help"])
+    scripts = [path.read_text() for folder in ("benchmarks", "scripts") for path in py(folder)]
+    text = capsys.readouterr().out + "\n".join(scripts)
+    return set(re.findall(r"--[a-z][a-z-]*[a-z]", text))
+
+
+def py(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).glob("*.py"))
+
+
+def options(strategy: str) -> dict[str, type[Any]]:
+    return {
+        "run": config.RunConfig,
+        "strategy": STRATEGIES.get(strategy),
+        "objective": OBJECTIVES.get("language-model"),
+    }
+
+
+def table_rows(page: Path, first: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield (first cell, other cells) of the tables whose first heading is `first`."""
+    inside = False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("|"):
+            inside = False
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if inside and not cells[0].startswith("---"):
+            yield cells[0].strip("`"), cells[1:]
+        inside = inside or cells[0] == first
+
+
+def shown(value: object) -> str:
+    """Write a default as docs/runs.md does."""
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "[]"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def test_every_key_is_documented_with_its_default() -> None:
+    keys = {
+        (name, f"`{shown(config.default(entry))}`")
+        for strategy in STRATEGIES.names()
+        for name, entry in config.keys(options(strategy)).items()
+    }
+    table = {(name, cells[0]) for name, cells in table_rows(ROOT / "docs" / "runs.md", "key")}
+    assert table == keys
+
+
+def test_every_value_of_a_key_is_documented() -> None:
+    meanings: dict[str, str] = {}
+    for name, cells in table_rows(ROOT / "docs" / "runs.md", "key"):
+        meanings[name] = meanings.get(name, "") + cells[1]
+    for strategy in STRATEGIES.names():
+        for name, kind in config.types(options(strategy)).items():
+            values = [item for item in config.literals(kind) if item is not None]
+            assert all(f"`{value}`" in meanings[name] for value in values), name
+
+
+def test_every_key_of_a_task_is_documented() -> None:
+    assert [name for name, _ in table_rows(ROOT / "docs" / "tasks.md", "key")] == list(KEYS)
+
+
+def shipped(registry: Any) -> list[str]:
+    """Names that come with the project: other tests of this process register some, too."""
+    own = ("prefixnas.", "peml.", "torch.")
+    return [n for n in registry.names() if registry.get(n).__module__.startswith(own)]
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("spaces.md", lambda: [p.stem for p in (ROOT / "search_spaces").glob("*.yaml")]),
+        ("spaces.md", lambda: shipped(OPS)),
+        ("strategies.md", lambda: shipped(STRATEGIES)),
+        ("strategies.md", lambda: shipped(RELAXATIONS)),
+        ("tasks.md", lambda: METRICS),
+        ("export.md", lambda: list(FORMATS)),
+        ("peml.md", lambda: [*STARTS, *LORA_KINDS, *MODES]),
+    ],
+)
+def test_everything_that_is_shipped_is_documented(
+    page: str, names: Callable[[], Sequence[str]]
+) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for name in names():
+        assert f"`{name}`" in text or f"## {name}\n" in text, f"{page} lacks {name}"
+
+
+def test_the_number_of_activations_in_the_readme() -> None:
+    space = load_space("default")
+    combinations = 1
+    for decision in space.decisions:
+        combinations *= len(decision.options) if decision.decided_by == "alpha" else 1
+    assert f"holds {combinations:,}\ncombinations" in (ROOT / "README.md").read_text()
+
+
+def test_every_key_of_an_experiment_is_documented_with_its_default() -> None:
+    keys = {
+        (name, f"`{shown(config.default(entry)) if config.default(entry) != {} else '{}'}`")
+        for name, entry in config.keys({"experiment": ExperimentFile}).items()
+    }
+    table = {(name, cells[0]) for name, cells in table_rows(ROOT / "docs/experiments.md", "key")}
+    assert table == keys

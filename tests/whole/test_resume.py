@@ -1,0 +1,213 @@
+"""A run that was killed goes on to the same result as an uninterrupted one, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workbench import digest, events
+
+# Children are forked from a server that has imported everything and computed nothing.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    [
+        "peml.objective.objective",
+        "prefixnas.run.search",
+        "prefixnas.report.run_page",
+        "rich.console",
+        "sklearn.metrics",
+        "transformers.models.bert.modeling_bert",
+        "transformers.models.llama.modeling_llama",
+        "transformers.models.t5.modeling_t5",
+    ]
+)
+
+SEARCH, TRAIN, WITHOUT = "search", "train", "without"
+
+
+def arguments(bench: Path, run: Path, family: str, *more: str) -> list[str]:
+    argv = ["search", "--model", str(bench / family), "--tasks", str(bench / "mood")]
+    argv += [str(bench / "order"), "--steps", "16", "--prefix-length", "3", "--lora-rank", "2"]
+    argv += ["--batch-size", "4", "--checkpoint-every", "3", "--eval-every", "2", *more]
+    return [*argv, "--log-every", "1", "--out", str(run)]
+
+
+def is_step(event: dict[str, Any], phase: str, step: int) -> bool:
+    return (event["event"], event.get("phase"), event.get("step")) == ("step", phase, step)
+
+
+def _child(argv: Sequence[str], at: tuple[str, int] | None, in_checkpoint: bool) -> None:
+    import torch
+
+    import prefixnas.report.run_page
+    import prefixnas.run.checkpoint
+    from prefixnas.__main__ import main
+    from prefixnas.run.run import Run
+
+    torch.set_num_threads(1)
+    emit = Run.emit
+
+    def kill(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def emit_and_die(run: Run, event: str, **values: Any) -> None:
+        emit(run, event, **values)
+        if at is not None and is_step({"event": event, **values}, *at):
+            if in_checkpoint:  # the tensors are there, the file that names them is not
+                prefixnas.run.checkpoint.write_text = kill
+            else:
+                kill()
+
+    Run.emit = emit_and_die  # type: ignore[method-assign]
+    prefixnas.report.run_page.write_report = lambda *_: (
+        Path()
+    )  # plots take longer than all the rest
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123
+        code = main(argv)
+    os._exit(code)
+
+
+def start(
+    argv: Sequence[str], at: tuple[str, int] | None = None, in_checkpoint: bool = False
+) -> int | None:
+    """Run a command in a process of its own, which kills itself after a step if told to."""
+    process = SERVER.Process(target=_child, args=(list(argv), at, in_checkpoint))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def same(killed: Path, whole: Path) -> None:
+    """Check that two runs ended alike, times apart."""
+    assert "peml.json" in digest(whole / "adapter")
+    assert digest(killed / "adapter") == digest(whole / "adapter")
+    architecture = (killed / "architecture.yaml").read_bytes()
+    assert architecture == (whole / "architecture.yaml").read_bytes()
+    assert events(killed) == events(whole)
+    results = [json.loads((run / "result.json").read_text()) for run in (killed, whole)]
+    for result in results:
+        del result["seconds"]
+    assert results[0] == results[1]
+
+
+Whole = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def whole(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Uninterrupted runs, by model and further arguments; each is made once."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def make(family: str, *more: str) -> Path:
+        if (family, *more) not in made:
+            run = tmp_path_factory.mktemp("whole") / "run"
+            assert start(arguments(bench, run, family, *more)) == 0
+            made[family, *more] = run
+        return made[family, *more]
+
+    return make
+
+
+def kill_and_resume(
+    argv: Sequence[str], run: Path, kills: Sequence[tuple[str, int]], in_checkpoint: bool = False
+) -> None:
+    for index, at in enumerate(kills):
+        more = ["--resume"] if index else []
+        assert start([*argv, *more], at, in_checkpoint) == -signal.SIGKILL
+        assert not (run / "result.json").exists()
+        if not in_checkpoint:
+            assert is_step(events(run)[-1], *at)
+    assert start(["search", "--resume", "--out", str(run)]) == 0
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        [(SEARCH, 5)],
+        [(TRAIN, 4)],
+        [(SEARCH, 0), (SEARCH, 7), (TRAIN, 0), (TRAIN, 7)],
+        [(SEARCH, 4), (SEARCH, 6), (TRAIN, 2), (WITHOUT, 15)],
+    ],
+    ids=str,
+)
+def test_a_killed_run_ends_like_a_whole_one(
+    kills: list[tuple[str, int]], bench: Path, whole: Whole, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    kill_and_resume(arguments(bench, run, "llama"), run, kills)
+    same(run, whole("llama"))
+
+
+@pytest.mark.parametrize("at", [(SEARCH, 4), (TRAIN, 4)], ids=str)
+def test_a_kill_while_a_checkpoint_is_written(
+    at: tuple[str, int], bench: Path, whole: Whole, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    kill_and_resume(arguments(bench, run, "llama"), run, [at], in_checkpoint=True)
+    same(run, whole("llama"))
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("bert", ["--sampling", "temperature", "--patience", "1"]),
+        ("bert", ["--lora", "adalora"]),
+        ("t5", ["--level", "bilevel", "--relaxation", "gumbel-hard"]),
+        ("llama", ["--lora", "adalora", "--prune-below", "0.25", "--alpha-warmup", "0"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_every_kind_of_run_resumes(
+    family: str, more: list[str], bench: Path, whole: Whole, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    search_steps = len([e for e in events(whole(family, *more), "step") if e["phase"] == SEARCH])
+    kills = [(SEARCH, search_steps // 2 + 1), (TRAIN, 1)]
+    kill_and_resume(arguments(bench, run, family, *more), run, kills)
+    same(run, whole(family, *more))
+
+
+def test_random_search_resumes(bench: Path, whole: Whole, tmp_path: Path) -> None:
+    more = ["--strategy", "random", "--trials", "3"]
+
+    def argv(run: Path) -> list[str]:
+        return [x for x in arguments(bench, run, "llama", *more) if x not in ("--log-every", "1")]
+
+    kept, run = tmp_path / "whole", tmp_path / "run"
+    assert start(argv(kept)) == 0
+    kill_and_resume(argv(run), run, [("trial 1", 1), (TRAIN, 3)])
+    same(run, kept)
+
+
+@pytest.mark.slow
+def test_a_kill_from_outside(bench: Path, tmp_path: Path) -> None:
+    """The same through the console scripts, killed when the file of events says so."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, "-m", "prefixnas"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    longer = ["--steps", "60", "--eval-every", "0"]
+    argv = [*script, *arguments(bench, run, "llama", *longer)]
+    process = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL)
+    metrics = run / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.is_file() and '"phase": "search", "step": 7' in metrics.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert f'"phase": "{TRAIN}"' not in metrics.read_text()
+    argv = [*script, "search", "--resume", "--out", str(run)]
+    subprocess.run(argv, env=environment, stdout=subprocess.DEVNULL, check=True)
+    assert start(arguments(bench, whole, "llama", *longer)) == 0
+    same(run, whole)
