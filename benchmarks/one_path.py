@@ -27,7 +27,8 @@ from peml.objective.options import LanguageModelConfig
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.oneshot.level import Joint
-from prefixnas.run.objective import Objective, Split
+from prefixnas.run.evaluation import Split
+from prefixnas.run.objective import Objective
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.training import Recipe, WeightOptimizer
 from prefixnas.space.loading import load_space

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from prefixnas.network.supernet import Supernet as Supernet
     from prefixnas.network.supernet import build_child as build_child
     from prefixnas.network.supernet import weights_of as weights_of
-    from prefixnas.run.objective import Evaluation as Evaluation
+    from prefixnas.run.evaluation import Evaluation as Evaluation
     from prefixnas.run.objective import Objective as Objective
     from prefixnas.run.objective import register_objective as register_objective
     from prefixnas.run.run import Budget as Budget

@@ -37,10 +37,9 @@ from peml.batches.collate import Collator
 from peml.objective.objective import JointObjective
 from peml.objective.options import LanguageModelConfig
 from peml.tasks.task import Example, Task
-from prefixnas.multitrial.weights import SinglePath
-from prefixnas.network.relaxations import Relaxation, Softmax
+from prefixnas.network.relaxations import Relaxation, SinglePath, Softmax
 from prefixnas.network.supernet import Supernet, build_child
-from prefixnas.run.objective import Split
+from prefixnas.run.evaluation import Split
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.training import Recipe, WeightOptimizer
 from prefixnas.space.loading import load_space

@@ -13,13 +13,14 @@ from prefixnas.base.errors import UserError
 from prefixnas.base.options import option
 from prefixnas.network.one_path import refuse_norm_behind
 from prefixnas.network.supernet import Supernet
+from prefixnas.oneshot.events import emit_alphas, gradient_norms, warn_of_dropout
 from prefixnas.oneshot.level import LEVELS
 from prefixnas.oneshot.probe import Probe, evaluate_softly
 from prefixnas.oneshot.schedule import SCHEDULES, Plan
 from prefixnas.oneshot.selection import SELECTIONS, Selection
 from prefixnas.oneshot.stopping import EarlyStop
 from prefixnas.oneshot.update import UPDATES, make_relaxation
-from prefixnas.run.events import emit_alphas, emit_step, gradient_norms, warn_of_dropout
+from prefixnas.run.events import emit_step
 from prefixnas.run.objective import Objective
 from prefixnas.run.run import Budget, Run, Stateful
 from prefixnas.run.strategy import Found, Strategy

@@ -46,7 +46,7 @@ from peml.tasks.task import Example, Task, load_tasks
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import check_limits
 from prefixnas.network.supernet import weights_of
-from prefixnas.run.objective import Evaluation, Split
+from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.ranks import ranks_here
 from prefixnas.space.space import Decision
 

@@ -75,14 +75,62 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: cannot be read: not UTF-8 text") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that is to be written to, with those above it.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def refuse_used(folder: Path, marker: str, what: str, *, resume: bool = False) -> None:
+    """Refuse to begin something in a folder that holds anything, or to resume what is not there.
+
+    Args:
+        folder: The folder.
+        marker: The file that lies in a folder in which it was begun.
+        what: What is to begin ("run", "comparison").
+        resume: Whether it goes on instead.
+
+    Raises:
+        UserError: Says what is there, or what is not.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, not a folder")
+    begun = (folder / marker).is_file()
+    if resume and not begun:
+        raise UserError(f"{folder}: no {what} to resume (no {marker} in it)")
+    if begun and not resume:
+        raise UserError(f"{folder}: holds a {what} already; add --resume, or take another --out")
+    # What is only begun to be written was left by a kill before the first step.
+    if not resume and folder.is_dir() and any(p.suffix != ".tmp" for p in folder.iterdir()):
+        raise UserError(f"{folder}: is not empty; take another --out")
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write `text` under a temporary name and rename it, so that `path` is never half written."""
+    """Write a text, whole or not at all; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write under a temporary name and rename it, so that `path` is never half written.
+
+    Raises:
+        UserError: The file cannot be written; its cause is the `OSError`.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -96,7 +144,4 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    try:
-        write_text(path, text.getvalue())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    write_text(path, text.getvalue())

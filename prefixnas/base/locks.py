@@ -1,28 +1,87 @@
-"""Locks that end with their process, whatever ended that one."""
+"""Locks on files, which end with the processes that hold them, whatever ended those."""
 
 from __future__ import annotations
 
 import fcntl
+import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import TextIOWrapper
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from prefixnas.base.errors import UserError
 
-def try_lock(path: Path) -> TextIOWrapper | None:
-    """Take a lock that ends with this process; None: another one has it."""
-    file = path.open("w")
+LOCK = ".lock"
+"""Name of the lock in a folder that one process at a time works on."""
+
+POLL = 0.1
+"""Seconds between two tries to get a lock."""
+
+
+class Lock(AbstractContextManager["Lock", None]):
+    """A lock that this process holds, and every process that inherits its descriptor.
+
+    Args:
+        descriptor: Of the locked file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def release(self) -> None:
+        """Let go; it stays with those that inherited it."""
+        os.close(self.descriptor)
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+def try_lock(path: Path, *, shared: bool = False, inherited: bool = False) -> Lock | None:
+    """Take a lock; None: another process has it.
+
+    Args:
+        path: The file, made if missing.
+        shared: Together with others that take it so.
+        inherited: Whether processes that are started meanwhile hold it, too.
+    """
+    descriptor = _open(path, inherited)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
+        os.close(descriptor)
         return None
-    return file
+    return Lock(descriptor)
+
+
+def wait_for_lock(path: Path) -> Lock:
+    """Take a lock as soon as it is free; the file is made if missing."""
+    descriptor = _open(path, inherited=False)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return Lock(descriptor)
+
+
+def _open(path: Path, inherited: bool) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.set_inheritable(descriptor, inherited)
+    return descriptor
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the study against other processes of this folder, for a moment."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def alone(folder: Path, doing: str, seconds: float = 0.0) -> Iterator[Lock]:
+    """Hold a folder against other processes.
+
+    Args:
+        folder: The folder, which exists.
+        doing: What another one does there, for the message ("is comparing").
+        seconds: How long to wait until processes that were killed have ended.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    deadline = time.monotonic() + seconds
+    while (lock := try_lock(folder / LOCK)) is None:
+        if time.monotonic() > deadline:
+            raise UserError(f"{folder}: another process {doing} there")
+        time.sleep(POLL)
+    with lock:
+        yield lock

@@ -10,12 +10,8 @@ outside package adds to the command line without a change here:
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from prefixnas.base.errors import UserError, unknown
@@ -111,52 +107,3 @@ def _same_definition(one: object, other: object) -> bool:
         (getattr(x, "__qualname__", None), getattr(x, "__module__", None)) for x in (one, other)
     ]
     return one is other or (names[0][0] is not None and names[0] == names[1])
-
-
-def _import_file(path: Path) -> None:
-    name = path.stem
-    if not name.isidentifier() or _taken(name, path):
-        name = f"plugin_{name}"  # a plugin called random.py must not take the place of `random`
-    if _is_file(sys.modules.get(name), path):
-        return
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-
-
-def _taken(name: str, path: Path) -> bool:
-    """Tell whether another module than the file `path` goes by `name`."""
-    if name in sys.modules:
-        return not _is_file(sys.modules[name], path)
-    spec = importlib.util.find_spec(name)
-    return spec is not None and Path(spec.origin or "").resolve() != path.resolve()
-
-
-def _is_file(module: object, path: Path) -> bool:
-    return Path(getattr(module, "__file__", None) or "").resolve() == path.resolve()
-
-
-def load_plugin(reference: str) -> None:
-    """Import a user's module or `.py` file so that its decorators register.
-
-    Raises:
-        UserError: The file or module does not exist, or fails while it is imported.
-    """
-    path = Path(reference)
-    try:
-        if path.suffix == ".py":
-            if not path.is_file():
-                raise UserError(f"plugin {reference!r}: no such file")
-            _import_file(path)
-        else:
-            importlib.import_module(reference)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"plugin {reference!r}: {type(error).__name__}: {error}") from error

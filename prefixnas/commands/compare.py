@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.console import Parser
 from prefixnas.base.errors import UserError, unknown
-from prefixnas.commands.search import add_flag
+from prefixnas.base.files import make_folder, refuse_used, write_text
+from prefixnas.commands.flags import add_flag
 
 if TYPE_CHECKING:
-    from prefixnas.compare.comparison import Cell, Comparison
+    from prefixnas.compare.cells import Cell
+    from prefixnas.compare.comparison import Comparison
 
 HELP = "compare strategies at one budget, over seeds"
 
@@ -27,9 +29,11 @@ LISTS = ("space", "strategies", "seeds", "references")
 
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
-    from prefixnas.base import options as config
-    from prefixnas.compare.comparison import Comparison, refuse_other_cells
+    from prefixnas.base.options import FLAG, make, resolve
+    from prefixnas.compare.cells import refuse_other_cells
+    from prefixnas.compare.comparison import Comparison
     from prefixnas.compare.variants import CompareConfig, option_classes
+    from prefixnas.launch.config import read_config
 
     first, _ = _parser(prog, [], help=False).parse_known_args(argv)
     out: Path | None = first.out
@@ -37,19 +41,19 @@ def main(argv: Sequence[str], prog: str) -> int:
         raise UserError(f"{prog} needs --out OUT, a folder for all its runs")
     files: list[tuple[str, dict[str, Any]]] = []
     if out is not None:
-        _refuse_used(out, first.resume or first.tables)
+        refuse_used(out, FILE, "comparison", resume=first.resume or first.tables)
     if out is not None and (first.resume or first.tables):
-        files.append((str(out / FILE), config.read_config(out / FILE)))
+        files.append((str(out / FILE), read_config(out / FILE)))
     if first.config is not None:
-        files.append((str(first.config), config.read_config(first.config)))
+        files.append((str(first.config), read_config(first.config)))
     own = {entry.name for entry in dataclasses.fields(CompareConfig)}
     flags = {key: value for key, value in vars(first).items() if value is not None}
     mine = [(where, _split(_only(layer, own))) for where, layer in [*files, ("flag", flags)]]
-    values = config.resolve({"compare": CompareConfig}, mine)
-    settings: CompareConfig = config.make(CompareConfig, values)
+    values = resolve({"compare": CompareConfig}, mine)
+    settings: CompareConfig = make(CompareConfig, values)
     basis = [(where, _without(layer, own)) for where, layer in files]
     names = _only(flags, {"objective", "plugin"})
-    classes = option_classes(settings, [*basis, (config.FLAG, names)])
+    classes = option_classes(settings, [*basis, (FLAG, names)])
 
     parsed = _parser(prog, classes, help=True).parse_args(argv)
     assert out is not None
@@ -59,7 +63,7 @@ def main(argv: Sequence[str], prog: str) -> int:
         for key in layer:
             if key not in known:
                 raise unknown("key", key, known | own, where)
-    comparison = Comparison.of(settings, [*basis, (config.FLAG, _only(typed, known))])
+    comparison = Comparison.of(settings, [*basis, (FLAG, _only(typed, known))])
     cells = comparison.cells(out)
     refuse_other_cells(cells)
     if first.dry_run:
@@ -77,16 +81,17 @@ def _run(
     comparison: Comparison, cells: Sequence[Cell], values: Mapping[str, Any], out: Path
 ) -> None:
     """Run what is not finished."""
-    from prefixnas.base import options as config
-    from prefixnas.base.files import write_text
-    from prefixnas.compare.runner import alone, check_problem, run_cells, unfinished
+    from prefixnas.base.locks import alone
+    from prefixnas.compare.runner import PATIENCE, one_of_each_space, run_cells, unfinished
+    from prefixnas.launch.check import check_problem
+    from prefixnas.launch.config import dump_config
 
     if waiting := unfinished(cells):
         print(f"{len(waiting)} runs; first the problem is built once, to find mistakes", flush=True)
-        check_problem(waiting)
-    out.mkdir(parents=True, exist_ok=True)
-    with alone(out) as lock:
-        write_text(out / FILE, config.dump_config({**values, **comparison.shared()}))
+        check_problem(one_of_each_space(waiting))
+    make_folder(out)
+    with alone(out, "is comparing", PATIENCE) as lock:
+        write_text(out / FILE, dump_config({**values, **comparison.shared()}))
         run_cells(cells, comparison.settings.jobs, lock, lambda line: print(line, flush=True))
 
 
@@ -114,7 +119,7 @@ HELD = ("strategy", "steps", "seed")
 
 
 def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
-    from prefixnas.base import options as config
+    from prefixnas.base.options import types_of
     from prefixnas.compare.variants import CompareConfig
 
     parser = Parser(prog=prog, description=HELP if help else None, add_help=help)
@@ -129,7 +134,7 @@ def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
     every: list[type[Any]] = [CompareConfig, *classes]
     for cls in every:
         group = parser.add_argument_group(cls.__name__)
-        kinds = config.types({"": cls})
+        kinds = types_of({"": cls})
         for entry in dataclasses.fields(cls):
             if entry.name not in seen:
                 add_flag(group, entry, kinds[entry.name])
@@ -168,15 +173,3 @@ def _only(layer: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
 
 def _without(layer: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {key: value for key, value in layer.items() if key not in names}
-
-
-def _refuse_used(out: Path, resume: bool) -> None:
-    there = (out / FILE).is_file()
-    if resume and not there:
-        raise UserError(f"{out}: holds no comparison (no {FILE} in it)")
-    if not resume and there:
-        raise UserError(f"{out}: holds a comparison already; add --resume, or take another --out")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file, not a folder")
-    if not resume and out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out}: is not empty; take another --out")

@@ -36,11 +36,11 @@ def main(argv: Sequence[str], prog: str) -> int:
 
     from rich.console import Console
 
-    from prefixnas.base.files import write_text
-    from prefixnas.compare.stability import read_search
+    from prefixnas.base.files import make_folder, write_text
     from prefixnas.report.diagnosis import diagnose
     from prefixnas.report.diagnosis_view import figure, text
-    from prefixnas.report.plots.graph import save_figure
+    from prefixnas.report.plots.style import save_figure
+    from prefixnas.run.record import read_search
 
     record = read_search(args.run)
     if args.replay is not None:
@@ -48,11 +48,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     diagnosis = diagnose(record)
     Console(soft_wrap=True).print(text(diagnosis))
     path = args.run / "diagnosis.json"
-    try:
-        write_text(path, json.dumps(diagnosis.to_json(), indent=2) + "\n")
-        (args.run / "plots").mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    write_text(path, json.dumps(diagnosis.to_json(), indent=2) + "\n")
+    make_folder(args.run / "plots")
     if (drawn := figure(diagnosis)) is not None:
         save_figure(drawn, args.run / "plots" / "diagnosis.png")
     print(f"written: {path}")

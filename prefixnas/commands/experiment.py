@@ -177,8 +177,8 @@ def _folder(arguments: argparse.Namespace, name: str) -> Path:
 
 def _name(file: Path) -> str:
     """Return the experiment's name alone: what it runs may be broken and must end all the same."""
-    from prefixnas.base.options import read_config
     from prefixnas.experiments.experiment import ExperimentFile
+    from prefixnas.launch.config import read_config
 
     return str(read_config(file).get("name", ExperimentFile.name))
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from prefixnas.base.console import Parser
 from prefixnas.base.errors import UserError
+from prefixnas.base.files import refuse_used
+from prefixnas.commands.flags import add_flag
 
 HELP = "search, train on, evaluate, export"
 
@@ -28,7 +29,8 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         prog: How the command is called, for the help.
         fixed: Keys that this command sets and does not offer.
     """
-    from prefixnas.base import options as config
+    from prefixnas.base.options import FLAG
+    from prefixnas.launch.config import dump_config, read_config, refuse_change
     from prefixnas.launch.plan import find_options, plan_run, resolve_run
     from prefixnas.run.ranks import launched
 
@@ -39,34 +41,35 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     if first.resume:
         if first.out is None:
             raise UserError("--resume needs --out RUN")
-        stored = _stored(first.out)
+        refuse_used(first.out, "config.yaml", "run", resume=True)
+        stored = read_config(first.out / "config.yaml")
         layers.append((str(first.out / "config.yaml"), stored))
     if first.config is not None:
-        layers.append((str(first.config), config.read_config(first.config)))
+        layers.append((str(first.config), read_config(first.config)))
     for where, layer in layers:
         for name, value in fixed.items():
             if layer.get(name, value) != value:
                 raise UserError(
                     f"{where}: key {name!r}: {prog} takes {value!r}, not {layer[name]!r}"
                 )
-    options, names = find_options([*layers, (config.FLAG, vars(first))])
+    options, names = find_options([*layers, (FLAG, vars(first))])
     if first.resume:
-        config.refuse_change(stored, names, first.out)
+        refuse_change(stored, names, first.out)
     parser = _parser(prog, options, fixed, help=True)
     flags = {
         name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None
     }
     out, resume, dry_run = flags.pop("out", None), flags.pop("resume"), flags.pop("dry_run")
     flags.pop("config", None)
-    layers.append((config.FLAG, flags))
+    layers.append((FLAG, flags))
     if launched() > 1 and not any("processes" in layer for _, layer in layers):
         layers.append(("launcher", {"processes": launched()}))
     options, values = resolve_run(layers)
     if resume:
-        config.refuse_change(stored, values, out)
+        refuse_change(stored, values, out)
     if dry_run:
         plan_run(options, values)
-        print(config.dump_config(values), end="")
+        print(dump_config(values), end="")
         return 0
     return _search(options, values, out, resume)
 
@@ -74,7 +77,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
 def _parser(
     prog: str, options: Mapping[str, type[Any]], fixed: Mapping[str, Any], *, help: bool
 ) -> Parser:
-    from prefixnas.base import options as config
+    from prefixnas.base.options import types_of
 
     parser = Parser(prog=prog, add_help=help, argument_default=None)
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")
@@ -87,47 +90,13 @@ def _parser(
         parser.add_argument("--objective")
         parser.add_argument("--plugin", nargs="*", default=[])
         return parser
-    kinds = config.types(options)
+    kinds = types_of(options)
     for part, cls in options.items():
         group = parser.add_argument_group(f"{part} ({cls.__name__})" if part != "run" else "run")
         for entry in dataclasses.fields(cls):
             if entry.name not in fixed:
                 add_flag(group, entry, kinds[entry.name])
     return parser
-
-
-def add_flag(group: Any, entry: dataclasses.Field[Any], kind: Any) -> None:
-    """Offer a key of the configuration as a flag."""
-    from prefixnas.base import options as config
-
-    flag = "--" + entry.name.replace("_", "-")
-    text = entry.metadata.get("help", "")
-    shown = config.default(entry)
-    help = f"{text} (default: {shown})".replace("%", "%%").strip()
-    if kind is bool:
-        group.add_argument(
-            flag, dest=entry.name, action=argparse.BooleanOptionalAction, default=None, help=help
-        )
-    elif config.is_list(kind):
-        group.add_argument(flag, dest=entry.name, nargs="*", metavar="X", help=help)
-    else:
-        allowed = config.literals(kind)
-        metavar = "|".join(str(item) for item in allowed if item is not None) or _metavar(kind)
-        group.add_argument(flag, dest=entry.name, metavar=metavar, help=help)
-
-
-def _metavar(kind: Any) -> str:
-    parts = [part for part in get_args(kind) if part is not type(None)] or [kind]
-    return "/".join(getattr(part, "__name__", "X").upper() for part in parts)
-
-
-def _stored(out: Path) -> dict[str, Any]:
-    from prefixnas.base import options as config
-
-    path = out / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{out}: no run to resume (no config.yaml in it)")
-    return config.read_config(path)
 
 
 def _search(

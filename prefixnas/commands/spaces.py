@@ -19,7 +19,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     )
     args = parser.parse_intermixed_args(argv)
 
-    from prefixnas.base.registry import load_plugin
+    from prefixnas.base.plugins import load_plugin
     from prefixnas.network.supernet import count_parameters
     from prefixnas.space.loading import load_space, space_names, space_to_yaml
 

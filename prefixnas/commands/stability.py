@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefixnas.base.console import Parser
-from prefixnas.base.errors import UserError
+from prefixnas.base.files import make_folder
 
 HELP = "how steadily differentiable searches went, and how far they agree"
 
@@ -38,10 +38,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     if other := differences(searches, args.by):
         print(f"warning: the runs differ in other keys too: {', '.join(other)}")
     if args.out is not None:
-        try:
-            args.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{args.out}: cannot be written: {error.strerror}") from error
+        make_folder(args.out)
         written = write_tables(args.out, groups, args.by)
         written += write_stability_plots(args.out, groups)
         print(f"written: {', '.join(map(str, written))}")

@@ -19,8 +19,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     )
     args = parser.parse_intermixed_args(argv)
 
-    from prefixnas.base import options as config
-    from prefixnas.base.registry import load_plugin
+    from prefixnas.base.options import default_of, fields_of
+    from prefixnas.base.plugins import load_plugin
     from prefixnas.run.strategy import STRATEGIES
 
     for plugin in args.plugin:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     module = inspect.getmodule(cls)
     print(inspect.getdoc(module) if module else inspect.getdoc(cls))
     print()
-    for entry in config.keys({"strategy": cls}).values():
+    for entry in fields_of({"strategy": cls}).values():
         text = entry.metadata.get("help", "")
-        print(f"--{entry.name.replace('_', '-'):22} {text} (default: {config.default(entry)})")
+        print(f"--{entry.name.replace('_', '-'):22} {text} (default: {default_of(entry)})")
     return 0

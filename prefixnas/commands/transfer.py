@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError
-from prefixnas.commands.search import add_flag
+from prefixnas.base.files import make_folder, read_yaml, refuse_used, write_text
+from prefixnas.commands.flags import add_flag
 
 if TYPE_CHECKING:
     from prefixnas.compare.transfer import Transfer
@@ -31,13 +32,13 @@ def main(argv: Sequence[str], prog: str) -> int:
         _parser(prog, find_options([("flag", vars(first))])[0], help=True).parse_args(argv)
     if first.out is None:
         raise UserError(f"{prog} needs --out OUT, a folder for all its runs")
+    refuse_used(first.out, FILE, "transfer", resume=first.resume)
     layers = _stored(first.out) if first.resume else _read(first.group, first.config)
-    _refuse_used(first.out, first.resume)
 
-    from prefixnas.base import options as config
+    from prefixnas.base.options import FLAG
     from prefixnas.launch.plan import find_options
 
-    flags = (config.FLAG, {k: v for k, v in vars(first).items() if k in NAMES and v is not None})
+    flags = (FLAG, {k: v for k, v in vars(first).items() if k in NAMES and v is not None})
     options, _ = find_options([*next(iter(layers["groups"].values())), flags])
     given = {k: v for k, v in vars(_parser(prog, options, help=True).parse_args(argv)).items()
              if v is not None and k not in OWN}  # fmt: skip
@@ -57,7 +58,7 @@ NAMES = ("strategy", "objective", "plugin")
 def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parser:
     import dataclasses
 
-    from prefixnas.base import options as config
+    from prefixnas.base.options import types_of
 
     parser = Parser(prog=prog, description=HELP, add_help=help, argument_default=None)
     parser.add_argument("group", type=Path, nargs="*", help="groups of tasks: YAML files of keys")
@@ -73,7 +74,7 @@ def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parse
         for name in ("strategy", "objective"):
             parser.add_argument(f"--{name}")
         parser.add_argument("--plugin", nargs="*")
-    kinds = config.types(options)
+    kinds = types_of(options)
     for part, cls in options.items():
         group = parser.add_argument_group(f"{part} ({cls.__name__})")
         for entry in dataclasses.fields(cls):
@@ -83,13 +84,12 @@ def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parse
 
 
 def _read(files: Sequence[Path], common: Path | None) -> dict[str, Any]:
-    from prefixnas.base import options as config
     from prefixnas.compare.transfer import group_names
+    from prefixnas.launch.config import read_config
 
-    shared = [(str(common), config.read_config(common))] if common is not None else []
+    shared = [(str(common), read_config(common))] if common is not None else []
     groups = {
-        name: [*shared, (str(file), config.read_config(file))]
-        for name, file in group_names(files).items()
+        name: [*shared, (str(file), read_config(file))] for name, file in group_names(files).items()
     }
     for where, layer in [pair for group in groups.values() for pair in group]:
         if held := next((key for key in HELD if key in layer), None):
@@ -98,11 +98,7 @@ def _read(files: Sequence[Path], common: Path | None) -> dict[str, Any]:
 
 
 def _stored(out: Path) -> dict[str, Any]:
-    from prefixnas.base.files import read_yaml
-
     path = out / FILE
-    if not path.is_file():
-        raise UserError(f"{out}: no transfer to resume (no {FILE} in it)")
     data = read_yaml(path)
     if not isinstance(data, dict) or not isinstance(data.get("groups"), dict):
         raise UserError(f"{path}: not what a transfer writes")
@@ -113,7 +109,7 @@ def _stored(out: Path) -> dict[str, Any]:
 def _transfer(
     first: argparse.Namespace, layers: Mapping[str, Any], flags: Mapping[str, Any]
 ) -> Transfer:
-    from prefixnas.base import options as config
+    from prefixnas.base.options import FLAG
     from prefixnas.compare.transfer import Transfer
 
     try:
@@ -122,53 +118,51 @@ def _transfer(
         raise UserError(f"--seeds: expected numbers like 0,1,2, not {first.seeds!r}") from error
     if len(set(seeds)) < len(seeds):
         raise UserError("--seeds: one is named twice")
-    groups = {name: [*group, (config.FLAG, flags)] for name, group in layers["groups"].items()}
+    groups = {name: [*group, (FLAG, flags)] for name, group in layers["groups"].items()}
     return Transfer(groups, seeds, bool(layers.get("control", first.control)), first.out)
 
 
 def _kept(transfer: Transfer) -> dict[str, Any]:
     """Return what `--resume` needs: each group's keys in one layer."""
-    from prefixnas.base import options as config
+    from prefixnas.base.options import resolve
     from prefixnas.launch.plan import find_options
 
     groups = {}
     for name, layers in transfer.groups.items():
         given = {key for _, layer in layers for key in layer}
-        values = config.resolve(find_options(layers)[0], layers)
+        values = resolve(find_options(layers)[0], layers)
         groups[name] = {key: value for key, value in values.items() if key in given}
         names = find_options(layers)[1]
         groups[name] |= {key: names[key] for key in ("strategy", "objective")}
     return {"groups": groups, "seeds": list(transfer.seeds), "control": transfer.control}
 
 
-def _refuse_used(out: Path, resume: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file, not a folder")
-    if not resume and (out / FILE).is_file():
-        raise UserError(f"{out}: holds a transfer already; add --resume, or take another --out")
-    if not resume and out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out}: is not empty; take another --out")
-
-
 def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any]) -> int:
     import yaml
     from rich.console import Console
 
-    from prefixnas.base.files import write_text
+    from prefixnas.base.locks import alone
     from prefixnas.compare.carried import carry_over
-    from prefixnas.compare.comparison import refuse_other_cells
-    from prefixnas.compare.runner import alone, check_problem, notes, run_cells, unfinished
+    from prefixnas.compare.cells import refuse_other_cells
+    from prefixnas.compare.runner import (
+        PATIENCE,
+        notes,
+        one_of_each_space,
+        run_cells,
+        unfinished,
+    )
     from prefixnas.compare.transfer import table, write_table
+    from prefixnas.launch.check import check_problem
 
     cells = transfer.cells()
     refuse_other_cells(cells)
     waiting = unfinished(cells)
     for group in transfer.groups:
-        check_problem([cell for cell in waiting if cell.space == group])
-    transfer.out.mkdir(parents=True, exist_ok=True)
+        check_problem(one_of_each_space([cell for cell in waiting if cell.space == group]))
+    make_folder(transfer.out)
     neither: dict[Path, dict[str, Any]] = {}
     lost: list[str] = []
-    with alone(transfer.out) as lock:
+    with alone(transfer.out, "is comparing", PATIENCE) as lock:
         write_text(transfer.out / FILE, yaml.safe_dump(dict(kept), sort_keys=False))
         run_cells(cells, jobs, lock, lambda line: print(line, flush=True))
         finished = {cell.folder: cell.values for cell in cells if cell.finished}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError
+from prefixnas.base.files import make_folder, refuse_used, write_text
 
 if TYPE_CHECKING:
     from prefixnas.experiments.experiment import Experiment
@@ -79,9 +80,11 @@ def _extent(experiment: Experiment) -> str:
 
 
 def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
+    from prefixnas.experiments.hyperparameters import corners
     from prefixnas.experiments.study import Study
-    from prefixnas.experiments.tune import check_problem, tune
+    from prefixnas.experiments.tune import tune
     from prefixnas.experiments.view import open_view
+    from prefixnas.launch.check import check_problem
 
     begun = Study.begun(experiment, folder)
     if begun and not resume:
@@ -96,9 +99,10 @@ def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
         raise UserError(f"{folder}: no study {experiment.name!r} to go on with")
     if not begun:
         if not interrupted:
-            _refuse_used(folder)
+            refuse_used(folder, BEGINNING, "study")
         with _beginning(folder):
-            check_problem(experiment)
+            first = experiment.resolve(next(corners(experiment.hyperparameters)))
+            check_problem([first], experiment.target.metric, experiment.where)
     study = Study.open(experiment, folder)
     (folder / BEGINNING).unlink(missing_ok=True)
     try:
@@ -116,11 +120,8 @@ def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
 def _beginning(folder: Path) -> Iterator[None]:
     """Mark the folder of a study that is about to begin; a mistake leaves nothing behind."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / BEGINNING).touch()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error
+    make_folder(folder)
+    write_text(folder / BEGINNING, "")
     try:
         yield
     except UserError:
@@ -128,13 +129,6 @@ def _beginning(folder: Path) -> Iterator[None]:
         for path in made:
             path.rmdir()
         raise
-
-
-def _refuse_used(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file, not a folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder}: is not empty; take another --out")
 
 
 def _write_report(study: Study) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from prefixnas.base import options as config
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
+from prefixnas.base.options import make, resolve
+from prefixnas.launch.config import read_config
 from prefixnas.launch.plan import RunPlan, find_options, plan_run
 from prefixnas.network.supernet import build_child
 from prefixnas.run.run import Run
@@ -88,15 +89,15 @@ def taken_over(own: Any, other: Any) -> tuple[Any, int, int]:
 
 def _opened(folder: Path) -> tuple[Run, Any]:
     """Return a finished run as it stood at its end, and its architecture; nothing is trained."""
-    values = config.read_config(folder / "config.yaml")
+    values = read_config(folder / "config.yaml")
     plan = _planned(values, str(folder / "config.yaml"))
     objective = plan.objective.build(plan.budget.total, plan.run.seed)
     run = plan.open(folder, objective, resume=True)
-    recipe = config.make(Recipe, config.resolve(find_options([("", values)])[0], [("", values)]))
+    recipe = make(Recipe, resolve(find_options([("", values)])[0], [("", values)]))
     return run, search(run, plan.strategy, recipe, baseline=False).architecture
 
 
 def _planned(values: Mapping[str, Any], where: str) -> RunPlan:
     layers = [(where, values)]
     options, _ = find_options(layers)
-    return plan_run(options, config.resolve(options, layers))
+    return plan_run(options, resolve(options, layers))

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from prefixnas.base import options as config
 from prefixnas.base.errors import UserError
+from prefixnas.base.options import check_limits, fields_of, resolve, types_of
+from prefixnas.compare.cells import REFERENCES, Cell, Kind, _begun
 from prefixnas.compare.variants import (
     HELD,
     CompareConfig,
@@ -22,52 +23,13 @@ from prefixnas.compare.variants import (
     variants,
     with_random_search,
 )
+from prefixnas.launch.config import RunConfig
 from prefixnas.launch.plan import Layers, find_options, plan_run
 from prefixnas.space.loading import load_space
 
-REFERENCES = "references"
-"""The folder of the hand-made modules, which belong to no space that is searched."""
-
-AVERAGE = "average random"
+AVERAGE_RANDOM = "average random"
 STRIDE = 1000
 """A seed's further random draws have the seeds 1000 + seed, 2000 + seed, ..."""
-
-Kind = Literal["search", "draw", "hand-made", "retrained"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a comparison.
-
-    Attributes:
-        kind: What it is for.
-        space: The space's name in tables; `REFERENCES` for hand-made modules.
-        label: The variant's.
-        seed: The seed that it counts for.
-        folder: Its run directory.
-        values: Its resolved configuration.
-        refused: Why it cannot be run; None: it can.
-        needs: The run whose architecture it trains.
-    """
-
-    kind: Kind
-    space: str
-    label: str
-    seed: int
-    folder: Path
-    values: Mapping[str, Any]
-    refused: str | None = None
-    needs: Path | None = None
-
-    @property
-    def name(self) -> str:
-        """What the cell is called in messages."""
-        return "/".join(self.folder.parts[-3:])
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run came to its end."""
-        return (self.folder / "result.json").is_file()
 
 
 @dataclass(frozen=True)
@@ -100,7 +62,7 @@ class Comparison:
         Raises:
             UserError: An unknown name, nothing to compare, or two things of one name.
         """
-        config.check_limits(settings)
+        check_limits(settings)
         options, names = find_options(layers)
         for key in ("space", "strategies", "seeds"):
             items = getattr(settings, key)
@@ -113,7 +75,7 @@ class Comparison:
         known: Mapping[str, Mapping[str, Any]] = getattr(options["objective"], "references", {})
         asked, random_search = with_random_search(variants(settings.strategies), layers)
         made = hand_made(settings.references, known)
-        every = [Variant(AVERAGE, {}), *asked, *made]
+        every = [Variant(AVERAGE_RANDOM, {}), *asked, *made]
         folders: dict[str, str] = {}
         for variant in every:
             other = folders.setdefault(variant.folder.lower(), variant.label)
@@ -146,13 +108,13 @@ class Comparison:
     @property
     def _baseline(self) -> bool:
         given = [layer["baseline"] for _, layer in self.layers if "baseline" in layer]
-        return bool(given[-1]) if given else config.RunConfig.baseline
+        return bool(given[-1]) if given else RunConfig.baseline
 
     def _cells(self, out: Path) -> Iterator[Cell]:
         spaces = {Path(space).stem: space for space in self.settings.space}
         if len(spaces) < len(self.settings.space) or REFERENCES in spaces:
             raise UserError(f"key 'space': two folders would be called {', '.join(spaces)}")
-        draw = Variant(AVERAGE, {"strategy": "random", "trials": 1, "weights": "train"})
+        draw = Variant(AVERAGE_RANDOM, {"strategy": "random", "trials": 1, "weights": "train"})
         planned: dict[tuple[str, str], tuple[dict[str, Any], str | None]] = {}
         for label, space in spaces.items():
             self._check_settings(space)
@@ -186,7 +148,7 @@ class Comparison:
         settings: list[str] = next(
             (layer["set"] for _, layer in reversed(self.layers) if "set" in layer), []
         )
-        load_space(space).settle(config.RunConfig(set=settings).settings)
+        load_space(space).settle(RunConfig(set=settings).settings)
 
     def _plan(self, variant: Variant, space: str) -> tuple[dict[str, Any], str | None]:
         """Return a run's values, and why the strategy refuses the space.
@@ -198,7 +160,7 @@ class Comparison:
         try:
             plan_run(options, values)
         except UserError as error:
-            usual = {**values, "space": config.RunConfig.space, "set": []}
+            usual = {**values, "space": RunConfig.space, "set": []}
             try:
                 plan_run(options, usual)
             except UserError:
@@ -210,7 +172,7 @@ class Comparison:
         """Return all keys of a variant's run; shared keys that it does not have are left out."""
         strategy = {"strategy": variant.options["strategy"], "objective": self.objective}
         options, _ = find_options([("command", strategy)])
-        known, kinds = config.keys(options), config.types(options)
+        known, kinds = fields_of(options), types_of(options)
         held = "set" if variant.options["strategy"] == "fixed" else ""
         shared = [
             (where, {k: v for k, v in layer.items() if k in known and k not in (held, *HELD)})
@@ -228,7 +190,7 @@ class Comparison:
             "plugin": plugins,
         }
         layers = [*shared, (variant.label, own), ("command", {**fixed, **more})]
-        return config.resolve(options, layers)
+        return resolve(options, layers)
 
     def _retrained(self, found: Cell) -> Cell:
         variant = Variant(found.label, {"strategy": "fixed", "arch": str(found.folder)})
@@ -246,23 +208,3 @@ class Comparison:
             begun[fresh or Path()] = {"baseline": self._baseline}
         baseline = bool(begun.get(cell.folder, {}).get("baseline", False))
         return replace(cell, values={**cell.values, "baseline": baseline})
-
-
-def refuse_other_cells(cells: Sequence[Cell]) -> None:
-    """Refuse cells that were begun under another configuration.
-
-    A key that did not exist when a cell was begun does not matter.
-
-    Raises:
-        UserError: Names the run and the first key that differs.
-    """
-    for cell in cells:
-        if stored := _begun(cell.folder):
-            values = {key: value for key, value in cell.values.items() if key in stored}
-            config.refuse_change(stored, values, cell.folder)
-
-
-def _begun(folder: Path) -> dict[str, Any]:
-    """Return the configuration of a run that was begun; empty if it was not."""
-    path = folder / "config.yaml"
-    return config.read_config(path) if path.is_file() else {}

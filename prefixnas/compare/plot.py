@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from prefixnas.compare.comparison import AVERAGE
+from prefixnas.compare.comparison import AVERAGE_RANDOM
 from prefixnas.compare.summary import Summary
-from prefixnas.report.plots.graph import FAINT, HUES, plain
+from prefixnas.report.plots.style import FAINT, HUES, plain
 
 _SHAPES = {"alone": "*", "draw": "X", "hand-made": "sDPv^", "search": "oH8p"}
 _GREYS = ("#333333", "#555555", "#777777", "#999999", "#222222")
@@ -71,7 +71,7 @@ def _variant(axes: Axes, row: Summary, colour: str, marker: str) -> Line2D:
     for point in points:
         axes.plot(*_point(*point), marker, color=colour, ms=3.5, alpha=0.45, mew=0)
     seconds, mean = _point(row.mean_of("seconds"), row.mean)
-    if row.label == AVERAGE:
+    if row.label == AVERAGE_RANDOM:
         half = row.spread or 0.0
         axes.axhspan(float(mean[0]) - half, float(mean[0]) + half, color=FAINT, alpha=0.13, lw=0)
         axes.axhline(float(mean[0]), color=FAINT, lw=0.9, ls="--")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from prefixnas.compare.comparison import REFERENCES, Cell
+from prefixnas.compare.cells import REFERENCES, Cell
 from prefixnas.compare.runner import notes
 from prefixnas.network.supernet import count_parameters
 from prefixnas.run.record import Record, read_record

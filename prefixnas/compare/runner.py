@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from prefixnas.base import options as config
-from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
-from prefixnas.compare.comparison import Cell
+from prefixnas.base.locks import Lock
+from prefixnas.base.processes import THREADS, Child, share_of_threads
+from prefixnas.compare.cells import Cell
+from prefixnas.launch.config import dump_config
 
 PATIENCE = 20.0
 """Seconds to wait until the cells of a comparison that was killed have ended."""
 
-
-@contextmanager
-def alone(out: Path) -> Iterator[int]:
-    """Hold the folder of a comparison against another process; yield the lock's descriptor.
-
-    The lock is shared with the cells, so that it lasts until the last of them has ended.
-
-    Raises:
-        UserError: Another process holds it.
-    """
-    with (out / ".lock").open("w") as file:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(f"{out}: another process is comparing there") from None
-                time.sleep(0.1)
-        yield file.fileno()
+CELL = "prefixnas.commands.cell"
+"""The module that runs a cell, by its name: commands stand above comparisons."""
 
 
 def unfinished(cells: Sequence[Cell]) -> list[Cell]:
@@ -52,39 +28,28 @@ def unfinished(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.refused is None and not cell.finished]
 
 
-def check_problem(cells: Sequence[Cell]) -> None:
-    """Build the problem once, in a process of its own, and try every space of `cells` in it.
-
-    Raises:
-        UserError: A model, a task or a space is not usable.
-    """
-    spaces: dict[str, Cell] = {}
+def one_of_each_space(cells: Sequence[Cell]) -> list[Mapping[str, Any]]:
+    """Return a configuration for every space of the cells: what a check has to build."""
+    spaces: dict[str, Mapping[str, Any]] = {}
     for cell in cells:
         if cell.needs is None:
-            spaces.setdefault(str(cell.values["space"]), cell)
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{number}.yaml" for number in range(len(spaces))]
-        for file, cell in zip(files, spaces.values(), strict=True):
-            write_text(file, config.dump_config(cell.values))
-        log = Path(folder) / "log"
-        code = _Runner(1).call(["check", *map(str, files)], log) if files else 0
-        if code != 0:
-            raise UserError(last_error(log, code))
+            spaces.setdefault(str(cell.values["space"]), cell.values)
+    return list(spaces.values())
 
 
-def run_cells(cells: Sequence[Cell], jobs: int, lock: int, say: Callable[[str], None]) -> None:
+def run_cells(cells: Sequence[Cell], jobs: int, lock: Lock, say: Callable[[str], None]) -> None:
     """Run all cells that are not finished; one that fails does not stop the others.
 
     Args:
         cells: All cells of the comparison; one that needs another comes after it.
         jobs: How many run side by side.
-        lock: Descriptor of the lock, see `alone`.
+        lock: The lock of the comparison's folder. The cells hold it, too, so that it lasts until
+            the last of them has ended.
         say: Called with a line about each cell that ended.
-
     """
     waiting = unfinished(cells)
     if waiting and jobs > 1:
-        each = threads(jobs).get("OMP_NUM_THREADS") or os.environ["OMP_NUM_THREADS"]
+        each = share_of_threads(jobs).get(THREADS) or os.environ[THREADS]
         say(f"{jobs} runs side by side, with {each} threads each, which tells in their seconds")
     runner = _Runner(jobs, lock)
     chains: dict[Path, list[Cell]] = {}
@@ -121,11 +86,11 @@ def notes(cell: Cell) -> dict[str, Any]:
 class _Runner:
     """Starts the processes, and stops them."""
 
-    def __init__(self, jobs: int, *locks: int) -> None:
-        self._locks = locks
-        self._running: set[subprocess.Popen[bytes]] = set()
+    def __init__(self, jobs: int, lock: Lock) -> None:
+        self._lock = lock
+        self._running: set[Child] = set()
         self._stopped = False
-        self._environment = {**os.environ, **threads(jobs)}
+        self._environment = share_of_threads(jobs)
 
     def run(self, chain: Sequence[Cell]) -> list[tuple[Cell, str]]:
         """Run cells one after the other; return what to say of each."""
@@ -145,70 +110,33 @@ class _Runner:
     def stop(self) -> None:
         """End all processes, and start no other."""
         self._stopped = True
-        for process in list(self._running):
-            process.kill()
+        for child in list(self._running):
+            child.stop()
 
     def _search(self, cell: Cell) -> str | None:
         """Run one cell, from where it stands; return its error."""
         log, file = beside(cell, ".log"), self._write_config(cell)
         begun = (cell.folder / "config.yaml").is_file()
-        if not begun and cell.folder.is_dir():
-            for name in (".writable", "config.yaml.tmp"):  # killed before its first step
-                (cell.folder / name).unlink(missing_ok=True)
         arguments = ["--resume"] if begun else ["--config", str(file)]
         log.unlink(missing_ok=True)
-        measured = str(beside(cell, ".json"))
-        code = self.call(["search", measured, *arguments, "--out", str(cell.folder)], log)
+        measured = beside(cell, ".json")
+        error = self._call([str(measured), *arguments, "--out", str(cell.folder)], log)
         file.unlink(missing_ok=True)
-        if code == 0:
-            return None
-        error = last_error(log, code)
-        write_text(Path(measured), json.dumps({"error": error}) + "\n")
+        if error is not None:
+            write_text(measured, json.dumps({"error": error}) + "\n")
         return error
 
     def _write_config(self, cell: Cell) -> Path:
         file = beside(cell, ".yaml")
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, config.dump_config(cell.values))
+        write_text(file, dump_config(cell.values))
         return file
 
-    def call(self, arguments: Sequence[str], log: Path) -> int:
-        with log.open("ab") as output:
-            process = self._start(arguments, output)
-            self._running.add(process)
-            try:
-                return process.wait()
-            finally:
-                self._running.discard(process)
-
-    def _start(self, arguments: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "prefixnas.commands.cell", *arguments],
-            stdin=subprocess.PIPE,  # never written to: it closes when this process ends
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=self._environment,
-            pass_fds=self._locks,
-        )
-
-
-def threads(jobs: int) -> dict[str, str]:
-    """Return the environment that gives each of several runs its share of the cores.
-
-    What is set already stays; a single run takes what it takes by itself.
-    """
-    name = "OMP_NUM_THREADS"
-    if jobs == 1 or name in os.environ:
-        return {}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {name: str(max(1, (cores or 1) // jobs))}
-
-
-def last_error(log: Path, code: int) -> str:
-    """Return the line that says what went wrong."""
-    if code < 0:
-        return f"ended by {signal.Signals(-code).name}"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    filled = [line.strip() for line in lines if line.strip()]
-    errors = [line.removeprefix("error: ") for line in filled if line.startswith("error: ")]
-    return (errors or filled or [f"exit code {code}"])[-1]
+    def _call(self, arguments: Sequence[str], log: Path) -> str | None:
+        child = Child(CELL, arguments, log, self._environment, lock=self._lock)
+        self._running.add(child)
+        try:
+            return child.error() if child.wait() else None
+        finally:
+            self._running.discard(child)
+            child.stop()

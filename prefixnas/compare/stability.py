@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.estimates import mean_and_spread
 from prefixnas.base.files import write_csv
 from prefixnas.compare.agreement import OVERALL, Agreement, agreement
 from prefixnas.report.plots.alphas import Norms, alpha_gradient_norms
-from prefixnas.run.record import Record, alpha_matrix, decisions, read_record
+from prefixnas.run.record import Record, alpha_matrix, decisions, read_search
 
 SOFT = "softmax mixture"
 """Name of the evaluation of the mixture weighted by the probabilities themselves."""
@@ -74,23 +74,6 @@ def read_searches(folders: Sequence[Path], by: str) -> list[Measured]:
     return found
 
 
-def read_search(folder: Path) -> Record:
-    """Read a finished differentiable run.
-
-    Raises:
-        UserError: Not a run, not finished, or without alphas.
-    """
-    record = read_record(folder)
-    if not record.of("alpha"):
-        strategy = record.start("strategy")
-        raise UserError(f"{folder}: a run without alphas, its strategy is {strategy!r}")
-    if not record.finished:
-        raise UserError(
-            f"{folder}: not finished; prefixnas search --resume --out {folder} goes on with it"
-        )
-    return record
-
-
 def _measure(record: Record, label: str) -> Measured:
     norms = alpha_gradient_norms(record)
     moved = [e["variance"] for e in record.of("alpha") if e.get("gradient_norm") is not None]
@@ -117,17 +100,6 @@ def grouped(searches: Sequence[Measured]) -> dict[str, list[Measured]]:
     for search in searches:
         groups.setdefault(search.label, []).append(search)
     return groups
-
-
-def mean_and_spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """Return mean and standard deviation (of a sample) of what is there; None for too few."""
-    there = [value for value in values if value is not None]
-    if not there:
-        return None, None
-    mean = sum(there) / len(there)
-    if len(there) < 2:
-        return mean, None
-    return mean, math.sqrt(sum((value - mean) ** 2 for value in there) / (len(there) - 1))
 
 
 def differences(searches: Sequence[Measured], by: str) -> list[str]:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from prefixnas.base.estimates import mean_and_spread
 from prefixnas.compare.agreement import OVERALL
-from prefixnas.compare.stability import COLUMNS, Measured, agreements, mean_and_spread
+from prefixnas.compare.stability import COLUMNS, Measured, agreements
 from prefixnas.report.plots.alphas import gradient_figure
-from prefixnas.report.plots.graph import FAINT, HUES, INK, plain, save_figure
+from prefixnas.report.plots.style import FAINT, HUES, INK, plain, save_figure
 
 Groups = Mapping[str, Sequence[Measured]]
 

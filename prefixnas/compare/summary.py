@@ -9,41 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
+from prefixnas.base.estimates import Difference, mean_and_spread, paired
 from prefixnas.compare.agreement import OVERALL, agreement
-from prefixnas.compare.comparison import AVERAGE, REFERENCES, Comparison
+from prefixnas.compare.cells import REFERENCES
+from prefixnas.compare.comparison import AVERAGE_RANDOM, Comparison
 from prefixnas.compare.results import ALONE, CellResult, space_of
 from prefixnas.run.record import decisions, read_record
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A difference of scores, paired by seed.
-
-    Attributes:
-        mean: Mean over the seeds.
-        relative: Relative to the other's mean (Yang et al. 2020); None where that is 0.
-        low: Lower end of the 95 % interval (Student's t); None with a single seed.
-        high: Upper end.
-        seeds: How many seeds both have.
-    """
-
-    mean: float
-    relative: float | None
-    low: float | None
-    high: float | None
-    seeds: int
-
-    @property
-    def verdict(self) -> str:
-        """In words: "above", "below", "within the spread", "too few seeds" (fewer than three).
-
-        Two differences are easily equal, where scores are shares of few examples.
-        """
-        if self.low is None or self.high is None or self.seeds < 3:
-            return "too few seeds"
-        return "above" if self.low > 0 else "below" if self.high < 0 else "within the spread"
 
 
 @dataclass(frozen=True)
@@ -80,28 +53,22 @@ class Summary:
 
     def mean_of(self, key: str) -> float | None:
         """Return the mean of a number of the runs."""
-        values = [value for run in self.runs if (value := getattr(run, key)) is not None]
-        return fmean(values) if values else None
+        return mean_and_spread(getattr(run, key) for run in self.runs)[0]
 
     @property
     def mean(self) -> float | None:
         """The mean score."""
-        return fmean(self.scores.values()) if self.scores else None
+        return mean_and_spread(self.scores.values())[0]
 
     @property
     def spread(self) -> float | None:
         """The standard deviation of all runs' scores."""
-        return spread([run.score for run in self.runs if run.score is not None])
-
-    @property
-    def retrained_spread(self) -> float | None:
-        """The standard deviation of `retrained`."""
-        return spread(list(self.retrained.values()))
+        return mean_and_spread(run.score for run in self.runs)[1]
 
     def row(self) -> dict[str, object]:
         """Return the row of the summary table."""
         peak = max((run.peak_memory or 0 for run in self.runs), default=0)
-        kept = list(self.retrained.values())
+        retrained, retrained_sd = mean_and_spread(self.retrained.values())
         row: dict[str, object] = {
             "space": self.space,
             "label": self.label,
@@ -112,18 +79,18 @@ class Summary:
             "refused": self.refused,
             "score": self.mean,
             "score_sd": self.spread,
-            "retrained": fmean(kept) if kept else None,
-            "retrained_sd": self.retrained_spread,
+            "retrained": retrained,
+            "retrained_sd": retrained_sd,
         }
-        for name in (AVERAGE, RANDOM_SEARCH, HAND_MADE):
+        for name in (AVERAGE_RANDOM, RANDOM_SEARCH, HAND_MADE):
             for suffix, found in (("", self.over), ("_retrained", self.over_retrained)):
                 other = found.get(name)
                 key = f"over_{name.replace(' ', '_').replace('-', '_')}{suffix}"
                 row |= {
                     key: other.mean if other else None,
                     f"{key}_relative": other.relative if other else None,
-                    f"{key}_low": other.low if other else None,
-                    f"{key}_high": other.high if other else None,
+                    f"{key}_low": other.low if other and other.count > 1 else None,
+                    f"{key}_high": other.high if other and other.count > 1 else None,
                     f"{key}_verdict": other.verdict if other else None,
                 }
         numbers = ("search_steps", "steps", "search_seconds", "seconds", "parameters")
@@ -136,27 +103,6 @@ class Summary:
 
 
 RANDOM_SEARCH, HAND_MADE = "random search", "best hand-made"
-
-
-def spread(values: Sequence[float]) -> float | None:
-    """Return the standard deviation; None of fewer than two values."""
-    return stdev(values) if len(values) > 1 else None
-
-
-def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
-    """Compare scores by seed, on the seeds that both have; None: there are none."""
-    from scipy.stats import t
-
-    seeds = [seed for seed in ours if seed in theirs]
-    if not seeds:
-        return None
-    differences = [ours[seed] - theirs[seed] for seed in seeds]
-    mean, basis = fmean(differences), fmean(theirs[seed] for seed in seeds)
-    relative = mean / abs(basis) if basis else None
-    if len(seeds) == 1:
-        return Difference(mean, relative, None, None, 1)
-    half = float(t.ppf(0.975, len(seeds) - 1)) * stdev(differences) / len(seeds) ** 0.5
-    return Difference(mean, relative, mean - half, mean + half, len(seeds))
 
 
 def summarise(comparison: Comparison, results: Sequence[CellResult]) -> dict[str, list[Summary]]:
@@ -180,7 +126,7 @@ def _rows(comparison: Comparison, space: str, results: Sequence[CellResult]) -> 
     keys = sorted(groups, key=lambda key: order.index(key[0]))
     scores = {key: _by_seed(groups[key]) for key in keys}
     basis: dict[str, Mapping[int, float]] = {
-        AVERAGE: scores.get(("draw", AVERAGE), {}),
+        AVERAGE_RANDOM: scores.get(("draw", AVERAGE_RANDOM), {}),
         RANDOM_SEARCH: scores.get(("search", comparison.random_search), {}),
     }
     made = [found for (kind, _), found in scores.items() if kind == "hand-made" and found]

@@ -11,12 +11,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from prefixnas.base.estimates import Difference, mean_and_spread
 from prefixnas.base.files import write_csv, write_text
-from prefixnas.compare.comparison import AVERAGE, Cell, Comparison
+from prefixnas.compare.cells import Cell
+from prefixnas.compare.comparison import AVERAGE_RANDOM, Comparison
 from prefixnas.compare.plot import comparison_figure
 from prefixnas.compare.results import CellResult, read_cells
-from prefixnas.compare.summary import HAND_MADE, RANDOM_SEARCH, Difference, Summary, summarise
-from prefixnas.report.plots.graph import save_figure
+from prefixnas.compare.summary import HAND_MADE, RANDOM_SEARCH, Summary, summarise
+from prefixnas.report.plots.style import save_figure
 
 Tables = Mapping[str, Sequence[Summary]]
 
@@ -51,9 +53,9 @@ def write_comparison(
 
 def headings(rows: Sequence[Summary]) -> list[str]:
     """Return the titles of a table's columns."""
-    titles = ["", "score", f"over {AVERAGE}", f"over {RANDOM_SEARCH}", f"over {HAND_MADE}"]
+    titles = ["", "score", f"over {AVERAGE_RANDOM}", f"over {RANDOM_SEARCH}", f"over {HAND_MADE}"]
     if any(row.retrained for row in rows):
-        titles += ["trained anew", f"over {AVERAGE}"]
+        titles += ["trained anew", f"over {AVERAGE_RANDOM}"]
     return [*titles, "steps", "seconds", "memory", "parameters", "agreement"]
 
 
@@ -62,13 +64,11 @@ def cells_of(row: Summary, rows: Sequence[Summary]) -> list[str]:
     if row.refused is not None:
         return [row.label, "refused", *["-"] * (len(headings(rows)) - 2)]
     scores = _mean(row.mean, row.spread, len(row.runs), row.failed)
-    names = (AVERAGE, RANDOM_SEARCH, HAND_MADE)
+    names = (AVERAGE_RANDOM, RANDOM_SEARCH, HAND_MADE)
     texts = [row.label, scores, *(_difference(row.over.get(name)) for name in names)]
     if any(other.retrained for other in rows):
-        anew = list(row.retrained.values())
-        mean = sum(anew) / len(anew) if anew else None
-        texts += [_mean(mean, row.retrained_spread, len(anew), 0)]
-        texts += [_difference(row.over_retrained.get(AVERAGE))]
+        texts += [_mean(*mean_and_spread(row.retrained.values()), len(row.retrained), 0)]
+        texts += [_difference(row.over_retrained.get(AVERAGE_RANDOM))]
     peak = max((run.peak_device_memory or run.peak_memory or 0 for run in row.runs), default=0)
     agreement = "-"
     if row.agreement is not None and row.chance is not None:
@@ -123,7 +123,7 @@ def remarks(rows: Sequence[Summary]) -> list[str]:
             lines.append(f"{row.label}: refused: {row.refused}")
         elif row.failed:
             lines.append(f"{row.label}: {row.failed} of its runs failed, see runs.csv")
-        difference = row.over.get(AVERAGE)
+        difference = row.over.get(AVERAGE_RANDOM)
         if row.kind == "search" and difference is not None:
             lines.append(f"{row.label}: {_sentence(difference)}")
     return lines
@@ -131,7 +131,7 @@ def remarks(rows: Sequence[Summary]) -> list[str]:
 
 def _sentence(difference: Difference) -> str:
     by = _signed(difference.mean)
-    if difference.low is None or difference.high is None or difference.seeds < 3:
+    if difference.count < 3:
         return f"{by} against the average random architecture on too few seeds to show anything"
     interval = f"95 % interval {_signed(difference.low)} to {_signed(difference.high)}"
     if difference.verdict == "within the spread":

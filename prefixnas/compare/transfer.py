@@ -22,11 +22,11 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from prefixnas.base import options as config
 from prefixnas.base.errors import UserError
+from prefixnas.base.estimates import mean_and_spread
 from prefixnas.base.files import write_csv
-from prefixnas.compare.comparison import Cell
-from prefixnas.compare.stability import mean_and_spread
+from prefixnas.base.options import fields_of, resolve
+from prefixnas.compare.cells import Cell
 from prefixnas.launch.plan import Layers, find_options, plan_run
 from prefixnas.run.record import read_result
 from prefixnas.run.search import TRAINED
@@ -105,14 +105,14 @@ class Transfer:
         strategy = {"strategy": names["strategy"], "objective": names["objective"], **own}
         options, _ = find_options([*layers, ("command", strategy)])
         # What only the search can be told (its relaxation, say) means nothing to a training.
-        known, before = config.keys(options), config.keys(searching)
+        known, before = fields_of(options), fields_of(searching)
         skipped = {key for key in before if key not in known}
         skipped |= {"set"} if needs is not None else set()  # the architecture says it all
         kept = [
             (where, {k: v for k, v in layer.items() if k not in skipped}) for where, layer in layers
         ]
         fixed = {**strategy, "seed": seed, "baseline": False}
-        values = config.resolve(options, [*kept, ("command", fixed)])
+        values = resolve(options, [*kept, ("command", fixed)])
         if needs is None:
             plan_run(options, values)
         return Cell("search", group, label, seed, folder, values, None, needs)

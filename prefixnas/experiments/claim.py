@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
+from prefixnas.base.locks import Lock
 from prefixnas.experiments.hyperparameters import assign
 from prefixnas.experiments.rows import ARCHITECTURE, ERROR, PARAMETERS, STEPS, VALIDATION, quiet
 from prefixnas.experiments.samplers import suggest
@@ -32,7 +32,7 @@ class Claim:
         assigned: The keys of the search that its hyper-parameters set.
     """
 
-    def __init__(self, study: Study, trial: optuna.Trial, lock: TextIOWrapper) -> None:
+    def __init__(self, study: Study, trial: optuna.Trial, lock: Lock) -> None:
         self._study, self._trial, self._lock = study, trial, lock
         self.number = trial.number
         self.folder = study.trial_folder(trial.number)
@@ -91,4 +91,4 @@ class Claim:
 
     def close(self) -> None:
         """Let go of the trial; one that was not told of counts as lost."""
-        self._lock.close()
+        self._lock.release()

@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 import yaml
 
-from prefixnas.base import options as config
 from prefixnas.base.errors import UserError, unknown
-from prefixnas.base.options import option
+from prefixnas.base.options import FLAG, make, option, resolve, types_of
 from prefixnas.experiments.hyperparameters import (
     Choice,
     Hyperparameter,
@@ -22,9 +21,8 @@ from prefixnas.experiments.hyperparameters import (
     read_hyperparameters,
 )
 from prefixnas.experiments.storage import without_password
-
-AVERAGE = "average"
-"""The metric that is the mean over the tasks."""
+from prefixnas.launch.config import read_config
+from prefixnas.run.evaluation import AVERAGE
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ def load_experiment(path: Path, changes: Mapping[str, Any] | None = None) -> Exp
         UserError: Any mistake in the file: an unknown key (with the nearest one), bounds upside
             down, a value that the search does not allow.
     """
-    layers = [(str(path), config.read_config(path)), (config.FLAG, dict(changes or {}))]
+    layers = [(str(path), read_config(path)), (FLAG, dict(changes or {}))]
     return read_experiment(layers, str(path))
 
 
@@ -188,9 +186,7 @@ def read_experiment(layers: Any, where: str) -> Experiment:
     Raises:
         UserError: As `load_experiment`.
     """
-    file: ExperimentFile = config.make(
-        ExperimentFile, config.resolve({"experiment": ExperimentFile}, layers)
-    )
+    file: ExperimentFile = make(ExperimentFile, resolve({"experiment": ExperimentFile}, layers))
     if not re.fullmatch(r"[\w][\w.-]*", file.name):
         raise UserError(f"{where}: key 'name': letters, digits, dots, dashes, not {file.name!r}")
     _check_patience(file, where)
@@ -243,7 +239,7 @@ def _check_keys(experiment: Experiment) -> None:
 
     for assigned in corners(experiment.hyperparameters):
         layers = [(f"{experiment.where}: base", experiment.base()), (where, assigned)]
-        kinds = config.types(find_options(layers)[0])
+        kinds = types_of(find_options(layers)[0])
         _check_kinds(experiment.hyperparameters, assigned, kinds, where)
         values = experiment.resolve(assigned)
         if experiment.file.early_stopping and not values["eval_every"]:

@@ -7,7 +7,6 @@ twice, and none stays taken.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import tempfile
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefixnas.base.errors import UserError
+from prefixnas.base.locks import try_lock, wait_for_lock
 
 Gpu = int | str
 """A GPU as CUDA_VISIBLE_DEVICES names it: its number, or the UUID of a GPU or of a part of one."""
@@ -143,24 +143,23 @@ def lease_now(demand: Demand) -> Lease | None:
 
 
 def _try(folder: Path, demand: Demand, usable: Sequence[Gpu]) -> Lease | None:
-    with ExitStack() as turn:
-        fcntl.flock(_open(turn, folder / "turn.lock"), fcntl.LOCK_EX)
-        with ExitStack() as locks:
-            taken: list[Gpu] = []
-            for index in sorted(usable, key=lambda index: _held(folder, index, demand.share)):
-                if len(taken) < demand.gpus and _take(locks, folder, index, demand.share):
-                    taken.append(index)
-            if len(taken) == demand.gpus:
-                return Lease(tuple(sorted(taken, key=usable.index)), locks.pop_all())
+    with wait_for_lock(folder / "turn.lock"), ExitStack() as locks:
+        taken: list[Gpu] = []
+        for index in sorted(usable, key=lambda index: _held(folder, index, demand.share)):
+            if len(taken) < demand.gpus and _take(locks, folder, index, demand.share):
+                taken.append(index)
+        if len(taken) == demand.gpus:
+            return Lease(tuple(sorted(taken, key=usable.index)), locks.pop_all())
     return None
 
 
 def _take(locks: ExitStack, folder: Path, index: Gpu, share: int) -> bool:
     """Lock a GPU as a whole, or against whole users and one of its shares."""
     with ExitStack() as own:
-        gpu = _open(own, folder / f"gpu{index}.lock")
-        if not _lock(gpu, fcntl.LOCK_EX if share == 1 else fcntl.LOCK_SH):
+        whole = try_lock(folder / f"gpu{index}.lock", shared=share > 1, inherited=True)
+        if whole is None:
             return False
+        own.enter_context(whole)
         if share > 1 and not any(_take_share(own, folder, index, part) for part in range(share)):
             return False
         locks.push(own.pop_all())
@@ -168,35 +167,18 @@ def _take(locks: ExitStack, folder: Path, index: Gpu, share: int) -> bool:
 
 
 def _take_share(locks: ExitStack, folder: Path, index: Gpu, part: int) -> bool:
-    with ExitStack() as own:
-        if not _lock(_open(own, _share(folder, index, part)), fcntl.LOCK_EX):
-            return False
-        locks.push(own.pop_all())
+    if (lock := try_lock(_share(folder, index, part), inherited=True)) is None:
+        return False
+    locks.enter_context(lock)
     return True
 
 
 def _held(folder: Path, index: Gpu, share: int) -> int:
     """Count a GPU's shares that are taken, so that trials spread over the GPUs."""
     with ExitStack() as own:
-        paths = [_share(folder, index, part) for part in range(share if share > 1 else 0)]
-        return sum(not _lock(_open(own, path), fcntl.LOCK_EX) for path in paths)
+        parts = range(share if share > 1 else 0)
+        return sum(not _take_share(own, folder, index, part) for part in parts)
 
 
 def _share(folder: Path, index: Gpu, part: int) -> Path:
     return folder / f"gpu{index}-share{part}.lock"
-
-
-def _open(stack: ExitStack, path: Path) -> int:
-    """Open a lock's file until the stack is closed; what is started meanwhile inherits it."""
-    number = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    os.set_inheritable(number, True)
-    stack.callback(os.close, number)
-    return number
-
-
-def _lock(number: int, kind: int) -> bool:
-    try:
-        fcntl.flock(number, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

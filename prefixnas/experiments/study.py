@@ -12,13 +12,11 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from prefixnas.base.errors import UserError
-from prefixnas.base.files import write_text
-from prefixnas.base.locks import alone, try_lock
+from prefixnas.base.files import make_folder, write_text
+from prefixnas.base.locks import LOCK, Lock, try_lock, wait_for_lock
 from prefixnas.experiments.claim import Claim
 from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.rows import (
@@ -78,8 +76,8 @@ class Study:
         Raises:
             UserError: The storage cannot be reached, or the study there is of another experiment.
         """
-        _make_folder(folder)
-        with alone(folder):
+        make_folder(folder)
+        with wait_for_lock(folder / LOCK):
             study = cls(experiment, folder, open_storage(experiment.file.storage, folder))
             stored = study.optuna.user_attrs.get(EXPERIMENT)
             if stored is not None:
@@ -100,7 +98,7 @@ class Study:
 
     def claim(self) -> Claim | None:
         """Take up a trial: one that was lost, else the next one; None: there is none to take."""
-        with alone(self.folder):
+        with wait_for_lock(self.folder / LOCK):
             open_ = [row for row in self.rows() if row.state in (RUNNING, WAITING)]
             for row in sorted(open_, key=lambda row: (row.state != RUNNING, row.number)):
                 if row.state == RUNNING and not self.lost(row):
@@ -118,7 +116,7 @@ class Study:
             number: The trial's number.
             params: Hyper-parameters for one that waits, in place of the sampler's.
         """
-        with alone(self.folder):
+        with wait_for_lock(self.folder / LOCK):
             row = self.row(number)
             return None if row.over else self._take_up(row, params)
 
@@ -168,7 +166,7 @@ class Study:
         """
         import optuna
 
-        with alone(self.folder):
+        with wait_for_lock(self.folder / LOCK):
             for row in self.rows():
                 if row.state != RUNNING or row.notes.get(PROCESS) != process or not self.lost(row):
                     continue
@@ -192,11 +190,11 @@ class Study:
             self._storage.set_trial_system_attr(trial_id, "fixed_params", dict(params))
         running = optuna.trial.TrialState.RUNNING
         if row.state == WAITING and not self._storage.set_trial_state_values(trial_id, running):
-            lock.close()  # taken up from another folder
+            lock.release()  # taken up from another folder
             return None
         return self._take(trial_id, row.number, lock)
 
-    def _take(self, trial_id: int, number: int, lock: TextIOWrapper) -> Claim:
+    def _take(self, trial_id: int, number: int, lock: Lock) -> Claim:
         import optuna
 
         for name, value in (
@@ -223,7 +221,7 @@ class Study:
         lock = try_lock(self._claim_path(row.number))
         if lock is None:
             return False
-        lock.close()
+        lock.release()
         try:
             with held(self.trial_folder(row.number)):
                 return True
@@ -247,10 +245,3 @@ class Study:
         if not path.is_file():
             write_text(path, uuid.uuid4().hex)
         return path.read_text(encoding="utf-8")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error

@@ -9,7 +9,6 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
 from prefixnas.experiments.rows import (
     ARCHITECTURE,
@@ -66,10 +65,7 @@ def write_study_report(study: Study) -> Path:
         section("Trials", _trials(rows)),
         section("Experiment", details("the file, resolved", _pre(study.experiment.dump()))),
     )
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    write_text(path, text)
     return path
 
 

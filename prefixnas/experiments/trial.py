@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
-from prefixnas.experiments.experiment import AVERAGE
+from prefixnas.base.locks import try_lock
+from prefixnas.run.evaluation import AVERAGE, Evaluation
 
 Report = Callable[[int, float], None]
 """Takes an epoch, counted from 1, and its score on the split "selection"; raises `Pruned`."""
@@ -101,11 +101,9 @@ def held(folder: Path) -> Iterator[None]:
         Busy: Another process holds it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with lock_path(folder).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"{folder}: another process runs this trial") from None
+    if (lock := try_lock(lock_path(folder))) is None:
+        raise Busy(f"{folder}: another process runs this trial")
+    with lock:
         yield
 
 
@@ -124,9 +122,6 @@ def _run(config: Mapping[str, Any], report: Report, folder: Path, metric: str) -
     epochs = _Epochs(report, metric)
     if begun:
         epochs.replay(folder)
-    elif folder.is_dir():
-        for name in (".writable", "config.yaml.tmp"):  # killed before its first step
-            (folder / name).unlink(missing_ok=True)
     try:
         found = start_run(options, values, folder, resume=begun, on_event=epochs.on_event)
     except Pruned:
@@ -137,8 +132,8 @@ def _run(config: Mapping[str, Any], report: Report, folder: Path, metric: str) -
         assert validation is not None
         outcome = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         result = TrialResult(
-            _score(found.selected.to_json(), metric),
-            _score(validation.to_json(), metric),
+            found.selected.of(metric),
+            validation.of(metric),
             epochs.scores,
             _steps(folder),
             outcome["trained_parameters"],
@@ -169,10 +164,12 @@ class _Epochs:
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Take an event of the run."""
         if event["event"] == "evaluation":
-            _score(event, self._metric)  # a metric that is no task is found at the first of them
+            # A metric that is no task is found at the first of them.
+            Evaluation.from_json(event).of(self._metric)
             self._trained = self._trained or event["name"] == "trained"
         elif event["event"] == "epoch" and not self._trained:
-            self._scores[event["epoch"]] = score = _score(event, self._metric)
+            score = Evaluation({}, event["task_scores"]).of(self._metric)
+            self._scores[event["epoch"]] = score
             self._report(event["epoch"], score)
 
     def replay(self, folder: Path) -> None:
@@ -198,22 +195,3 @@ def _events(folder: Path) -> list[dict[str, Any]]:
 def _steps(folder: Path) -> int:
     """Count the training steps that a trial took."""
     return sum(e["event"] == "step" and e["phase"] != "without" for e in _events(folder))
-
-
-def _score(data: Mapping[str, Any], metric: str) -> float:
-    """Return the metric of an evaluation."""
-    if metric == AVERAGE:
-        return float(data["score"])
-    check_metric(metric, data["task_scores"], "objective")
-    return float(data["task_scores"][metric])
-
-
-def check_metric(metric: str, tasks: Iterable[str], where: str) -> None:
-    """Refuse a metric that is neither `average` nor a task.
-
-    Raises:
-        UserError: Names what there is.
-    """
-    known = [AVERAGE, *tasks]
-    if metric not in known:
-        raise unknown("metric", metric, known, where)

@@ -8,47 +8,27 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import yaml
 
 from prefixnas.base.errors import UserError
-from prefixnas.compare.runner import last_error, threads
+from prefixnas.base.processes import Child, share_of_threads
 from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.gpus import demand_of_worker
 from prefixnas.experiments.lease import Demand, Lease, lease_now
 from prefixnas.experiments.rows import Row
 from prefixnas.experiments.study import Study
-from prefixnas.experiments.worker import CHECK, CRASHES
+from prefixnas.experiments.worker import CRASHES
+
+WORKER = "prefixnas.experiments.worker"
 
 POLL = 0.5
 """Seconds between looks at workers and study."""
 
 Show = Callable[[Sequence[Row]], None]
-
-
-def check_problem(experiment: Experiment) -> None:
-    """Build the problem once, in a process of its own, so that mistakes show before any trial.
-
-    Raises:
-        UserError: What it stumbled over.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        worker = _Worker(experiment, CHECK, log, {})
-        try:
-            code = worker.process.wait()
-        finally:
-            worker.stop()
-        if code != 0:
-            raise UserError(last_error(log, code))
 
 
 def tune(study: Study, workers: int, show: Show) -> None:
@@ -65,7 +45,7 @@ def tune(study: Study, workers: int, show: Show) -> None:
     logs = study.folder / "logs"
     demand = demand_of_worker(workers, study.experiment.processes())
     crew = [
-        _Slot(study, demand, logs / f"worker-{os.getpid()}-{number}.log", threads(workers))
+        _Slot(study, demand, logs / f"worker-{os.getpid()}-{number}.log", share_of_threads(workers))
         for number in range(workers)
     ]
     try:
@@ -93,7 +73,7 @@ class _Slot:
         self._study, self._demand, self._log = study, demand, log
         self._environment = dict(environment)
         self._lease: Lease | None = None
-        self._worker: _Worker | None = None
+        self._worker: Child | None = None
 
     def start(self) -> bool:
         """Start a worker, on GPUs of its own; False: they are not to be had yet."""
@@ -102,8 +82,14 @@ class _Slot:
             if self._lease is None:
                 return False
             self._environment |= self._lease.environment()
-        study = self._study
-        self._worker = _Worker(study.experiment, str(study.folder), self._log, self._environment)
+        self._worker = Child(
+            WORKER,
+            [str(self._study.folder)],
+            self._log,
+            self._environment,
+            first_line=_order(self._study.experiment),
+            leased=True,
+        )
         return True
 
     def busy(self) -> bool:
@@ -114,15 +100,15 @@ class _Slot:
         """
         if self._worker is None:
             return self.start() or any(not row.over for row in self._study.rows())
-        code = self._worker.process.poll()
+        code = self._worker.poll()
         if code is None:
             return True
         if code == 0:
             return False
-        error = last_error(self._log, code)
+        error = self._worker.error()
         if code > 0:
             raise UserError(error)
-        self._study.crashed(self._worker.process.pid, error, CRASHES)
+        self._study.crashed(self._worker.pid, error, CRASHES)
         self.start()
         return True
 
@@ -134,38 +120,7 @@ class _Slot:
             self._lease.release()
 
 
-class _Worker:
-    """A process of `prefixnas.experiments.worker`."""
-
-    def __init__(
-        self, experiment: Experiment, argument: str, log: Path, environment: dict[str, str]
-    ) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "prefixnas.experiments.worker", argument],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
-                start_new_session=True,  # Ctrl-C is for the process that watches
-                close_fds=False,  # a lease is inherited
-            )
-        line = {
-            "experiment": yaml.safe_dump(experiment.to_json(), sort_keys=False),
-            "where": experiment.where,
-        }
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(line).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def stop(self) -> None:
-        """End it with everything that it started."""
-        if self.process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        if self.process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self.process.stdin.close()
+def _order(experiment: Experiment) -> bytes:
+    """Return the experiment as a worker reads it: a database's password shows in no argument."""
+    text = yaml.safe_dump(experiment.to_json(), sort_keys=False)
+    return json.dumps({"experiment": text, "where": experiment.where}).encode()

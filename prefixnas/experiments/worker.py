@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -21,11 +20,11 @@ from pathlib import Path
 from prefixnas.base.console import guarded
 from prefixnas.base.errors import RunLost, UserError
 from prefixnas.base.files import load_yaml
+from prefixnas.base.processes import end_with_parent, first_line_of_input
 from prefixnas.experiments.claim import Claim
-from prefixnas.experiments.experiment import AVERAGE, Experiment, read_experiment
-from prefixnas.experiments.hyperparameters import corners
+from prefixnas.experiments.experiment import read_experiment
 from prefixnas.experiments.study import Study
-from prefixnas.experiments.trial import Busy, check_metric, run_trial
+from prefixnas.experiments.trial import Busy, run_trial
 
 POLL = 0.5
 """Seconds between looks at trials that other processes may lose."""
@@ -33,24 +32,18 @@ POLL = 0.5
 CRASHES = 3
 """How often a trial may take a process with it (no memory left, say) before it has failed."""
 
-CHECK = "--check"
-
 
 def main(argv: Sequence[str]) -> int:
-    """Work on a study, or check its problem once."""
-    line = _line_of_input()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    data = json.loads(line)
-    return guarded(lambda argv: _main(argv, data), argv)
+    """Work on a study."""
+    order: dict[str, str] = json.loads(first_line_of_input())
+    end_with_parent()
+    return guarded(lambda argv: _main(argv, order), argv)
 
 
-def _main(argv: Sequence[str], data: dict[str, str]) -> int:
-    given = load_yaml(data["experiment"], data["where"])
-    experiment = read_experiment([(data["where"], given)], data["where"])
-    if argv[0] == CHECK:
-        check(experiment)
-    else:
-        work(Study.open(experiment, Path(argv[0])))
+def _main(argv: Sequence[str], order: dict[str, str]) -> int:
+    given = load_yaml(order["experiment"], order["where"])
+    experiment = read_experiment([(order["where"], given)], order["where"])
+    work(Study.open(experiment, Path(argv[0])))
     return 0
 
 
@@ -104,53 +97,11 @@ def _stop_if_full(claim: Claim, error: Exception) -> None:
         raise UserError(f"{where}; make room, then --resume goes on") from error
 
 
-def check(experiment: Experiment) -> None:
-    """Build the problem of an experiment once, to find mistakes before any trial does.
-
-    Raises:
-        UserError: A model, a task or a space is not usable, or the metric is no task.
-    """
-    from prefixnas.launch.plan import plan_run, resolve_run
-    from prefixnas.network.supernet import build_child
-    from prefixnas.run.objective import fit_space
-
-    values = experiment.resolve(next(corners(experiment.hyperparameters)))
-    options, values = resolve_run([(experiment.where, values)])
-    plan = plan_run(options, values)
-    objective = plan.build()
-    if experiment.target.metric == AVERAGE:
-        return
-    module = None
-    if not objective.optional:
-        space = fit_space(plan.space, objective)
-        first = space.first(space.settle(plan.run.settings))
-        module = build_child(space, first, objective.width)
-    objective.reset(module, plan.run.seed)
-    tasks = objective.backward("train")
-    check_metric(experiment.target.metric, tasks, f"{experiment.where}: objective")
-
-
 def _free() -> None:
     """Give back what a trial held of the accelerator."""
     gc.collect()
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _line_of_input() -> bytes:
-    """Read a line, unbuffered: a thread in the buffer would stop the interpreter from ending."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(0, 1)
-        if not byte:
-            os._exit(1)
-        line += byte
-    return line
-
-
-def _end_with_parent() -> None:
-    os.read(0, 1)
-    os._exit(1)
 
 
 if __name__ == "__main__":

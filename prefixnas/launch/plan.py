@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefixnas.base import options as config
 from prefixnas.base.errors import UserError
-from prefixnas.base.options import RunConfig
-from prefixnas.base.registry import load_plugin
+from prefixnas.base.options import Sections, make, resolve
+from prefixnas.base.plugins import load_plugin
+from prefixnas.launch.config import RunConfig
 from prefixnas.network.supernet import check_operations
 from prefixnas.run.objective import OBJECTIVES, Objective, ObjectiveConfig, fit_space
 from prefixnas.run.run import Budget, Run
@@ -93,7 +93,7 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
         layers: Where "strategy", "objective" and "plugin" may be named; the last one wins.
 
     Returns:
-        The dataclasses, see `prefixnas.base.options.Options`, and the names of strategy and
+        The dataclasses, see `prefixnas.base.options.Sections`, and the names of strategy and
         objective.
 
     Raises:
@@ -136,15 +136,15 @@ def resolve_run(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, Any]]:
         UserError: An unknown name or key, or a value that its type does not allow.
     """
     options, names = find_options(layers)
-    values = config.resolve(options, layers)
+    values = resolve(options, layers)
     values["objective"] = names["objective"]
     if not any("space" in layer for _, layer in layers):
-        strategy: Strategy = config.make(options["strategy"], values)
+        strategy: Strategy = make(options["strategy"], values)
         values["space"] = strategy.default_space() or values["space"]
     return options, values
 
 
-def plan_run(options: config.Options, values: Mapping[str, Any]) -> RunPlan:
+def plan_run(options: Sections, values: Mapping[str, Any]) -> RunPlan:
     """Build everything cheap, so that mistakes show before anything is loaded or written.
 
     Args:
@@ -155,7 +155,7 @@ def plan_run(options: config.Options, values: Mapping[str, Any]) -> RunPlan:
         UserError: A value outside its limits, no such space, or a space that the strategy refuses.
     """
     run, strategy, objective = (
-        config.make(options[part], values) for part in ("run", "strategy", "objective")
+        make(options[part], values) for part in ("run", "strategy", "objective")
     )
     space = load_space(run.space)
     for_search = round(run.steps * run.search_fraction)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prefixnas.base import options as config
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import write_text
+from prefixnas.base.files import make_folder, write_text
+from prefixnas.base.options import make, resolve
+from prefixnas.launch.config import dump_config, read_config
 from prefixnas.launch.plan import find_options, plan_run
 from prefixnas.run.record import Record, read_record
 from prefixnas.run.training import Recipe
@@ -35,28 +36,25 @@ def search_again(
         UserError: The run's configuration cannot be used any more, or its strategy has no probes.
     """
     folder, source = record.folder / "replay", record.folder / "config.yaml"
-    stored = config.read_config(source)
+    stored = read_config(source)
     options, names = find_options([(str(source), stored)])
-    values = config.resolve(options, [(str(source), stored)])
+    values = resolve(options, [(str(source), stored)])
     if "probe_every" not in values:
         raise UserError(f"{record.folder}: the strategy {names['strategy']!r} has no probes")
     kept = record.folder / "space.yaml"
     values |= {"probe_every": every, "probe_batches": batches, "objective": names["objective"]}
     values |= {"space": str(kept)} if kept.is_file() else {}
     plan = plan_run(options, values)
-    text = config.dump_config(values)
+    text = dump_config(values)
     there = folder / "config.yaml"
     same = there.is_file() and there.read_text(encoding="utf-8") == text
     objective = plan.build()
-    try:
-        folder.mkdir(exist_ok=True)
-        write_text(there, text)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    make_folder(folder)
+    write_text(there, text)
     run = plan.open(folder, objective, on_event, resume=same)
     if objective.optional:
         run.reset(None)  # as before any search: what it draws at random comes first
-    plan.strategy.search(run, config.make(Recipe, values))
+    plan.strategy.search(run, make(Recipe, values))
     return read_record(folder)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefixnas.base import options as config
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import write_text
+from prefixnas.base.files import make_folder, refuse_used, write_text
+from prefixnas.base.options import Sections, make
+from prefixnas.launch.config import dump_config
 from prefixnas.launch.plan import plan_run
 from prefixnas.launch.together import start_together
 from prefixnas.report.run_page import write_report
@@ -18,7 +19,7 @@ from prefixnas.run.training import Recipe
 
 
 def start_run(
-    options: config.Options,
+    options: Sections,
     values: Mapping[str, Any],
     folder: Path,
     *,
@@ -44,7 +45,7 @@ def start_run(
     ranks = ranks_here()
     plan = plan_run(options, values)
     if ranks.count == 1 < plan.run.processes:
-        _refuse_used(folder, resume)
+        refuse_used(folder, "config.yaml", "run", resume=resume)
         return start_together(values, folder, resume, on_event)
     if ranks.count != plan.run.processes:
         raise UserError(
@@ -52,7 +53,7 @@ def start_run(
             "together"
         )
     if ranks.first:
-        _refuse_used(folder, resume)
+        refuse_used(folder, "config.yaml", "run", resume=resume)
     objective = plan.build()
     if ranks.count > 1 and not getattr(objective, "splits_batches", False):
         raise UserError(
@@ -60,30 +61,11 @@ def start_run(
             "several processes; start one"
         )
     if ranks.first:
-        _make_folder(folder)
-        write_text(folder / "config.yaml", config.dump_config(values))
-    recipe = config.make(Recipe, values)
+        make_folder(folder)
+        write_text(folder / "config.yaml", dump_config(values))
+    recipe = make(Recipe, values)
     run = plan.open(folder, objective, on_event, resume=resume)
     result = search(run, plan.strategy, recipe, baseline=plan.run.baseline)
     if ranks.first:
         write_report(folder, run.space)
     return result
-
-
-def _refuse_used(folder: Path, resume: bool) -> None:
-    if not resume and (folder / "config.yaml").is_file():
-        raise UserError(f"{folder}: holds a run already; add --resume, or take another --out")
-    if not resume and folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder}: is not empty; take another --out")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file, not a folder")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error

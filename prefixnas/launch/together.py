@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prefixnas.base.files import write_text
-from prefixnas.base.options import dump_config
+from prefixnas.launch.config import dump_config
 from prefixnas.launch.processes import launch
 from prefixnas.run.run import kept_events
 from prefixnas.run.search import SearchResult

@@ -7,12 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
 from prefixnas.base.errors import UserError
-from prefixnas.network.relaxations import Relaxation
+from prefixnas.network.relaxations import SinglePath
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.run.events import emit_step
 from prefixnas.run.run import Budget, Run
@@ -124,17 +120,6 @@ class Moments:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put it back."""
         self.kept = state
-
-
-class SinglePath(Relaxation):
-    """One option of each decision, drawn uniformly in every pass: alpha takes no part."""
-
-    one_path = True
-
-    def weights(self, alpha: Tensor, progress: float) -> Tensor:
-        """Return the one-hot weights of a uniform draw."""
-        drawn = torch.randint(len(alpha), ())
-        return functional.one_hot(drawn, len(alpha)).to(alpha)
 
 
 class OneShot(ChildWeights):

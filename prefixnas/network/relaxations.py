@@ -131,3 +131,14 @@ class StraightThrough(Relaxation):
     def expected(self, alpha: Tensor) -> Tensor:
         """Return the one-hot argmax."""
         return functional.one_hot(alpha.argmax(-1), alpha.shape[-1]).to(alpha.dtype)
+
+
+class SinglePath(Relaxation):
+    """One option of each decision, drawn uniformly in every pass: alpha takes no part."""
+
+    one_path = True
+
+    def weights(self, alpha: Tensor, progress: float) -> Tensor:
+        """Return the one-hot weights of a uniform draw."""
+        drawn = torch.randint(len(alpha), ())
+        return functional.one_hot(drawn, len(alpha)).to(alpha)

@@ -14,7 +14,8 @@ from prefixnas.base.registry import Registry
 from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.look_ahead import look_ahead
 from prefixnas.oneshot.rewind import Mark
-from prefixnas.run.objective import Objective, Split
+from prefixnas.run.evaluation import Split
+from prefixnas.run.objective import Objective
 from prefixnas.run.run import Run
 from prefixnas.run.training import WeightOptimizer
 

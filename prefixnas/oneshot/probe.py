@@ -19,8 +19,8 @@ from prefixnas.network.mixture import Mixture
 from prefixnas.network.simplex import Simplex
 from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.rewind import Mark
+from prefixnas.run.evaluation import Split
 from prefixnas.run.loop import refuse_nan
-from prefixnas.run.objective import Split
 from prefixnas.run.run import Run
 
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)

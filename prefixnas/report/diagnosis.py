@@ -98,8 +98,8 @@ def _exponent(squared: Floats) -> Estimate | None:
     middle = np.log([float(((block + 1.0) ** RATE).mean()) ** (1 / RATE) for block in blocks])
     height = np.log([max(float(squared[block].mean()), 1e-300) for block in blocks])
     fit = linregress(middle, height)
-    reach = float(t.ppf((1 + SURE) / 2, BLOCKS - 2)) * float(fit.stderr)
-    return Estimate(float(fit.slope), float(fit.slope) - reach, float(fit.slope) + reach, BLOCKS)
+    low, high = t.interval(SURE, BLOCKS - 2, fit.slope, fit.stderr)
+    return Estimate(float(fit.slope), float(low), float(high), BLOCKS)
 
 
 @dataclass(frozen=True)

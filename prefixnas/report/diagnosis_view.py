@@ -11,7 +11,7 @@ from rich.text import Text
 
 from prefixnas.base.estimates import Estimate
 from prefixnas.report.diagnosis import Diagnosis
-from prefixnas.report.plots.graph import FAINT, HUES, INK
+from prefixnas.report.plots.style import FAINT, HUES, INK
 
 
 def text(diagnosis: Diagnosis) -> Group:

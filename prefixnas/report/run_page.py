@@ -15,15 +15,17 @@ from prefixnas.report.page import details, grid, image, page, section
 from prefixnas.report.plots.run import TITLES, draw_record, write_plots
 from prefixnas.report.plots.trials import tried
 from prefixnas.report.progress import clock
-from prefixnas.report.tables import AVERAGE, best_of, score_rows, show, summary, table
+from prefixnas.report.tables import best_of, score_rows, show, summary, table
+from prefixnas.run.evaluation import AVERAGE
 from prefixnas.run.record import (
     Event,
     Record,
-    by_layer,
     final_probabilities,
     read_events,
     read_record,
+    run_space,
 )
+from prefixnas.space.architecture import by_layer
 from prefixnas.space.space import SearchSpace
 
 __all__ = ["read_events", "show", "table", "write_plots", "write_report"]
@@ -54,33 +56,8 @@ def write_report(run_dir: Path, space: SearchSpace | None = None) -> Path:
             note = f"The architecture is not drawn: {error}"
     plots = draw_record(record, space)
     path = run_dir / "report.html"
-    try:
-        write_text(path, render(record, plots, note))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    write_text(path, render(record, plots, note))
     return path
-
-
-def run_space(record: Record) -> SearchSpace:
-    """Load the space that a run was on: its `space.yaml`, or what its configuration names.
-
-    Raises:
-        UserError: The space cannot be found any more, or the architecture is not of it.
-    """
-    # Building a space checks its operations, which needs torch; reading a run does not.
-    from prefixnas.space.loading import load_space, space_from_yaml
-
-    kept = record.folder / "space.yaml"
-    said = str(kept) if kept.is_file() else record.config.get("space") or record.start("space")
-    if isinstance(said, Mapping):
-        space = space_from_yaml(yaml.safe_dump(dict(said), sort_keys=False), "space of the run")
-    elif isinstance(said, str):
-        space = load_space(said)
-    else:
-        raise UserError(f"{record.folder}: the run does not say which space it is on")
-    if record.architecture is not None:
-        space.validate(record.architecture)
-    return space
 
 
 _SEARCH = ("alphas", "trajectories", "entropy", "discretisation", "gradients", "stability")

@@ -12,16 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from prefixnas.report.progress import clock
-from prefixnas.run.record import (
-    Columns,
-    Record,
-    by_layer,
-    check_columns,
-    final_probabilities,
-    read_record,
-)
-
-AVERAGE = "average"
+from prefixnas.run.evaluation import AVERAGE
+from prefixnas.run.record import Columns, Record, check_columns, final_probabilities, read_record
+from prefixnas.space.architecture import by_layer
 
 Row = tuple[str, list[float | None]]
 

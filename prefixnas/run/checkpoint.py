@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -108,3 +108,15 @@ def _unpack(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     if isinstance(value, list):
         return [_unpack(item, tensors) for item in value]
     return value
+
+
+class Stateful(Protocol):
+    """Whatever can be put into a checkpoint."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return nested dicts of tensors and JSON values."""
+        ...
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Restore it."""
+        ...

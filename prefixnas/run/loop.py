@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.errors import UserError
+from prefixnas.run.checkpoint import Stateful
 
 if TYPE_CHECKING:
     from prefixnas.run.run import Run
-
-
-class Stateful(Protocol):
-    """Whatever can be put into a checkpoint."""
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """Return nested dicts of tensors and JSON values."""
-        ...
-
-    def load_state_dict(self, state: Any) -> Any:
-        """Restore it."""
-        ...
 
 
 class BudgetExceeded(RuntimeError):

@@ -8,49 +8,15 @@ fed with and what its output is for. `prefixnas.testing` holds a small complete 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.registry import Registry
+from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.space.space import Decision, SearchSpace
-
-Split = Literal["train", "selection", "validation"]
-"""`train` moves weights, `selection` moves alphas and chooses, `validation` is only reported."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of one model on one split; higher is better.
-
-    Attributes:
-        scores: Per task, each metric's value.
-        task_scores: Per task, the one number that counts.
-    """
-
-    scores: Mapping[str, Mapping[str, float]]
-    task_scores: Mapping[str, float]
-
-    @property
-    def score(self) -> float:
-        """The mean over the tasks."""
-        return sum(self.task_scores.values()) / len(self.task_scores)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain dictionaries."""
-        return {
-            "scores": {task: dict(values) for task, values in self.scores.items()},
-            "task_scores": dict(self.task_scores),
-            "score": self.score,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
-        """Undo `to_json`."""
-        return cls(data["scores"], data["task_scores"])
 
 
 class Objective(Protocol):

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from prefixnas.base.errors import Ended, RunLost, UserError
+from prefixnas.base.processes import end_when_orphaned
 
 T = TypeVar("T")
 
@@ -161,7 +161,7 @@ def join() -> Ranks:
     if not ranks.first:  # everything is said once
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_when_orphaned()
     return ranks
 
 
@@ -224,10 +224,3 @@ def _together(ranks: Ranks) -> Iterator[None]:
             f"rank {ranks.rank} lost another process of this run; the last checkpoint stays, and "
             f"the same command with --resume goes on ({str(error).splitlines()[0]})"
         ) from error
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the launcher above it is gone."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)

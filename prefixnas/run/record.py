@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import read_yaml
 from prefixnas.space.architecture import Architecture
+from prefixnas.space.space import SearchSpace
 
 Event = dict[str, Any]
 Columns = dict[str, dict[str, Any] | None]
@@ -298,12 +300,40 @@ def loss_series(
     }
 
 
-def by_layer(choices: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Group choices by layer: `{"layer0": {"activation": "relu"}}`; "" for those without one."""
-    layers: dict[str, dict[str, str]] = {}
-    for name, option in choices.items():
-        layer, slash, key = name.partition("/")
-        if not slash or "=" in layer:  # `outer=option/inner` is a condition, not a layer
-            layer, key = "", name
-        layers.setdefault(layer, {})[key] = option
-    return layers
+def run_space(record: Record) -> SearchSpace:
+    """Load the space that a run was on: its `space.yaml`, or what its configuration names.
+
+    Raises:
+        UserError: The space cannot be found any more, or the architecture is not of it.
+    """
+    # Building a space checks its operations, which needs torch; reading a run does not.
+    from prefixnas.space.loading import load_space, space_from_yaml
+
+    kept = record.folder / "space.yaml"
+    said = str(kept) if kept.is_file() else record.config.get("space") or record.start("space")
+    if isinstance(said, Mapping):
+        space = space_from_yaml(yaml.safe_dump(dict(said), sort_keys=False), "space of the run")
+    elif isinstance(said, str):
+        space = load_space(said)
+    else:
+        raise UserError(f"{record.folder}: the run does not say which space it is on")
+    if record.architecture is not None:
+        space.validate(record.architecture)
+    return space
+
+
+def read_search(folder: Path) -> Record:
+    """Read a finished differentiable run.
+
+    Raises:
+        UserError: Not a run, not finished, or without alphas.
+    """
+    record = read_record(folder)
+    if not record.of("alpha"):
+        strategy = record.start("strategy")
+        raise UserError(f"{folder}: a run without alphas, its strategy is {strategy!r}")
+    if not record.finished:
+        raise UserError(
+            f"{folder}: not finished; prefixnas search --resume --out {folder} goes on with it"
+        )
+    return record

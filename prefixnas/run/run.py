@@ -21,11 +21,12 @@ import torch
 from torch import nn
 
 from prefixnas.base.errors import UserError
+from prefixnas.run.checkpoint import Stateful as Stateful
 from prefixnas.run.checkpoint import load_checkpoint, noted, save_checkpoint
+from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.loop import BudgetExceeded as BudgetExceeded
 from prefixnas.run.loop import Loop
-from prefixnas.run.loop import Stateful as Stateful
-from prefixnas.run.objective import Evaluation, Objective, Split, fit_space
+from prefixnas.run.objective import Objective, fit_space
 from prefixnas.run.ranks import ranks_here
 from prefixnas.space.space import SearchSpace
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from prefixnas.base.files import write_text
-from prefixnas.run.events import emit_discretisation
-from prefixnas.run.objective import Evaluation, Objective
+from prefixnas.run.evaluation import Evaluation
+from prefixnas.run.objective import Objective
 from prefixnas.run.run import Run
 from prefixnas.run.strategy import STRATEGIES, Strategy
 from prefixnas.run.training import Recipe, fit
@@ -176,3 +176,19 @@ def _write_result(run: Run, result: SearchResult, parameters: int, seconds: floa
         "seconds": seconds,
     }
     write_text(run.folder / "result.json", json.dumps(data, indent=2) + "\n")
+
+
+def emit_discretisation(
+    run: Run, mixture: Evaluation, argmax: Evaluation, trained: Evaluation
+) -> None:
+    """Emit a `discretisation` event: validation scores before, after, trained on, and the gap.
+
+    The gap is the mixture's score minus that of the child cut out of it, before any training.
+    """
+    run.emit(
+        "discretisation",
+        mixture=mixture.score,
+        argmax_child=argmax.score,
+        trained_child=trained.score,
+        gap=mixture.score - argmax.score,
+    )

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prefixnas.base.registry import Registry
-from prefixnas.run.objective import Evaluation, Objective
+from prefixnas.run.evaluation import Evaluation
+from prefixnas.run.objective import Objective
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.training import Recipe, WeightOptimizer
 from prefixnas.space.architecture import Architecture

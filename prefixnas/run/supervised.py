@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import weights_of
-from prefixnas.run.objective import Evaluation, Split
+from prefixnas.run.evaluation import Evaluation, Split
 
 Data = Mapping[Split, tuple[Tensor, Tensor]]
 """Per split, inputs `[n, width]` and targets `[n, ...]`."""

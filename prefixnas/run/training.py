@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from prefixnas.base.errors import UserError
+from prefixnas.run.checkpoint import Stateful
+from prefixnas.run.evaluation import Split
 from prefixnas.run.events import emit_step
-from prefixnas.run.loop import Stateful, refuse_nan
-from prefixnas.run.objective import Split
+from prefixnas.run.loop import refuse_nan
 from prefixnas.run.run import Run
 
 

@@ -96,3 +96,19 @@ class Architecture(Mapping[str, str]):
         if not path.is_file():
             raise UserError(f"{path}: no such architecture file")
         return cls.from_yaml(read_text(path), str(path))
+
+
+def decision_key(name: str) -> str:
+    """Return the key of a decision: `activation` of `layer0/activation`."""
+    return name.rsplit("/", 1)[-1]
+
+
+def by_layer(choices: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Group choices by layer: `{"layer0": {"activation": "relu"}}`; "" for those without one."""
+    layers: dict[str, dict[str, str]] = {}
+    for name, option in choices.items():
+        layer, slash, key = name.partition("/")
+        if not slash or "=" in layer:  # `outer=option/inner` is a condition, not a layer
+            layer, key = "", name
+        layers.setdefault(layer, {})[key] = option
+    return layers

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from prefixnas.base.errors import UserError
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum, option_scope
 
 if TYPE_CHECKING:
     Graph = nx.DiGraph[str]
-
-_SUFFIXES = (".png", ".svg")
 
 
 def architecture_graph(space: SearchSpace, architecture: Architecture) -> Graph:
@@ -49,20 +45,6 @@ def space_graph(space: SearchSpace) -> Graph:
     Attributes are those of `architecture_graph`; a choice node's label is its key.
     """
     return _Builder(None).build(space.root)
-
-
-def draw(graph: Graph, path: Path) -> None:
-    """Draw a graph of this module, one row per layer, as PNG or SVG by the suffix of `path`.
-
-    Raises:
-        UserError: Another suffix, or a file that cannot be written.
-    """
-    if path.suffix.lower() not in _SUFFIXES:
-        raise UserError(f"{path}: cannot draw to {path.suffix!r} (allowed: {', '.join(_SUFFIXES)})")
-    # matplotlib takes most of a second to import, and a graph is of use without a drawing.
-    from prefixnas.report.plots.graph import graph_figure, save_figure
-
-    save_figure(graph_figure(graph), path)
 
 
 class _Builder:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from prefixnas.network.supernet import Child, Supernet, build_child, weights_of
 from prefixnas.run.checkpoint import load_checkpoint, save_checkpoint
-from prefixnas.run.objective import Objective, Split
+from prefixnas.run.evaluation import Split
+from prefixnas.run.objective import Objective
 from prefixnas.space.space import Choice, SearchSpace, Seq
 from prefixnas.testing.promise import BrokenPromise, expect
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_model
 from torch import nn
 
 from prefixnas.network.supernet import weights_of
-from prefixnas.run.objective import Evaluation, Split
+from prefixnas.run.evaluation import Evaluation, Split
 
 
 class ToyObjective:

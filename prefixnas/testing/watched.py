@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from prefixnas.multitrial.weights import SinglePath
+from prefixnas.network.relaxations import SinglePath
 from prefixnas.network.supernet import Supernet
-from prefixnas.run.objective import Evaluation, Objective, Split
+from prefixnas.run.evaluation import Evaluation, Split
+from prefixnas.run.objective import Objective
 from prefixnas.testing.promise import BrokenPromise
 
 

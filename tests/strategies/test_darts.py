@@ -15,7 +15,7 @@ from torch import nn
 from prefixnas.base.errors import UserError
 from prefixnas.network.simplex import Simplex, project
 from prefixnas.network.supernet import Supernet, weights_of
-from prefixnas.run.objective import Split
+from prefixnas.run.evaluation import Split
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
 from prefixnas.run.training import Recipe

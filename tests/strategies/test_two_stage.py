@@ -14,7 +14,8 @@ import torch
 from prefixnas.base.errors import UserError
 from prefixnas.multitrial.proxy import whole_numbers
 from prefixnas.network.supernet import Supernet
-from prefixnas.run.objective import Objective, Split
+from prefixnas.run.evaluation import Split
+from prefixnas.run.objective import Objective
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.strategy import Strategy
 from prefixnas.run.training import Recipe

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from peml.__main__ import main as peml
 from peml.objective.options import LanguageModelConfig
 from prefixnas.__main__ import main
-from prefixnas.base import options as config
-from prefixnas.base.options import RunConfig
+from prefixnas.base.options import fields_of, is_list, literals, types_of
+from prefixnas.launch.config import RunConfig
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.run.strategy import STRATEGIES
 from tests import ROOT
@@ -56,9 +56,9 @@ def values_of(kind: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
     if NoneType in get_args(kind):
         inner = st.one_of(*(values_of(part, limits) for part in parts))
         return st.one_of(st.none(), inner)
-    if literals := config.literals(kind):
-        return st.sampled_from(literals)
-    if config.is_list(kind):
+    if allowed := literals(kind):
+        return st.sampled_from(allowed)
+    if is_list(kind):
         return st.lists(values_of(parts[0], {}), min_size=1, max_size=3)
     low = limits.get("at least", limits.get("above", -1000))
     high = limits.get("at most", limits.get("below", 1000))
@@ -89,9 +89,9 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         "strategy": STRATEGIES.get(strategy),
         "objective": LanguageModelConfig,
     }
-    kinds = config.types(options)
+    kinds = types_of(options)
     chosen: dict[str, Any] = {"strategy": strategy, "steps": 100}
-    for name, entry in config.keys(options).items():
+    for name, entry in fields_of(options).items():
         if name not in MEANINGFUL and draw(st.booleans()):
             chosen[name] = draw(values_of(kinds[name], dict(entry.metadata.get("limits", {}))))
     if strategy == "darts":

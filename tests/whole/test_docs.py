@@ -35,10 +35,11 @@ from peml.prefix.starts import STARTS
 from peml.tasks.metrics import METRICS
 from peml.tasks.spec import KEYS, make_spec
 from peml.tasks.task import load_task
-from prefixnas.base import options as config
-from prefixnas.base.registry import load_plugin
+from prefixnas.base.options import default_of, fields_of, literals, resolve, types_of
+from prefixnas.base.plugins import load_plugin
 from prefixnas.commands.experiment import ACTIONS
 from prefixnas.experiments.experiment import ExperimentFile, read_experiment
+from prefixnas.launch.config import RunConfig
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.run.objective import OBJECTIVES
 from prefixnas.run.strategy import STRATEGIES
@@ -237,7 +238,7 @@ def check_yaml(block: Block, place: Path) -> None:
     elif "strategies" in data:
         assert block.file is not None, f"{block}: no command reads it"
     elif {"model", "strategy", "steps"} & set(data):
-        config.resolve(options(str(data.get("strategy", "darts"))), [(str(block), data)])
+        resolve(options(str(data.get("strategy", "darts"))), [(str(block), data)])
     elif {"stack", "seq", "sum", "choice"} & set(data):
         with as_if_alone(place):
             for plugin in [*place.glob("*.py"), *place.glob("examples/*.py")]:
@@ -368,7 +369,7 @@ def py(folder: str) -> list[Path]:
 
 def options(strategy: str) -> dict[str, type[Any]]:
     return {
-        "run": config.RunConfig,
+        "run": RunConfig,
         "strategy": STRATEGIES.get(strategy),
         "objective": OBJECTIVES.get("language-model"),
     }
@@ -396,9 +397,9 @@ def shown(value: object) -> str:
 
 def test_every_key_is_documented_with_its_default() -> None:
     keys = {
-        (name, f"`{shown(config.default(entry))}`")
+        (name, f"`{shown(default_of(entry))}`")
         for strategy in STRATEGIES.names()
-        for name, entry in config.keys(options(strategy)).items()
+        for name, entry in fields_of(options(strategy)).items()
     }
     table = {(name, cells[0]) for name, cells in table_rows(ROOT / "docs" / "runs.md", "key")}
     assert table == keys
@@ -409,8 +410,8 @@ def test_every_value_of_a_key_is_documented() -> None:
     for name, cells in table_rows(ROOT / "docs" / "runs.md", "key"):
         meanings[name] = meanings.get(name, "") + cells[1]
     for strategy in STRATEGIES.names():
-        for name, kind in config.types(options(strategy)).items():
-            values = [item for item in config.literals(kind) if item is not None]
+        for name, kind in types_of(options(strategy)).items():
+            values = [item for item in literals(kind) if item is not None]
             assert all(f"`{value}`" in meanings[name] for value in values), name
 
 
@@ -454,8 +455,8 @@ def test_the_number_of_activations_in_the_readme() -> None:
 
 def test_every_key_of_an_experiment_is_documented_with_its_default() -> None:
     keys = {
-        (name, f"`{shown(config.default(entry)) if config.default(entry) != {} else '{}'}`")
-        for name, entry in config.keys({"experiment": ExperimentFile}).items()
+        (name, f"`{shown(default_of(entry)) if default_of(entry) != {} else '{}'}`")
+        for name, entry in fields_of({"experiment": ExperimentFile}).items()
     }
     table = {(name, cells[0]) for name, cells in table_rows(ROOT / "docs/experiments.md", "key")}
     assert table == keys

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -20,7 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import prefixnas.run.ranks
 from peml.batches.shares import Share, WholeDraws
 from prefixnas.__main__ import main
 from prefixnas.base.errors import RunLost, UserError
@@ -294,15 +292,3 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def test_a_rank_ends_with_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A launcher that is killed with -9 leaves no rank behind."""
-    ended: list[int] = []
-
-    def leave(code: int) -> None:
-        ended.append(code)
-
-    monkeypatch.setattr(os, "_exit", leave)
-    prefixnas.run.ranks._end_with(os.getppid() + 1)
-    assert ended == [1]

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefixnas.base import options as config
 from prefixnas.base.errors import UserError, unknown
-from prefixnas.base.options import option
+from prefixnas.base.options import FLAG, make, option, resolve
 from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.nni.environment import NniEnvironment
 from prefixnas.experiments.nni.space import depth, to_nni
@@ -80,8 +79,8 @@ def read_settings(experiment: Experiment, changes: Mapping[str, Any] | None = No
         UserError: An unknown key, tuner or service, a value that is not allowed.
     """
     where = f"{experiment.where}: nni"
-    layers = [(where, experiment.file.nni), (config.FLAG, dict(changes or {}))]
-    settings: NniSettings = config.make(NniSettings, config.resolve({"nni": NniSettings}, layers))
+    layers = [(where, experiment.file.nni), (FLAG, dict(changes or {}))]
+    settings: NniSettings = make(NniSettings, resolve({"nni": NniSettings}, layers))
     _check_tuner(settings, experiment, where)
     for key in settings.config:
         if key in GENERATED:

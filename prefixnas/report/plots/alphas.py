@@ -16,9 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from prefixnas.report.plots.graph import FAINT, HUES, INK, decision_key, plain
 from prefixnas.report.plots.heatmap import short_labels
+from prefixnas.report.plots.style import FAINT, HUES, INK, plain
 from prefixnas.run.record import Event, Record, alpha_matrix, decisions
+from prefixnas.space.architecture import decision_key
 
 Floats = NDArray[np.float64]
 

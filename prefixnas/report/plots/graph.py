@@ -5,7 +5,6 @@ Figures are made without pyplot, so drawing leaves no global state behind.
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,38 +18,16 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Patch
 from matplotlib.path import Path as Line
 
 from prefixnas.base.errors import UserError
+from prefixnas.report.plots.style import BAND, FAINT, HUES, INK, plain, save_figure
+from prefixnas.space.architecture import decision_key
 
 if TYPE_CHECKING:
     Graph = nx.DiGraph[str]
 
-#: Hues that stay apart for colour-blind readers (Okabe and Ito), black left out.
-HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#666666")
-INK, FAINT, BAND = "#222222", "#8a8f98", "#f4f5f7"
 
 # Sizes in inches.
 _BOX, _LANE, _GAP, _SPACE, _MARGIN = 0.44, 0.68, 0.36, 0.34, 0.25
 _CHARACTER, _SUM, _TRACK = 0.083, 0.16, 0.14
-
-
-def plain(text: str) -> str:
-    """Return `text` so that matplotlib shows it as it is: a dollar sign would start a formula."""
-    return text.replace("$", r"\$")
-
-
-def save_figure(figure: Figure, path: Path, dots: int = 150) -> None:
-    """Write a figure in the format of the path's suffix, whole or not at all.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix.lower().removeprefix("."), dpi=dots)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -131,11 +108,6 @@ def graph_figure(graph: Graph) -> Figure:
             handlelength=1.4,
         )
     return figure
-
-
-def decision_key(name: str) -> str:
-    """Return the key of a decision: `activation` of `layer0/activation`."""
-    return name.rsplit("/", 1)[-1]
 
 
 def _decision_keys(graph: Graph) -> list[str]:
@@ -285,3 +257,20 @@ def _within(
         return [start, end]
     bend = end[0] - _SPACE / 2 if merge else start[0] + _SPACE / 2
     return [start, (bend, start[1]), (bend, end[1]), end]
+
+
+_SUFFIXES = (".png", ".svg")
+
+
+def draw(graph: Graph, path: Path) -> None:
+    """Draw a graph of this module, one row per layer, as PNG or SVG by the suffix of `path`.
+
+    Raises:
+        UserError: Another suffix, or a file that cannot be written.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise UserError(f"{path}: cannot draw to {path.suffix!r} (allowed: {', '.join(_SUFFIXES)})")
+    # matplotlib takes most of a second to import, and a graph is of use without a drawing.
+    from prefixnas.report.plots.graph import graph_figure
+
+    save_figure(graph_figure(graph), path)

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from prefixnas.report.plots.graph import INK, decision_key, plain
+from prefixnas.report.plots.style import INK, plain
 from prefixnas.run.record import Record, alpha_matrix, decisions
+from prefixnas.space.architecture import decision_key
 
 
 def alpha_figure(record: Record) -> Figure | None:

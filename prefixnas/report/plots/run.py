@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from prefixnas.base.errors import UserError
+from prefixnas.base.files import make_folder
 from prefixnas.report.plots.alphas import (
     alpha_gradient_norms,
     discretisation_figure,
@@ -22,8 +22,9 @@ from prefixnas.report.plots.alphas import (
     gradient_figure,
     trajectory_figure,
 )
-from prefixnas.report.plots.graph import FAINT, HUES, INK, graph_figure, plain, save_figure
+from prefixnas.report.plots.graph import graph_figure
 from prefixnas.report.plots.heatmap import alpha_figure
+from prefixnas.report.plots.style import FAINT, HUES, INK, plain, save_figure
 from prefixnas.report.plots.trials import trial_figure
 from prefixnas.run.record import Record, alpha_matrix, decisions, loss_series, read_record
 from prefixnas.space.graph import architecture_graph
@@ -78,10 +79,7 @@ def draw_record(record: Record, space: SearchSpace | None) -> dict[str, Path]:
         "architecture": lambda: _architecture_figure(record, space),
     }
     folder = record.folder / "plots"
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    make_folder(folder)
     written = {}
     for name in TITLES:
         path = folder / f"{name}.png"

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from prefixnas.report.plots.graph import FAINT, HUES
+from prefixnas.report.plots.style import FAINT, HUES
 from prefixnas.run.record import Record
 
 

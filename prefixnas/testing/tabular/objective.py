@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import Child, Supernet, weights_of
-from prefixnas.run.objective import Evaluation, Split
+from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.space import SearchSpace
 from prefixnas.testing.tabular.table import Table, shipped_table

@@ -14,11 +14,10 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.options import option
 from prefixnas.space.architecture import Architecture
 
 if TYPE_CHECKING:
-    from prefixnas.testing.tabular.objective import TabularObjective
+    pass
 
 
 @dataclass(frozen=True)
@@ -122,19 +121,6 @@ def shipped_table() -> Table:
     """Read the table that ships with the package."""
     file = resources.files("prefixnas.search_spaces") / "tabular.json"
     return Table.from_json(json.loads(file.read_text(encoding="utf-8")))
-
-
-@dataclass(frozen=True)
-class TabularConfig:
-    """Scores of trained children, looked up: a strategy runs in a second (space `tabular`)."""
-
-    tabular_steps: int = option(0, "training of the looked-up children; 0: the longest", at_least=0)
-
-    def build(self, total_steps: int, seed: int) -> TabularObjective:
-        """Read the shipped table."""
-        from prefixnas.testing.tabular.objective import TabularObjective
-
-        return TabularObjective(steps=self.tabular_steps)
 
 
 def _list(numbers: Sequence[int]) -> str:

@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.registry import Registry, load_plugin
+from prefixnas.base.plugins import load_plugin
+from prefixnas.base.registry import Registry
 from prefixnas.space.ops import OPS
 
 GROUP = "prefixnas.test_things"

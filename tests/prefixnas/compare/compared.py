@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from prefixnas.base.errors import UserError
-from prefixnas.run.objective import Split, register_objective
+from prefixnas.run.evaluation import Split
+from prefixnas.run.objective import register_objective
 from prefixnas.run.run import Run
 from prefixnas.run.strategy import Found, Strategy, register_strategy
 from prefixnas.run.training import Recipe

@@ -12,15 +12,16 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
-from scipy import stats
 
 from prefixnas.__main__ import main
 from prefixnas.base.errors import UserError
+from prefixnas.base.estimates import paired
 from prefixnas.base.options import option
-from prefixnas.compare.comparison import AVERAGE, REFERENCES, Cell, Comparison, refuse_other_cells
+from prefixnas.base.processes import share_of_threads
+from prefixnas.compare.cells import REFERENCES, Cell, refuse_other_cells
+from prefixnas.compare.comparison import AVERAGE_RANDOM, Comparison
 from prefixnas.compare.results import CellResult
-from prefixnas.compare.runner import threads
-from prefixnas.compare.summary import HAND_MADE, RANDOM_SEARCH, Summary, paired, summarise
+from prefixnas.compare.summary import HAND_MADE, RANDOM_SEARCH, Summary, summarise
 from prefixnas.compare.tables import headings, markdown, write_comparison
 from prefixnas.compare.variants import CompareConfig
 from prefixnas.run.objective import OBJECTIVES
@@ -186,11 +187,11 @@ def test_cells_of_another_configuration_are_refused(tmp_path: Path) -> None:
 def test_side_by_side_runs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    assert threads(1) == {}
-    assert threads(3) == {"OMP_NUM_THREADS": "2"}
-    assert threads(20) == {"OMP_NUM_THREADS": "1"}
+    assert share_of_threads(1) == {}
+    assert share_of_threads(3) == {"OMP_NUM_THREADS": "2"}
+    assert share_of_threads(20) == {"OMP_NUM_THREADS": "1"}
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert threads(3) == {}
+    assert share_of_threads(3) == {}
 
 
 # mistakes
@@ -226,8 +227,8 @@ CASES: list[tuple[str, list[str]]] = [
     (COMPARE + "--plugin nowhere.py", ["nowhere.py"]),
     (COMPARE + "--config mistake.yaml", ["mistake.yaml", "'lerning'"]),
     (COMPARE + "--config nowhere.yaml", ["nowhere.yaml"]),
-    (COMPARE + "--resume", ["holds no comparison"]),
-    (COMPARE + "--tables", ["holds no comparison"]),
+    (COMPARE + "--resume", ["no comparison to resume"]),
+    (COMPARE + "--tables", ["no comparison to resume"]),
     ("compare --objective toy --out full", ["full", "not empty"]),
     ("compare --objective toy --out mistake.yaml", ["mistake.yaml", "is a file"]),
     ("compare --objective toy --out held", ["held", "--resume"]),
@@ -247,7 +248,7 @@ def test_a_mistake_is_one_line_before_anything_starts(
     for folder, name in (("full", "letter.txt"), ("held", "comparison.yaml")):
         Path(folder).mkdir()
         Path(folder, name).write_text("seeds: [0]\n")
-    monkeypatch.setattr("prefixnas.compare.runner._Runner", None)  # nothing may be started
+    monkeypatch.setattr("prefixnas.compare.runner.Child", None)  # nothing may be started
     before = sorted(tmp_path.rglob("*"))
     assert main(command.split()) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -261,9 +262,9 @@ def test_a_mistake_is_one_line_before_anything_starts(
 def test_the_interval_of_a_paired_difference() -> None:
     ours, theirs = {0: 0.8, 1: 0.9, 2: 0.7, 9: 0.1}, {0: 0.7, 1: 0.6, 2: 0.65, 8: 0.9}
     found = paired(ours, theirs)
-    assert found is not None and found.seeds == 3
-    test = stats.ttest_rel([0.8, 0.9, 0.7], [0.7, 0.6, 0.65]).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((test.low, test.high))
+    assert found is not None and found.count == 3
+    half = 4.302653 * 0.0175**0.5 / 3**0.5  # the table's t for 2 degrees of freedom, 97.5 %
+    assert (found.low, found.high) == pytest.approx((0.15 - half, 0.15 + half))
     assert found.mean == pytest.approx(0.15)
     assert found.relative == pytest.approx(0.15 / 0.65)
     assert found.verdict == "within the spread"
@@ -297,7 +298,7 @@ def results() -> list[CellResult]:
     found = []
     for seed, base in enumerate((0.50, 0.60, 0.70)):
         for number, shift in enumerate((-0.05, 0.05)):
-            found.append(result("draw", AVERAGE, seed, base + shift, number=number))
+            found.append(result("draw", AVERAGE_RANDOM, seed, base + shift, number=number))
         found.append(result("search", "darts", seed, base + 0.1 + 0.01 * (seed - 1)))
         found.append(result("search", "random", seed, base + 0.01))
         found.append(result("hand-made", "one tanh", seed, base + 0.2, REFERENCES))
@@ -331,7 +332,7 @@ def test_a_summary_of_known_scores(rows: dict[tuple[str, str], Summary]) -> None
     assert darts.mean == pytest.approx(0.7)
     assert darts.spread == pytest.approx(0.11)  # 0.59, 0.70, 0.81
     assert darts.mean_of("seconds") == pytest.approx(3.0)
-    over = darts.over[AVERAGE]
+    over = darts.over[AVERAGE_RANDOM]
     assert over.mean == pytest.approx(0.1)
     assert over.relative == pytest.approx(0.1 / 0.6)
     half = 4.302652729911275 * 0.01 / math.sqrt(3)  # t of 2 degrees of freedom
@@ -339,9 +340,9 @@ def test_a_summary_of_known_scores(rows: dict[tuple[str, str], Summary]) -> None
     assert over.verdict == "above"
     assert darts.over[RANDOM_SEARCH].mean == pytest.approx(0.09)
     assert darts.over[HAND_MADE].mean == pytest.approx(-0.1)
-    assert rows["draw", AVERAGE].mean == pytest.approx(0.6)
-    assert len(rows["draw", AVERAGE].runs) == 6
-    assert AVERAGE not in rows["draw", AVERAGE].over
+    assert rows["draw", AVERAGE_RANDOM].mean == pytest.approx(0.6)
+    assert len(rows["draw", AVERAGE_RANDOM].runs) == 6
+    assert AVERAGE_RANDOM not in rows["draw", AVERAGE_RANDOM].over
     assert RANDOM_SEARCH not in rows["search", "random"].over
     assert HAND_MADE not in rows["hand-made", "one tanh"].over
     assert darts.over_retrained[HAND_MADE].mean == pytest.approx(0.1)

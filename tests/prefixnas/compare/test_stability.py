@@ -18,14 +18,9 @@ from hypothesis import strategies as st
 
 import prefixnas.__main__
 from prefixnas.base.errors import UserError
+from prefixnas.base.estimates import mean_and_spread
 from prefixnas.compare.agreement import OVERALL, agreement
-from prefixnas.compare.stability import (
-    grouped,
-    mean_and_spread,
-    read_searches,
-    tables,
-    write_tables,
-)
+from prefixnas.compare.stability import grouped, read_searches, tables, write_tables
 from prefixnas.compare.stability_plots import write_stability_plots
 from prefixnas.report.plots.alphas import (
     Norms,

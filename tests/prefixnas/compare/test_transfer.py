@@ -13,11 +13,11 @@ import torch
 
 import prefixnas.__main__
 import prefixnas.compare.runner
-from prefixnas.base import options as config
 from prefixnas.base.options import option
 from prefixnas.compare.carried import carry_over, taken_over
-from prefixnas.compare.comparison import Cell
+from prefixnas.compare.cells import Cell
 from prefixnas.compare.transfer import FIRST, NEITHER, ONLY_TRAINED, SEARCHED
+from prefixnas.launch.config import dump_config, read_config
 from prefixnas.run.objective import OBJECTIVES
 from prefixnas.run.record import read_result
 from prefixnas.testing import ToyObjective
@@ -54,14 +54,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         for cell in prefixnas.compare.runner.unfinished(cells):
             cell.folder.parent.mkdir(parents=True, exist_ok=True)
             file = cell.folder.with_suffix(".yaml")
-            file.write_text(config.dump_config(cell.values))
+            file.write_text(dump_config(cell.values))
             argv = ["search", "--config", str(file), "--out", str(cell.folder)]
             assert prefixnas.__main__.main(argv) == 0
             with (tmp_path / "ran").open("a") as ran:
                 ran.write(f"{cell.folder}\n")
 
     monkeypatch.setattr(prefixnas.compare.runner, "run_cells", run_cells)
-    monkeypatch.setattr(prefixnas.compare.runner, "check_problem", lambda cells: None)
+    monkeypatch.setattr("prefixnas.launch.check.check_problem", lambda configs: None)
     monkeypatch.setattr("prefixnas.launch.start.write_report", lambda folder, space=None: folder)
     yield tmp_path
 
@@ -88,7 +88,7 @@ def test_the_table_and_that_nothing_is_done_twice(
     assert float(first[NEITHER]) == pytest.approx(score("out/slow/searched/seed0"), abs=1e-6)
     assert float(second[NEITHER]) == pytest.approx(score("out/fast/searched/seed0"), abs=1e-6)
     assert (first["tensors carried over"], first["tensors left fresh"]) == ("2", "0")
-    stored = config.read_config(place / "out/fast/from-slow/seed0/config.yaml")
+    stored = read_config(place / "out/fast/from-slow/seed0/config.yaml")
     assert (stored["strategy"], stored["steps"], stored["pace"]) == ("fixed", 6, 0.05)
     assert stored["arch"] == "out/slow/searched/seed0" and stored["baseline"] is False
     found = (place / "out/slow/searched/seed0/architecture.yaml").read_text()

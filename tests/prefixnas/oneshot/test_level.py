@@ -17,7 +17,7 @@ from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.level import LEVELS, SecondOrder
 from prefixnas.oneshot.look_ahead import look_ahead
 from prefixnas.oneshot.rewind import Mark
-from prefixnas.run.objective import Split
+from prefixnas.run.evaluation import Split
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
 from prefixnas.run.training import Recipe, WeightOptimizer

@@ -12,7 +12,7 @@ from torch import nn
 
 from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.selection import SELECTIONS, Perturbation, Selection
-from prefixnas.run.objective import Evaluation, Split
+from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.training import Recipe, WeightOptimizer
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack

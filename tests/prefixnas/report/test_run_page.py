@@ -33,13 +33,12 @@ from prefixnas.report.tables import best_of, score_rows, show, table
 from prefixnas.run.record import (
     Record,
     alpha_matrix,
-    by_layer,
     final_probabilities,
     loss_series,
     read_events,
     read_record,
 )
-from prefixnas.space.architecture import Architecture
+from prefixnas.space.architecture import Architecture, by_layer
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 
 Event = dict[str, Any]

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from prefixnas.base.errors import UserError
-from prefixnas.run.objective import Split
+from prefixnas.run.evaluation import Split
 from prefixnas.run.run import Budget, BudgetExceeded, Run
 from prefixnas.run.search import search
 from prefixnas.run.training import Recipe

@@ -15,7 +15,7 @@ from torch import nn
 
 from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import build_child
-from prefixnas.run.objective import Evaluation, Split
+from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.training import Best, Recipe, WeightOptimizer, fit
 from prefixnas.space.loading import load_space

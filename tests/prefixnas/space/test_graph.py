@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefixnas.base.errors import UserError
-from prefixnas.report.plots.graph import graph_figure
+from prefixnas.report.plots.graph import draw, graph_figure
 from prefixnas.space.architecture import Architecture
-from prefixnas.space.graph import architecture_graph, draw, space_graph
+from prefixnas.space.graph import architecture_graph, space_graph
 from prefixnas.space.loading import load_space
 from prefixnas.space.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum
 

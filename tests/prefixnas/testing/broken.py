@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from prefixnas.network.relaxations import Relaxation, Softmax
 from prefixnas.network.supernet import Supernet, build_child
-from prefixnas.run.objective import Evaluation, Split
+from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.run import Run
 from prefixnas.run.strategy import Found, Strategy
 from prefixnas.run.training import Recipe, WeightOptimizer, fit

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 import prefixnas.__main__
-from prefixnas.base.options import read_config
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.nni.environment import VARIABLE
 from prefixnas.experiments.nni.manager import Manager, living_manager
@@ -24,6 +23,7 @@ from prefixnas.experiments.nni.processes import processes_of
 from prefixnas.experiments.nni.waiting import wait
 from prefixnas.experiments.rows import COMPLETE, Row
 from prefixnas.experiments.study import Study
+from prefixnas.launch.config import read_config
 from tests import ROOT
 from tests.prefixnas.experiments.nni.test_engine import free_port, make_engine, running
 from tests.prefixnas.experiments.nni.trials import KEYS

@@ -1,0 +1,155 @@
+"""Processes that belong together: how they start, their share of the cores, and their end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from prefixnas.base.locks import Lock
+
+THREADS = "OMP_NUM_THREADS"
+
+
+class Child:
+    """A module of this project as a process of its own, which ends with this one.
+
+    The module calls `end_with_parent`: nobody but this object holds the other end of its standard
+    input, which closes when this process ends, whatever ended it.
+
+    Args:
+        module: What is run, as by `python -m`.
+        arguments: Its arguments.
+        log: Where its output goes, behind what is there.
+        environment: Variables beside those of this process.
+        first_line: What it reads first on its standard input.
+        lock: A lock that it holds, too.
+        leased: Whether it inherits what was opened to be inherited, such as a lease of GPUs.
+
+    Attributes:
+        pid: Its number. It leads a process group of its own.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        first_line: bytes = b"",
+        lock: Lock | None = None,
+        leased: bool = False,
+    ) -> None:
+        self._log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,  # Ctrl-C is for the process that the user started
+                close_fds=not leased,
+                pass_fds=() if lock is None else (lock.descriptor,),
+            )
+        self.pid = self._process.pid
+        assert self._process.stdin is not None
+        if first_line:
+            with suppress(BrokenPipeError):
+                self._process.stdin.write(first_line + b"\n")
+                self._process.stdin.flush()
+
+    def poll(self) -> int | None:
+        """Return its exit code, -N where signal N ended it; None while it runs."""
+        return self._process.poll()
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit code."""
+        return self._process.wait()
+
+    def error(self) -> str:
+        """Return the line that says what went wrong with a process that has ended."""
+        code = self.wait()
+        if code < 0:
+            return f"ended by {signal.Signals(-code).name}"
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        filled = [line.strip() for line in lines if line.strip()]
+        errors = [line.removeprefix("error: ") for line in filled if line.startswith("error: ")]
+        return (errors or filled or [f"exit code {code}"])[-1]
+
+    def stop(self) -> None:
+        """End it with everything that it started."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+
+def end_with_parent() -> None:
+    """End this process as soon as its standard input closes; see `Child`."""
+
+    def watch() -> None:
+        os.read(0, 1)  # unbuffered: a thread in the buffer would stop the interpreter from ending
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_when_orphaned() -> None:
+    """End this process when the one that started it is gone, whatever that one is."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def first_line_of_input() -> bytes:
+    """Read a line of standard input, unbuffered; end this process if there is none."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            os._exit(1)
+        line += byte
+    return line
+
+
+def share_of_threads(jobs: int) -> dict[str, str]:
+    """Return the environment that gives each of several runs its share of the cores.
+
+    What is set already stays; a single run takes what it takes by itself.
+    """
+    if jobs == 1 or THREADS in os.environ:
+        return {}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {THREADS: str(max(1, (cores or 1) // jobs))}
+
+
+def peak_memory() -> dict[str, float | None]:
+    """Return the peak memory of this process and of its accelerator, in bytes."""
+    import resource
+
+    import torch
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    used = torch.cuda.is_available()
+    return {
+        "peak_memory": peak,
+        "peak_device_memory": torch.cuda.max_memory_allocated() if used else None,
+    }

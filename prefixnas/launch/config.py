@@ -1,0 +1,114 @@
+"""The configuration of a run: its own keys, and the file that it is read from and kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prefixnas.base.errors import UserError
+from prefixnas.base.files import read_yaml
+from prefixnas.base.options import check_limits, option
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every run has, whatever its strategy and objective."""
+
+    space: str = option("default", "a shipped space or a YAML file")
+    strategy: str = option("darts", "how to search")
+    objective: str | None = option(None, "the problem; may be left out if only one is installed")
+    steps: int = option(
+        240, "joint training steps: searching and training on, together", at_least=1
+    )
+    search_fraction: float = option(
+        0.5, "share of the steps that go into searching", at_least=0, below=1
+    )
+    seed: int = option(0, "seed of everything random", at_least=0, below=2**32)
+    set: list[str] = option(
+        [], "options of choices, set by hand: activation=tanh (every layer), layer0/activation=relu"
+    )
+    warmup: int = option(10, "steps in which the learning rate grows from 0", at_least=0)
+    decay: float = option(
+        0.5, "share of the steps, at the end, in which it falls to 0", at_least=0, at_most=1
+    )
+    clip: float = option(1.0, "largest norm of the gradient", above=0)
+    eval_every: int = option(
+        0,
+        "steps of an epoch, which ends with a look at the selection split; training keeps the best "
+        "weights seen; 0: no epochs, the last are kept",
+        at_least=0,
+    )
+    patience: int = option(
+        0, "epochs without a better score before a loop ends; 0: never", at_least=0
+    )
+    checkpoint_every: int = option(50, "steps between checkpoints", at_least=1)
+    processes: int = option(
+        1, "processes that train together, one a GPU, each on its share of every batch", at_least=1
+    )
+    baseline: bool = option(True, "also train without the searched module, at equal steps")
+    plugin: list[str] = option([], "modules or .py files that register operations or strategies")
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """`set` as a mapping from decision to option."""
+        pairs = {}
+        for item in self.set:
+            key, equals, value = item.partition("=")
+            if not equals or not key or not value:
+                raise UserError(f"key 'set': expected DECISION=OPTION, not {item!r}")
+            pairs[key] = value
+        return pairs
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a configuration file: a mapping of keys; the versions that a run noted are left out.
+
+    Raises:
+        UserError: Missing, not YAML, or no mapping.
+    """
+    data = read_yaml(path)
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a configuration is a mapping of keys to values")
+    return {str(key): value for key, value in data.items() if key != VERSIONS}
+
+
+VERSIONS = "versions"
+
+
+def dump_config(values: Mapping[str, Any]) -> str:
+    """Return the YAML text of a resolved configuration, with the versions it ran under."""
+    versions = {}
+    for package in ("prefixnas", "torch", "transformers", "peft", "accelerate"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return yaml.safe_dump({**values, VERSIONS: versions}, sort_keys=False)
+
+
+FREE = ("checkpoint_every",)
+"""Keys that may change between a run and its resumption."""
+
+
+def refuse_change(stored: Mapping[str, Any], values: Mapping[str, Any], path: Path) -> None:
+    """Refuse to resume a run under another configuration.
+
+    Raises:
+        UserError: Names the first key that differs.
+    """
+    for name, value in values.items():
+        if name not in FREE and (name not in stored or stored[name] != value):
+            raise UserError(
+                f"{path}: cannot resume with another configuration: "
+                f"{name!r} was {stored.get(name)!r} and is now {value!r}"
+            )

@@ -1,0 +1,68 @@
+"""Scores of a model: per task and metric, and the one number that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from prefixnas.base.errors import unknown
+
+Split = Literal["train", "selection", "validation"]
+"""`train` moves weights, `selection` moves alphas and chooses, `validation` is only reported."""
+
+AVERAGE = "average"
+"""The metric that is the mean over the tasks; every other one is a task's name."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one model on one split; higher is better.
+
+    Attributes:
+        scores: Per task, each metric's value.
+        task_scores: Per task, the one number that counts.
+    """
+
+    scores: Mapping[str, Mapping[str, float]]
+    task_scores: Mapping[str, float]
+
+    @property
+    def score(self) -> float:
+        """The mean over the tasks."""
+        return sum(self.task_scores.values()) / len(self.task_scores)
+
+    def of(self, metric: str) -> float:
+        """Return the mean (`AVERAGE`), or the score of the task of that name.
+
+        Raises:
+            UserError: There is no such task.
+        """
+        if metric == AVERAGE:
+            return self.score
+        check_metric(metric, self.task_scores)
+        return self.task_scores[metric]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dictionaries."""
+        return {
+            "scores": {task: dict(values) for task, values in self.scores.items()},
+            "task_scores": dict(self.task_scores),
+            "score": self.score,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
+        """Undo `to_json`."""
+        return cls(data["scores"], data["task_scores"])
+
+
+def check_metric(metric: str, tasks: Iterable[str], where: str = "objective") -> None:
+    """Refuse a metric that is neither `average` nor a task.
+
+    Raises:
+        UserError: Names what there is.
+    """
+    known = [AVERAGE, *tasks]
+    if metric not in known:
+        raise unknown("metric", metric, known, where)
