@@ -20,9 +20,10 @@ from prefixnas.oneshot.schedule import SCHEDULES, Plan
 from prefixnas.oneshot.selection import SELECTIONS, Selection
 from prefixnas.oneshot.stopping import EarlyStop
 from prefixnas.oneshot.update import UPDATES, make_relaxation
+from prefixnas.run.checkpoint import Stateful
 from prefixnas.run.events import emit_step
 from prefixnas.run.objective import Objective
-from prefixnas.run.run import Budget, Run, Stateful
+from prefixnas.run.run import Budget, Run
 from prefixnas.run.strategy import Found, Strategy
 from prefixnas.run.training import Plateau, Recipe, WeightOptimizer
 from prefixnas.space.space import SearchSpace

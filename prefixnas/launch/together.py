@@ -12,7 +12,7 @@ from typing import Any
 from prefixnas.base.files import write_text
 from prefixnas.launch.config import dump_config
 from prefixnas.launch.processes import launch
-from prefixnas.run.run import kept_events
+from prefixnas.run.ledger import kept_events
 from prefixnas.run.search import SearchResult
 
 

@@ -154,7 +154,7 @@ class Probe:
         for parameter in (*weights, *own):
             parameter.grad = None
         losses = self.run.objective.backward(self.split)
-        refuse_nan(losses, "probe", 0, self.run)
+        refuse_nan(losses, "probe", 0, self.run.folder)
         loss = sum(losses.values()) / len(losses)
         return _Passed(loss, [_gradient(w) for w in weights], [_gradient(a) for a in own])
 

@@ -120,6 +120,19 @@ class Ranks:
             return None
         return [torch.cuda.current_device()] if torch.cuda.is_available() else []
 
+    def cuda_rng(self) -> list[Tensor]:
+        """Return the random state of the GPUs: of all of them, or of one for all ranks."""
+        if self.count == 1:
+            return torch.cuda.get_rng_state_all()
+        return [torch.cuda.get_rng_state()]  # all ranks are in the same state
+
+    def set_cuda_rng(self, states: list[Tensor]) -> None:
+        """Restore what `cuda_rng` returned."""
+        if self.count == 1:
+            torch.cuda.set_rng_state_all(states)
+        else:
+            torch.cuda.set_rng_state(states[0])
+
 
 ALONE = Ranks()
 

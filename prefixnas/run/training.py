@@ -92,7 +92,7 @@ class WeightOptimizer:
         """
         self.adamw.zero_grad(set_to_none=True)
         losses = self.run.objective.backward(split)
-        refuse_nan(losses, phase, step, self.run)
+        refuse_nan(losses, phase, step, self.run.folder)
         if extra is not None and extra.requires_grad:
             extra.backward()  # type: ignore[no-untyped-call]
         return losses

@@ -21,8 +21,9 @@ import torch
 
 from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import build_child
+from prefixnas.run.ledger import BudgetExceeded
 from prefixnas.run.objective import Objective
-from prefixnas.run.run import Budget, BudgetExceeded, Run
+from prefixnas.run.run import Budget, Run
 from prefixnas.run.strategy import Found, Strategy
 from prefixnas.space.space import SearchSpace
 from prefixnas.testing.promise import BrokenPromise, expect

@@ -17,7 +17,8 @@ import torch
 
 from prefixnas.base.errors import UserError
 from prefixnas.run.evaluation import Split
-from prefixnas.run.run import Budget, BudgetExceeded, Run
+from prefixnas.run.ledger import BudgetExceeded
+from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
 from prefixnas.run.training import Recipe
 from prefixnas.space.loading import load_space
