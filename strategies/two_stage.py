@@ -15,9 +15,9 @@ from dataclasses import dataclass, fields
 from functools import partial
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.options import check_limits, option
+from prefixnas.base.options import option
 from prefixnas.multitrial.halving import Contest, rounds
-from prefixnas.multitrial.proxy import check_proxy, emit_price, make_proxy, price_of, proxy_settings
+from prefixnas.multitrial.proxy import emit_price, price_of, proxy_settings
 from prefixnas.multitrial.shortlist import candidates, probabilities_of, widest
 from prefixnas.network.supernet import Supernet
 from prefixnas.run.objective import Objective
@@ -51,7 +51,6 @@ class TwoStage(Strategy):
 
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
         """Refuse options, and a budget that does not reach for both stages."""
-        check_limits(self)
         proxy_settings(self.proxy)
         if self.proxy_cost is not None and not self.proxy:
             raise UserError("key 'proxy_cost': there is no proxy; name what makes one with 'proxy'")
@@ -68,12 +67,12 @@ class TwoStage(Strategy):
         """Refuse a proxy that the objective does not have."""
         self._darts().check_objective(objective)
         if self.proxy:
-            check_proxy(objective, proxy_settings(self.proxy))
+            objective.check_proxy(proxy_settings(self.proxy))
 
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Rank architectures on the proxy; train the best ones, fewer and fewer of them."""
         settings, darts = proxy_settings(self.proxy), self._darts()
-        proxy = make_proxy(run.objective, settings) if settings else run.objective
+        proxy = run.objective.proxy(settings) if settings else run.objective
         held = widest(run.space, run.space.settle(run.settings))
         price = self.proxy_cost or 1.0
         if self._counts:

@@ -44,15 +44,16 @@ from peml.prefix.handle import attach, find_sites
 from peml.prefix.starts import STARTS, initialise, text_tokens
 from peml.tasks.task import Example, Task, load_tasks
 from prefixnas.base.errors import UserError
-from prefixnas.base.options import check_limits
 from prefixnas.network.supernet import weights_of
 from prefixnas.run.evaluation import Evaluation, Split
+from prefixnas.run.objective import Objective
 from prefixnas.run.ranks import ranks_here
+from prefixnas.space.ops import width_after
 from prefixnas.space.space import Decision
 
 
-class JointObjective:
-    """LoRA, heads and a prefix encoder around the searched module: an `Objective`.
+class JointObjective(Objective):
+    """LoRA, heads and a prefix encoder around the searched module.
 
     Args:
         config: All options.
@@ -78,7 +79,6 @@ class JointObjective:
         lm: LanguageModel | None = None,
         tasks: Sequence[Task] | None = None,
     ) -> None:
-        check_limits(config)
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
         self.config = config
@@ -169,7 +169,7 @@ class JointObjective:
         self.encoder = None
         if module is not None:
             config = self.config
-            width_out = int(getattr(module, "width_out", self.width))
+            width_out = width_after(module, self.width)
             length = int(decided(module, LENGTH) or config.prefix_length)
             encoder = PrefixEncoder(length, self.width, None, self.sites, width_out, self.gates).to(
                 self.lm.device
@@ -193,7 +193,7 @@ class JointObjective:
             if (option := decided(module, knob)) not in (None, begun):
                 raise UserError(f"the prefix began with {knob} {begun}, not {option}")
         wanted = self.encoder.output.in_features
-        if (width := int(getattr(module, "width_out", self.width))) != wanted:
+        if (width := width_after(module, self.width)) != wanted:
             raise UserError(f"the prefix encoder's width was {wanted}, the new one's is {width}")
         self.encoder.replace_body(module.to(self.lm.device))
 

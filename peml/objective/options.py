@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from prefixnas.base.options import option
+from prefixnas.run.objective import ObjectiveConfig
 
 if TYPE_CHECKING:
     from peml.objective.objective import JointObjective
 
 
 @dataclass(frozen=True)
-class LanguageModelConfig:
+class LanguageModelConfig(ObjectiveConfig):
     """LoRA and a prefix on one Hugging Face model, for many tasks."""
 
     model: str = option("embedded:llama", "hub id, folder, GGUF file, embedded:llama|t5")

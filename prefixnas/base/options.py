@@ -1,12 +1,13 @@
-"""Configuration: defaults, then a YAML file, then flags; every key checked by name and type.
+"""Options: fields of dataclasses, checked by type and limits wherever they come from.
 
-Sections are fields of dataclasses: `RunConfig` here, the objective's, the strategy's. They share
-one flat set of keys, so that a YAML file and the command line say the same things.
+Those of a run, of its objective and of its strategy share one flat set of keys, so that a YAML file
+and the command line say the same things: defaults, then a file, then flags.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import operator
 import typing
@@ -45,18 +46,32 @@ _WITHIN: Mapping[str, Callable[[float, float], bool]] = {
 }
 
 
-def check_limits(options: Any) -> None:
-    """Check a dataclass of options against the limits of its fields.
+class Options:
+    """Base of dataclasses of options: one that its type or its limits forbid cannot be made.
 
     Raises:
-        UserError: Names the first key whose value is outside.
+        UserError: Names the first key that is wrong, and what is allowed.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Walk(Options):
+        ...     steps: int = option(3, "how far to go", at_least=1)
+        >>> Walk(steps=0)
+        Traceback (most recent call last):
+        prefixnas.base.errors.UserError: key 'steps': must be at least 1, not 0
     """
-    for entry in dataclasses.fields(options):
-        value = getattr(options, entry.name)
-        limits = entry.metadata.get("limits", {})
-        if value is not None and not all(_WITHIN[k](value, v) for k, v in limits.items()):
-            allowed = " and ".join(f"{kind} {limit}" for kind, limit in limits.items())
-            raise UserError(f"key {entry.name!r}: must be {allowed}, not {value!r}")
+
+    def __post_init__(self) -> None:
+        cls: Any = type(self)
+        kinds = types_of({"": cls})
+        for entry in dataclasses.fields(cls):
+            value, where = getattr(self, entry.name), f"key {entry.name!r}"
+            _validated(value, kinds[entry.name], where)
+            limits = entry.metadata.get("limits", {})
+            if value is not None and not all(_WITHIN[k](value, v) for k, v in limits.items()):
+                allowed = " and ".join(f"{kind} {limit}" for kind, limit in limits.items())
+                raise UserError(f"{where}: must be {allowed}, not {value!r}")
 
 
 FLAG = "flag"
@@ -134,28 +149,35 @@ def make(cls: type[Any], values: Mapping[str, Any]) -> Any:
         UserError: A value outside its limits.
     """
     names = {entry.name for entry in dataclasses.fields(cls)}
-    made = cls(**{name: value for name, value in values.items() if name in names})
-    check_limits(made)
-    return made
+    return cls(**{name: value for name, value in values.items() if name in names})
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
     if isinstance(value, str):
         value = _number(value, kind)
+    if is_list(kind) and isinstance(value, str):
+        value = [value]
+    return _validated(value, kind, where)
+
+
+def _validated(value: Any, kind: Any, where: str) -> Any:
     allowed = literals(kind)
     if allowed and value not in allowed:
         raise unknown("value", value, [str(item) for item in allowed if item is not None], where)
-    if is_list(kind) and isinstance(value, str):
-        value = [value]
     try:
         # Strict, so that 2.5 steps, a rank of true or a model of 3 are mistakes.
-        converted = TypeAdapter(kind).validate_python(value, strict=True)
+        converted = _adapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{where}: must be {_wanted(first)}, not {first['input']!r}") from error
     if isinstance(converted, float) and not math.isfinite(converted):
         raise UserError(f"{where}: must be a finite number, not {value!r}")
     return converted
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _number(text: str, kind: Any) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.options import check_limits, fields_of, resolve, types_of
+from prefixnas.base.options import fields_of, resolve, types_of
 from prefixnas.compare.cells import REFERENCES, Cell, Kind, _begun
 from prefixnas.compare.variants import (
     HELD,
@@ -62,7 +62,6 @@ class Comparison:
         Raises:
             UserError: An unknown name, nothing to compare, or two things of one name.
         """
-        check_limits(settings)
         options, names = find_options(layers)
         for key in ("space", "strategies", "seeds"):
             items = getattr(settings, key)
@@ -72,7 +71,7 @@ class Comparison:
                 raise UserError(f"key {key!r}: one is named twice: {', '.join(map(str, items))}")
         if min(settings.seeds) < 0 or max(settings.seeds) >= STRIDE:
             raise UserError(f"key 'seeds': must be at least 0 and below {STRIDE}")
-        known: Mapping[str, Mapping[str, Any]] = getattr(options["objective"], "references", {})
+        known: Mapping[str, Mapping[str, Any]] = options["objective"].references
         asked, random_search = with_random_search(variants(settings.strategies), layers)
         made = hand_made(settings.references, known)
         every = [Variant(AVERAGE_RANDOM, {}), *asked, *made]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prefixnas.base.errors import UserError, unknown
-from prefixnas.base.options import option
+from prefixnas.base.options import Options, option
 from prefixnas.launch.plan import Layers, find_options
 from prefixnas.multitrial.strategy import TrialStrategy
 from prefixnas.run.strategy import STRATEGIES
@@ -17,7 +17,7 @@ Named = list[str] | dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Options):
     """The keys that a comparison has beside those of its runs."""
 
     space: list[str] = option(["default"], "spaces, with commas between: shipped ones or files")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from prefixnas.base.errors import UserError, unknown
-from prefixnas.base.options import FLAG, make, option, resolve, types_of
+from prefixnas.base.options import FLAG, Options, make, option, resolve, types_of
 from prefixnas.experiments.hyperparameters import (
     Choice,
     Hyperparameter,
@@ -40,7 +40,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class ExperimentFile:
+class ExperimentFile(Options):
     """The keys of an experiment file, as they are written in it."""
 
     name: str = option("experiment", "letters, digits, dots, dashes: names the study")

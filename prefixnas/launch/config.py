@@ -12,11 +12,11 @@ import yaml
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import read_yaml
-from prefixnas.base.options import check_limits, option
+from prefixnas.base.options import Options, option
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Options):
     """What every run has, whatever its strategy and objective."""
 
     space: str = option("default", "a shipped space or a YAML file")
@@ -52,9 +52,6 @@ class RunConfig:
     )
     baseline: bool = option(True, "also train without the searched module, at equal steps")
     plugin: list[str] = option([], "modules or .py files that register operations or strategies")
-
-    def __post_init__(self) -> None:
-        check_limits(self)
 
     @property
     def settings(self) -> dict[str, str]:

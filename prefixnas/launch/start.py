@@ -55,7 +55,7 @@ def start_run(
     if ranks.first:
         refuse_used(folder, "config.yaml", "run", resume=resume)
     objective = plan.build()
-    if ranks.count > 1 and not getattr(objective, "splits_batches", False):
+    if ranks.count > 1 and not objective.splits_batches:
         raise UserError(
             f"key 'processes': objective {objective.name!r} does not split its batches over "
             "several processes; start one"

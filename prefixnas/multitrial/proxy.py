@@ -34,32 +34,6 @@ def proxy_settings(items: Sequence[str]) -> dict[str, str]:
     return settings
 
 
-def check_proxy(objective: Objective, settings: Mapping[str, str]) -> None:
-    """Refuse settings that the objective makes no proxy of.
-
-    Raises:
-        UserError: It makes none at all, or not with these settings.
-    """
-    check = getattr(objective, "check_proxy", None)
-    if check is None:
-        raise UserError(
-            f"{KEY}: the objective {objective.name!r} has no proxy; leave it out, and the proxy is "
-            "fewer steps on the whole problem"
-        )
-    check(settings)
-
-
-def make_proxy(objective: Objective, settings: Mapping[str, str]) -> Objective:
-    """Return the proxy of an objective.
-
-    Raises:
-        UserError: See `check_proxy`.
-    """
-    check_proxy(objective, settings)
-    proxy: Objective = getattr(objective, "proxy")(settings)  # noqa: B009
-    return proxy
-
-
 def whole_numbers(settings: Mapping[str, str], allowed: Collection[str]) -> dict[str, int]:
     """Read settings that are all whole numbers of at least 1, for an objective's `check_proxy`.
 

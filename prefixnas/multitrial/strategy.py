@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from prefixnas.base.options import check_limits, option
+from prefixnas.base.options import option
 from prefixnas.multitrial.weights import WEIGHTS
 from prefixnas.network.supernet import build_child
 from prefixnas.run.run import Budget, Run
@@ -77,9 +77,8 @@ class TrialStrategy(Strategy):
         return 0
 
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
-        """Refuse options outside their limits, and what these weights cannot be had for."""
+        """Refuse what these weights cannot be had for."""
         super().check(space, settings, budget)
-        check_limits(self)
         weights = WEIGHTS[self.weights]
         weights.check(weights.open_space(space, settings), budget, self.trials)
 

@@ -128,7 +128,7 @@ class SecondOrder(Level):
     @classmethod
     def check(cls, objective: Objective) -> None:
         """Refuse weights that change where the optimiser's step cannot tell."""
-        if getattr(objective, "rewrites_weights", False):
+        if objective.rewrites_weights:
             raise UserError(
                 f"level 'second-order' cannot look ahead on objective {objective.name!r}: it "
                 "changes weights behind the optimiser's step (AdaLoRA's ranks); take 'bilevel'"

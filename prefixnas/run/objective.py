@@ -1,25 +1,28 @@
-"""What a search optimises: the protocol that a user's own problem implements.
+"""What a search optimises: the base of a user's own problem.
 
 An objective owns everything trainable except the searched module itself: data, other weights,
 loss, metric. The module maps `[n, width]` to `[n, width_out]`; the objective decides what it is
-fed with and what its output is for. `prefixnas.testing` holds a small complete example.
+fed with and what its output is for. `prefixnas.testing.ToyObjective` is a small complete example.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefixnas.base.errors import UserError
+from prefixnas.base.options import Options
 from prefixnas.base.registry import Registry
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.space.space import Decision, SearchSpace
 
+if TYPE_CHECKING:
+    from torch import nn
 
-class Objective(Protocol):
+
+class Objective(ABC):
     """A training problem with a place for a searched module.
 
     Attributes:
@@ -27,13 +30,23 @@ class Objective(Protocol):
         width: Width of the searched module's input.
         optional: Whether the problem can be trained without the module, as a baseline.
         without_label: What that baseline is called in tables ("LoRA alone").
+        sizes: Numbers that a space may name instead of giving them (`layers: attention_layers`).
+        splits_batches: Whether `backward` and `evaluate` split batches over several processes
+            (`prefixnas.run.ranks`). Gradients, losses and scores must then be those of the whole
+            batches on every rank, and so must the random state afterwards.
+        rewrites_weights: Whether `stepped` changes weights: a strategy that looks ahead of the
+            optimiser's step cannot foresee it.
     """
 
     name: str
     width: int
-    optional: bool
-    without_label: str
+    optional: bool = False
+    without_label: str = "without a module"
+    sizes: Mapping[str, int] = {}
+    splits_batches: bool = False
+    rewrites_weights: bool = False
 
+    @abstractmethod
     def reset(self, module: nn.Module | None, seed: int) -> None:
         """Start anew: fresh weights of its own from `seed`, with `module` in its place.
 
@@ -41,54 +54,43 @@ class Objective(Protocol):
             module: The searched module, which may have an attribute `width_out`; None: without.
             seed: Seed of the fresh weights and of the order of the data.
         """
-        ...
 
+    @abstractmethod
     def replace(self, module: nn.Module) -> None:
         """Put another module in the place and keep all other weights."""
-        ...
 
+    @abstractmethod
     def parameters(self) -> list[dict[str, Any]]:
         """Return optimiser groups (`params`, `lr`, `weight_decay`) of all trainable weights.
 
         The module's weights are in them, its `alphas` are not.
         """
-        ...
 
+    @abstractmethod
     def backward(self, split: Split = "train") -> dict[str, float]:
         """Draw the next batch of every task, add the gradients of eq. 4's first term.
-
-        An objective that splits the batches over several processes (`prefixnas.run.ranks`) says so
-        in an attribute `splits_batches = True`. Gradients, losses and scores must then be those of
-        the whole batches on every rank, and so must the random state afterwards.
 
         Returns:
             The loss per task.
         """
-        ...
 
-    def stepped(self, step: int) -> None:
-        """Do what is due after the optimiser's step and before the gradients are cleared.
-
-        An objective that changes weights here says so in an attribute `rewrites_weights = True`:
-        a strategy that looks ahead of the optimiser's step cannot foresee it.
-        """
-        ...
-
+    @abstractmethod
     def evaluate(self, split: Split) -> Evaluation:
         """Score the model as it is, in evaluation mode, without touching any random state."""
-        ...
 
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Return all state but the module's, as nested dicts of tensors and JSON values."""
-        ...
 
+    @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> Any:
         """Restore what `state_dict` returned, in place: the batches that come next included."""
-        ...
 
-    def save(self, folder: Path) -> None:
+    def stepped(self, step: int) -> None:  # noqa: B027
+        """Do what is due after the optimiser's step and before the gradients are cleared."""
+
+    def save(self, folder: Path) -> None:  # noqa: B027
         """Write the trained artefacts into the empty folder `folder`."""
-        ...
 
     def warnings(self) -> Iterable[str]:
         """Return what the user should know about the run so far (truncated inputs, say).
@@ -96,47 +98,34 @@ class Objective(Protocol):
         Asked before the first step and after the last; a text that was returned before is not
         shown again.
         """
-        ...
+        return ()
 
-
-class TakesKnobs(Protocol):
-    """What an objective has besides if it carries out decisions itself (`SearchSpace.knobs`).
-
-    It reads them off the module that `reset` and `replace` give it: `module.knobs()`, after the
-    module's forward pass, holds per knob the weight of each option, with gradient to alpha.
-
-    Attributes:
-        sizes: Numbers that a space may name instead of giving them (`layers: attention_layers`).
-    """
-
-    sizes: Mapping[str, int]
-
-    def check_knobs(self, knobs: Sequence[Decision]) -> None:
-        """Refuse knobs, options or ways to decide that this objective does not know.
-
-        Raises:
-            UserError: Names the first knob that is not usable.
-        """
-        ...
-
-
-class TakesSomeSpaces(Protocol):
-    """What an objective has besides if it cannot take every space."""
-
-    def check_space(self, space: SearchSpace) -> None:
+    def check_space(self, space: SearchSpace) -> None:  # noqa: B027
         """Refuse a space.
 
         Raises:
             UserError: Names the space and what is taken.
         """
-        ...
 
+    def check_knobs(self, knobs: Sequence[Decision]) -> None:
+        """Refuse knobs, options or ways to decide that this objective does not know.
 
-class HasProxy(Protocol):
-    """What an objective has besides if there is a cheaper version of it to search on."""
+        Knobs are decisions that the objective carries out itself (`SearchSpace.knobs`). It reads
+        them off the module that `reset` and `replace` give it: `module.knobs()`, after the module's
+        forward pass, holds per knob the weight of each option, with gradient to alpha.
+
+        Args:
+            knobs: At least one.
+
+        Raises:
+            UserError: Names the first knob that is not usable.
+        """
+        raise UserError(
+            f"the objective {self.name!r} carries out no knobs, so it cannot take {knobs[0].name!r}"
+        )
 
     def check_proxy(self, settings: Mapping[str, str]) -> None:
-        """Refuse settings that make no proxy.
+        """Refuse settings that make no cheaper version of this problem to search on.
 
         Args:
             settings: What makes it cheaper, as the user gave it: `{"layers": "2"}`.
@@ -144,7 +133,10 @@ class HasProxy(Protocol):
         Raises:
             UserError: An unknown setting, with the nearest one, or a value out of range.
         """
-        ...
+        raise UserError(
+            f"key 'proxy': the objective {self.name!r} has no proxy; leave it out, and the proxy "
+            "is fewer steps on the whole problem"
+        )
 
     def proxy(self, settings: Mapping[str, str]) -> Objective:
         """Return the cheaper version: an objective of its own with the same width and knobs.
@@ -152,9 +144,10 @@ class HasProxy(Protocol):
         Frozen weights may be shared; nothing that trains there is trained here.
 
         Args:
-            settings: As `check_proxy` took them.
+            settings: As `check_proxy` takes them.
         """
-        ...
+        self.check_proxy(settings)
+        raise TypeError(f"{type(self).__name__} takes settings of a proxy and makes none")
 
 
 def fit_space(space: SearchSpace, objective: Objective) -> SearchSpace:
@@ -163,32 +156,27 @@ def fit_space(space: SearchSpace, objective: Objective) -> SearchSpace:
     Raises:
         UserError: The objective refuses the space, or does not carry out a knob of it.
     """
-    sizes: Mapping[str, int] = getattr(objective, "sizes", {})
-    space = space.with_sizes(sizes) if space.sizes else space
+    space = space.with_sizes(objective.sizes) if space.sizes else space
     if knobs := space.knob_decisions:
-        check = getattr(objective, "check_knobs", None)
-        if check is None:
-            raise UserError(
-                f"space {space.name!r}: the objective {objective.name!r} carries out no knobs, "
-                f"so it cannot take {knobs[0].name!r}"
-            )
-        check(knobs)
-    check_space = getattr(objective, "check_space", None)
-    if check_space is not None:
-        check_space(space)
+        objective.check_knobs(knobs)
+    objective.check_space(space)
     return space
 
 
-class ObjectiveConfig(Protocol):
+class ObjectiveConfig(Options, ABC):
     """What the command line needs to offer an objective: a dataclass of its options.
 
     Its fields become keys and flags, so its module should import nothing heavy. It is found by
     name through the entry-point group `prefixnas.objectives` or `@register_objective`.
 
-    A class attribute `references` may name hand-made modules, which `prefixnas compare` sets beside
-    every search: by label, the keys of a run of the strategy `fixed`, "space" among them.
+    Attributes:
+        references: Hand-made modules, which `prefixnas compare` sets beside every search: by
+            label, the keys of a run of the strategy `fixed`, "space" among them.
     """
 
+    references: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @abstractmethod
     def build(self, total_steps: int, seed: int) -> Objective:
         """Load data and models.
 
@@ -196,8 +184,7 @@ class ObjectiveConfig(Protocol):
             total_steps: Optimiser steps of the run, for schedules.
             seed: The run's seed.
         """
-        ...
 
 
-OBJECTIVES: Registry[type[Any]] = Registry("objective", "prefixnas.objectives")
+OBJECTIVES: Registry[type[ObjectiveConfig]] = Registry("objective", "prefixnas.objectives")
 register_objective = OBJECTIVES.register

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from prefixnas.base.options import Options
 from prefixnas.base.registry import Registry
 from prefixnas.run.evaluation import Evaluation
 from prefixnas.run.objective import Objective
@@ -31,7 +32,7 @@ class Found:
     optimizer: WeightOptimizer | None = None
 
 
-class Strategy(ABC):
+class Strategy(Options, ABC):
     """A way to search. Subclasses are dataclasses, whose fields are their options.
 
     Every field is a key of the configuration and a flag of the command line, with the help text
@@ -51,7 +52,7 @@ class Strategy(ABC):
         """
         space.settle(settings)
 
-    def check_objective(self, objective: Objective) -> None:  # noqa: B027
+    def check_objective(self, objective: Objective) -> None:
         """Refuse an objective that lacks what this strategy needs, before anything is trained.
 
         Args:

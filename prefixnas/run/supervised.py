@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prefixnas.base.errors import UserError
+from prefixnas.network.modes import evaluating
 from prefixnas.network.supernet import weights_of
 from prefixnas.run.evaluation import Evaluation, Split
+from prefixnas.run.objective import Objective
+from prefixnas.space.ops import width_after
 
 Data = Mapping[Split, tuple[Tensor, Tensor]]
 """Per split, inputs `[n, width]` and targets `[n, ...]`."""
@@ -25,8 +28,8 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
     return float((outputs.argmax(-1) == targets).float().mean())
 
 
-class SupervisedObjective:
-    """One task on fixed tensors: input -> searched module -> linear layer -> loss. An `Objective`.
+class SupervisedObjective(Objective):
+    """One task on fixed tensors: input -> searched module -> linear layer -> loss.
 
     A step takes the next batch of shuffled data; without the module, the linear layer reads the
     input itself.
@@ -83,7 +86,7 @@ class SupervisedObjective:
         self._seed, self._drawn = seed, {"train": 0, "selection": 0}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self._head = nn.Linear(int(getattr(module, "width_out", self.width)), self._outputs)
+            self._head = nn.Linear(width_after(module, self.width), self._outputs)
         self._head.to(self._data["train"][0].device)
         self._module = None
         if module is not None:
@@ -95,7 +98,7 @@ class SupervisedObjective:
         Raises:
             UserError: Its output is of another width, which the linear layer does not fit.
         """
-        if (width := int(getattr(module, "width_out", self.width))) != self._head.in_features:
+        if (width := width_after(module, self.width)) != self._head.in_features:
             raise UserError(f"the width was {self._head.in_features}, the new module's is {width}")
         self._module = module.to(self._data["train"][0].device)
 
@@ -127,20 +130,11 @@ class SupervisedObjective:
         outputs: Tensor = self._head(hidden)
         return outputs
 
-    def stepped(self, step: int) -> None:
-        """Nothing is due."""
-
     def evaluate(self, split: Split) -> Evaluation:
         """Score the whole split in evaluation mode."""
-        modules = list(self._module.modules()) if self._module is not None else []
-        modes = [module.training for module in modules]
-        for module in modules:
-            module.training = False
         inputs, targets = self._data[split]
-        with torch.no_grad():
+        with evaluating(self._module):
             score = self._metric(self._forward(inputs), targets)
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
         return Evaluation({self.name: {"score": score}}, {self.name: score})
 
     def state_dict(self) -> dict[str, Any]:
@@ -161,7 +155,3 @@ class SupervisedObjective:
             for key, tensor in (part.state_dict() if part is not None else {}).items()
         }
         save_file(tensors, folder / "weights.safetensors")
-
-    def warnings(self) -> Iterable[str]:
-        """Nothing to say."""
-        return ()

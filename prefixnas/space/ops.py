@@ -37,8 +37,8 @@ def make_op(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], width: 
         raise UserError(f"operation {name!r} cannot be built with ({given}): {error}") from error
 
 
-def width_after(module: nn.Module, width: int) -> int:
-    """Return the width of the operation's output for an input of `width`."""
+def width_after(module: nn.Module | None, width: int) -> int:
+    """Return the width of a module's output for an input of `width`; None passes it on."""
     return int(getattr(module, "width_out", width))
 
 

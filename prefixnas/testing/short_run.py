@@ -26,7 +26,7 @@ from prefixnas.space.loading import space_from_yaml, space_to_yaml
 from prefixnas.space.ops import OPS
 from prefixnas.space.space import Node, Op, SearchSpace, children
 from prefixnas.testing.promise import BrokenPromise
-from prefixnas.testing.watched import Probe
+from prefixnas.testing.watched import Watched
 
 CLOCK = ("time", "seconds")
 """Keys of events that may differ between equal runs."""
@@ -62,7 +62,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Trial:
+class ShortRun:
     """A short run of a strategy on one space, to be repeated under changed conditions.
 
     Args:
@@ -83,7 +83,7 @@ class Trial:
     seed: int = 0
     settings: Mapping[str, str] = field(default_factory=dict)
     lie: bool = False
-    inspect: Callable[[Run, Probe, Found], None] | None = None
+    inspect: Callable[[Run, Watched, Found], None] | None = None
 
     def run(self, kills: Sequence[int] = ()) -> Outcome:
         """Run, and kill and resume where the number of written events is one of `kills`."""
@@ -94,7 +94,7 @@ class Trial:
         alphas: dict[int, list[list[float]]] = {}
         resume = False
         while True:
-            probe = Probe(self.objective(), self.lie)
+            probe = Watched(self.objective(), self.lie)
             watched = _Watched(self.strategy, probe, self.inspect, alphas)
 
             def on_event(event: Mapping[str, Any]) -> None:
@@ -166,12 +166,12 @@ class Trial:
 
 
 def serve() -> None:
-    """Do what `Trial.run_elsewhere` ordered on the standard input, in this process."""
+    """Do what `ShortRun.run_elsewhere` ordered on the standard input, in this process."""
     order = json.load(sys.stdin)
     torch.set_num_threads(order["threads"])
     for module in order["imports"]:
         importlib.import_module(module)
-    trial = Trial(
+    trial = ShortRun(
         _resolve(order["strategy"])(**order["options"]),
         space_from_yaml(order["space"]),
         _resolve(order["objective"]),
@@ -190,8 +190,8 @@ class _Watched(Strategy):
     def __init__(
         self,
         strategy: Strategy,
-        probe: Probe,
-        inspect: Callable[[Run, Probe, Found], None] | None,
+        probe: Watched,
+        inspect: Callable[[Run, Watched, Found], None] | None,
         alphas: dict[int, list[list[float]]],
     ) -> None:
         self._strategy, self._probe, self._inspect = strategy, probe, inspect

@@ -27,10 +27,10 @@ from prefixnas.run.run import Budget, Run
 from prefixnas.run.strategy import Found, Strategy
 from prefixnas.space.space import SearchSpace
 from prefixnas.testing.promise import BrokenPromise, expect
-from prefixnas.testing.short_run import Outcome, Trial
+from prefixnas.testing.short_run import Outcome, ShortRun
 from prefixnas.testing.spaces import shipped_spaces
 from prefixnas.testing.toy import ToyObjective
-from prefixnas.testing.watched import Probe
+from prefixnas.testing.watched import Watched
 
 
 class StrategyCheck:
@@ -52,7 +52,7 @@ class StrategyCheck:
         imports: Sequence[str] = (),
         floor: float = 1e-6,
     ) -> None:
-        self.trial = Trial(strategy, space, objective)
+        self.short_run = ShortRun(strategy, space, objective)
         self.imports = imports
         self.floor = floor
 
@@ -61,7 +61,7 @@ class StrategyCheck:
         """One uninterrupted run, looked at from all sides when its search is over."""
         broken: dict[str, BrokenPromise] = {}
 
-        def inspect(run: Run, probe: Probe, found: Found) -> None:
+        def inspect(run: Run, probe: Watched, found: Found) -> None:
             for look in (_look_at_architecture, _look_at_budget, self._look_at_alphas):
                 try:
                     look(run, probe, found)
@@ -69,7 +69,7 @@ class StrategyCheck:
                     broken[error.promise] = error
 
         try:
-            return replace(self.trial, inspect=inspect).run(), broken
+            return replace(self.short_run, inspect=inspect).run(), broken
         except BudgetExceeded as error:
             raise BrokenPromise("budget", str(error)) from error
 
@@ -87,7 +87,7 @@ class StrategyCheck:
         self._raise("budget")
         for steps in (1, 5):
             try:
-                replace(self.trial, budget=Budget(steps, 1), inspect=_look_at_budget).run()
+                replace(self.short_run, budget=Budget(steps, 1), inspect=_look_at_budget).run()
             except UserError:
                 continue  # a strategy may refuse a budget that is too small for it
             except BudgetExceeded as error:
@@ -99,17 +99,17 @@ class StrategyCheck:
 
     def same_seed(self) -> None:
         """The same seed gives the same result, however often it is run in one process."""
-        self._same("same seed", self.trial.run(), "a second run with the same seed differs")
+        self._same("same seed", self.short_run.run(), "a second run with the same seed differs")
 
     def other_process(self) -> None:
         """The same seed gives the same result in another process with other hashes."""
         hash_seed = 2 if os.environ.get("PYTHONHASHSEED") == "1" else 1
-        outcome = self.trial.run_elsewhere(hash_seed, self.imports)
+        outcome = self.short_run.run_elsewhere(hash_seed, self.imports)
         self._same("process", outcome, f"differs in a process with PYTHONHASHSEED={hash_seed}")
 
     def other_seed(self) -> None:
         """Another seed gives another run: the strategy has an effect, and follows the seed."""
-        other = replace(self.trial, seed=1).run()
+        other = replace(self.short_run, seed=1).run()
         mine, others = (
             [event for event in outcome.events if event.get("name") != "untouched"]
             for outcome in (self.reference, other)
@@ -120,17 +120,17 @@ class StrategyCheck:
         """A run that is killed and resumed several times equals one that is not."""
         last = len(self.reference.events)
         kills = sorted({max(1, round(last * part)) for part in (0.1, 0.3, 0.45, 0.6, 0.75, 0.9)})
-        outcome = self.trial.run(kills)
+        outcome = self.short_run.run(kills)
         self._same("resume", outcome, f"killed after the events {kills} and resumed, it differs")
 
     def settings(self) -> None:
         """Options that are set by hand are in the architecture; trial choices and one of alpha."""
-        decisions = self.trial.space.decisions
+        decisions = self.short_run.space.decisions
         by_alpha = [d for d in decisions if d.decided_by == "alpha" and not d.conditions]
         set_here = [d for d in decisions if d.decided_by == "trial"]
         set_here += by_alpha[:1] if len(by_alpha) > 1 else []
         settings = {decision.name: decision.options[-1] for decision in set_here}
-        chosen = replace(self.trial, settings=settings).run().architecture
+        chosen = replace(self.short_run, settings=settings).run().architecture
         for name, option in settings.items():
             expect(
                 chosen.get(name, option) == option,
@@ -140,7 +140,7 @@ class StrategyCheck:
 
     def selection(self) -> None:
         """Nothing is chosen by looking at the validation split."""
-        chosen = replace(self.trial, lie=True).run().architecture
+        chosen = replace(self.short_run, lie=True).run().architecture
         expect(
             chosen == self.reference.architecture,
             "selection",
@@ -155,7 +155,7 @@ class StrategyCheck:
         difference = self.reference.difference(outcome)
         expect(not difference, promise, f"{text}: {difference}")
 
-    def _look_at_alphas(self, run: Run, probe: Probe, found: Found) -> None:
+    def _look_at_alphas(self, run: Run, probe: Watched, found: Found) -> None:
         for watched in (watched for watched in probe.nets if watched.batches):
             for index, decision in enumerate(watched.net.decisions):
                 if len(decision.options) == 1:
@@ -172,13 +172,13 @@ class StrategyCheck:
                 expect(bool(moved.any()), "alphas", f"those of {decision.name!r} never move")
 
 
-def _look_at_budget(run: Run, probe: Probe, found: Found) -> None:
+def _look_at_budget(run: Run, probe: Watched, found: Found) -> None:
     drawn, allowed, counted = probe.batches, run.budget.search, run.spent
     text = f"{drawn} batches were drawn, {allowed} are allowed, {counted} were counted by the run"
     expect(drawn <= counted <= allowed, "budget", text)
 
 
-def _look_at_architecture(run: Run, probe: Probe, found: Found) -> None:
+def _look_at_architecture(run: Run, probe: Watched, found: Found) -> None:
     promise, chosen, attached = "architecture", found.architecture, run.module
     try:
         run.space.validate(chosen)

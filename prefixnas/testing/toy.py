@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,15 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 
+from prefixnas.network.modes import evaluating
 from prefixnas.network.supernet import weights_of
 from prefixnas.run.evaluation import Evaluation, Split
+from prefixnas.run.objective import Objective
+from prefixnas.space.ops import width_after
 
 
-class ToyObjective:
-    """Two regression tasks on fixed random data, small enough for a test: an `Objective`.
+class ToyObjective(Objective):
+    """Two regression tasks on fixed random data, small enough for a test.
 
     Args:
         width: Width of the searched module's input.
@@ -53,7 +56,7 @@ class ToyObjective:
     def replace(self, module: nn.Module | None) -> None:
         """Attach `module` and keep the head if its width still fits."""
         self._module = module
-        width = int(getattr(module, "width_out", self.width))
+        width = width_after(module, self.width)
         if width != self._head.in_features:
             self._head = nn.Linear(width, 2)
 
@@ -73,18 +76,11 @@ class ToyObjective:
         errors.mean().backward()  # type: ignore[no-untyped-call]
         return {"first": errors[0].item(), "second": errors[1].item()}
 
-    def stepped(self, step: int) -> None:
-        """Nothing is due."""
-
     def evaluate(self, split: Split) -> Evaluation:
         """Score each task by its negative squared error."""
         inputs, targets = self._data[split]
-        if self._module is not None:
-            self._module.eval()
-        with torch.no_grad():
+        with evaluating(self._module):
             errors = (self._predict(inputs) - targets).square().mean(0).tolist()
-        if self._module is not None:
-            self._module.train()
         scores = {"first": -errors[0], "second": -errors[1]}
         return Evaluation({task: {"negative_mse": s} for task, s in scores.items()}, scores)
 
@@ -105,7 +101,3 @@ class ToyObjective:
     def save(self, folder: Path) -> None:
         """Write the head."""
         save_model(self._head, str(folder / "head.safetensors"))
-
-    def warnings(self) -> Iterable[str]:
-        """Nothing to say."""
-        return ()

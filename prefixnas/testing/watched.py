@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from prefixnas.network.relaxations import SinglePath
 from prefixnas.network.supernet import Supernet
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
+from prefixnas.space.space import Decision, SearchSpace
 from prefixnas.testing.promise import BrokenPromise
 
 
@@ -33,12 +34,8 @@ class WatchedNet:
     batches: int = 0
 
 
-MAY_LACK = ("sizes", "check_knobs", "check_space", "check_proxy")
-"""What an objective may have besides the protocol."""
-
-
-class Probe:
-    """An `Objective` that passes everything on to another one and takes notes.
+class Watched(Objective):
+    """Passes everything on to another objective and takes notes.
 
     Args:
         inner: The objective.
@@ -53,22 +50,29 @@ class Probe:
     def __init__(self, inner: Objective, lie: bool = False) -> None:
         self._inner = inner
         self._lie = lie
-        self.name, self.width = inner.name, inner.width
+        self.name, self.width, self.sizes = inner.name, inner.width, inner.sizes
         self.optional, self.without_label = inner.optional, inner.without_label
-        self.rewrites_weights = getattr(inner, "rewrites_weights", False)
+        self.splits_batches = inner.splits_batches
+        self.rewrites_weights = inner.rewrites_weights
         self.module: nn.Module | None = None
         self.batches = 0
         self.nets: list[WatchedNet] = []
 
-    def __getattr__(self, name: str) -> Any:
-        if name in MAY_LACK:
-            return getattr(self._inner, name)
-        raise AttributeError(name)
+    def check_space(self, space: SearchSpace) -> None:
+        """Pass on."""
+        self._inner.check_space(space)
 
-    def proxy(self, settings: Mapping[str, str]) -> Probe:
+    def check_knobs(self, knobs: Sequence[Decision]) -> None:
+        """Pass on."""
+        self._inner.check_knobs(knobs)
+
+    def check_proxy(self, settings: Mapping[str, str]) -> None:
+        """Pass on."""
+        self._inner.check_proxy(settings)
+
+    def proxy(self, settings: Mapping[str, str]) -> Watched:
         """Watch the proxy, too: its supernets are noted here, its batches are its own."""
-        inner: Any = self._inner
-        proxy = Probe(inner.proxy(settings), self._lie)
+        proxy = Watched(self._inner.proxy(settings), self._lie)
         proxy.nets = self.nets
         return proxy
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prefixnas.base.errors import UserError, unknown
-from prefixnas.base.options import FLAG, make, option, resolve
+from prefixnas.base.options import FLAG, Options, make, option, resolve
 from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.nni.environment import NniEnvironment
 from prefixnas.experiments.nni.space import depth, to_nni
@@ -41,7 +41,7 @@ _HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class NniSettings:
+class NniSettings(Options):
     """The key `nni` of an experiment file."""
 
     concurrency: int = option(1, "trials that run side by side", at_least=1)

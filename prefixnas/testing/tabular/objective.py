@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from prefixnas.base.errors import UserError
+from prefixnas.network.modes import evaluating
 from prefixnas.network.supernet import Child, Supernet, weights_of
 from prefixnas.run.evaluation import Evaluation, Split
+from prefixnas.run.objective import Objective
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.space import SearchSpace
 from prefixnas.testing.tabular.table import Table, shipped_table
@@ -20,8 +22,8 @@ from prefixnas.testing.tabular.table import Table, shipped_table
 TASK = "table"
 
 
-class TabularObjective:
-    """Scores of trained children, looked up by architecture: an `Objective`.
+class TabularObjective(Objective):
+    """Scores of trained children, looked up by architecture.
 
     What a run chooses by (the split `selection`) are the scores of one training of each child, with
     the table's seed that belongs to the run's. `train` are those with the table's next seed, and
@@ -42,8 +44,6 @@ class TabularObjective:
 
     name = "tabular"
     width = 4
-    optional = False
-    without_label = "no module"
 
     def __init__(self, table: Table | None = None, steps: int = 0) -> None:
         self.table = table or shipped_table()
@@ -106,17 +106,11 @@ class TabularObjective:
         loss.backward()  # type: ignore[no-untyped-call]
         return {TASK: loss.item()}
 
-    def stepped(self, step: int) -> None:
-        """Nothing is due."""
-
     def evaluate(self, split: Split) -> Evaluation:
         """Look the score up; a supernet's is that of its weights of evaluation."""
         assert self._module is not None
-        mode = self._module.training
-        self._module.eval()
-        with torch.no_grad():
+        with evaluating(self._module):
             score = -self._loss(split).item()
-        self._module.train(mode)
         return Evaluation({TASK: {"negative_loss": score}}, {TASK: score})
 
     def _loss(self, split: Split) -> Tensor:
@@ -158,7 +152,3 @@ class TabularObjective:
         """Write what was looked up."""
         scores = {split: self.evaluate(split).score for split in ("selection", "validation")}
         (folder / "scores.json").write_text(json.dumps(scores) + "\n", encoding="utf-8")
-
-    def warnings(self) -> Iterable[str]:
-        """Nothing to say."""
-        return ()
