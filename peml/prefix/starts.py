@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from peml.model.model import LanguageModel
-from peml.prefix.attention import isolated_random, watch
+from peml.model.modes import isolated_random
+from peml.prefix.attention import watch
 from peml.prefix.encoder import PrefixEncoder
-from peml.prefix.handle import Site, block_shape
 from peml.prefix.positions import rotary_modules, text_moves
+from peml.prefix.sites import Site, block_shape
 from prefixnas.base.errors import UserError, unknown
 
 DEFAULT_TEXT = (

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peml.__main__ import main as peml
-from peml.objective.options import LanguageModelConfig
+from peml.objective.config import LanguageModelConfig
 from prefixnas.__main__ import main
 from prefixnas.base import options as config
 from prefixnas.base.options import RunConfig

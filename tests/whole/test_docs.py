@@ -30,7 +30,7 @@ import peml.__main__
 import prefixnas.__main__
 from peml.adapters.export import FORMATS
 from peml.batches.sampler import MODES
-from peml.lora import KINDS as LORA_KINDS
+from peml.lora import LORA_KINDS
 from peml.prefix.starts import STARTS
 from peml.tasks.metrics import METRICS
 from peml.tasks.spec import KEYS, make_spec
