@@ -39,6 +39,20 @@ def evaluate(
     Raises:
         UserError: Unknown split, an adapter or a task that can't be loaded, a task that an
             encoder-only model has no head for, or one that the model can't do.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import peml
+        >>> config = peml.LanguageModelConfig(tasks=["embedded:sentiment"], train_limit=20)
+        >>> objective = config.build(total_steps=1, seed=0)
+        >>> objective.reset(None, seed=0)  # LoRA as it starts; a run would train it now
+        >>> with TemporaryDirectory() as folder:
+        ...     objective.save(Path(folder))
+        ...     tasks = peml.load_tasks(["embedded:sentiment"], eval_limit=20)
+        ...     scores = peml.evaluate(folder, tasks)
+        >>> [(task, *metrics) for task, metrics in scores.items()]
+        [('sentiment', 'accuracy')]
     """
     check_split(split)
     manifest = adapter.manifest if isinstance(adapter, Adapted) else read_manifest(adapter)

@@ -45,6 +45,20 @@ def export(
 
     Raises:
         UserError: Unknown format, a model that the format can't hold, or an unusable folder.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import peml
+        >>> config = peml.LanguageModelConfig(tasks=["embedded:sentiment"], train_limit=20)
+        >>> objective = config.build(total_steps=1, seed=0)
+        >>> objective.reset(None, seed=0)  # LoRA as it starts; a run would train it now
+        >>> with TemporaryDirectory() as folder:
+        ...     objective.save(Path(folder, "adapter"))
+        ...     peml.export(folder, Path(folder, "out"), format="peml")
+        ...     adapted = peml.load(Path(folder, "out"))
+        >>> adapted.manifest.base is None  # the model itself is in the folder
+        True
     """
     if format not in FORMATS:
         raise unknown("export format", format, FORMATS)

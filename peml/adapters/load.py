@@ -31,6 +31,21 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", dtype: str =
 
     Raises:
         UserError: The folder, or the base model that it names, can't be loaded.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import peml
+        >>> config = peml.LanguageModelConfig(tasks=["embedded:sentiment"], train_limit=20)
+        >>> objective = config.build(total_steps=1, seed=0)
+        >>> objective.reset(None, seed=0)  # LoRA as it starts; a run would train it now
+        >>> with TemporaryDirectory() as folder:
+        ...     objective.save(Path(folder))
+        ...     adapted = peml.load(folder)
+        >>> adapted.family, adapted.manifest.base
+        ('decoder', 'embedded:llama')
+        >>> adapted.generate("Sentence: sam loved the salad.")  # doctest: +ELLIPSIS
+        'the salad ...'
     """
     found = adapter_folder(folder)
     manifest = Manifest.read(found)

@@ -86,6 +86,14 @@ def load_tasks(
 
     Raises:
         UserError: No task, two tasks of one name, or what `load_task` raises.
+
+    Example:
+        >>> from peml import load_tasks
+        >>> [task] = load_tasks(["embedded:sentiment"], train_limit=100)
+        >>> task.kind, task.choices, task.metrics
+        ('choice', ('negative', 'positive'), ('accuracy',))
+        >>> len(task.splits["train"]), len(task.splits["validation"])
+        (100, 300)
     """
     expanded: list[str | Path | Mapping[str, Any]] = []
     for source in sources:

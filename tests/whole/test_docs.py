@@ -353,6 +353,7 @@ def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
     ]
     commands = ("train", "tune", "evaluate", "export", "generate")
     calls += [(peml.__main__.main, [name]) for name in commands]
+    calls += [(prefixnas.__main__.main, []), (peml.__main__.main, [])]
     capsys.readouterr()
     for main, arguments in calls:
         with pytest.raises(SystemExit):
