@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
-from peml.objective.options import LanguageModelConfig
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.oneshot.level import Joint

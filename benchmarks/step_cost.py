@@ -25,8 +25,8 @@ from torch import nn
 
 from peml.lora import attention_projections
 from peml.model.model import load_language_model
+from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
-from peml.objective.options import LanguageModelConfig
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.training import Recipe, WeightOptimizer

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from peml.model.device import isolated_random
 from peml.model.model import LanguageModel
-from peml.prefix.attention import isolated_random
-from peml.prefix.handle import find_sites
+from peml.prefix.sites import find_sites
 from prefixnas.base.errors import UserError, unknown
 
 _ADAPTER = "default"
@@ -56,7 +56,7 @@ def _plain(*, use_rslora: bool = False, use_dora: bool = False) -> _Builder:
     return build
 
 
-KINDS: Mapping[str, _Builder] = {
+LORA_KINDS: Mapping[str, _Builder] = {
     "lora": _plain(),
     "rslora": _plain(use_rslora=True),
     "dora": _plain(use_dora=True),
@@ -180,16 +180,6 @@ class LoraHandle:
         Path(folder, "README.md").unlink(missing_ok=True)
         shutil.rmtree(Path(folder, ".cache"), ignore_errors=True)
 
-    def merged_model(self) -> PreTrainedModel:
-        """Add the updates to the base weights and take the LoRA layers out, in place.
-
-        This handle is spent afterwards. (To keep on training, `save` and merge into a fresh
-        base, as `peml.adapters.export` does.)
-        """
-        tuner: Any = self._wrapped.base_model
-        merged: PreTrainedModel = tuner.merge_and_unload()
-        return merged
-
     @property
     def _config(self) -> Any:
         return self._wrapped.peft_config[_ADAPTER]
@@ -235,14 +225,14 @@ def add_lora(
     Raises:
         UserError: Unknown kind, bad numbers, or targets that match nothing.
     """
-    if kind not in KINDS:
-        raise unknown("kind of LoRA", kind, KINDS)
+    if kind not in LORA_KINDS:
+        raise unknown("kind of LoRA", kind, LORA_KINDS)
     if rank < 1:
         raise UserError(f"lora: rank is {rank}, must be at least 1")
     if not 0 <= dropout < 1:
         raise UserError(f"lora: dropout is {dropout}, must be at least 0 and below 1")
     linear = _linear_modules(lm.model)
-    config = KINDS[kind](rank, alpha, dropout, total_steps)
+    config = LORA_KINDS[kind](rank, alpha, dropout, total_steps)
     names = attention_projections(lm.model) if targets is None else list(targets)
     _check_targets(names, linear)
     config.target_modules = names

@@ -32,11 +32,11 @@ import torch
 from torch import nn
 
 from peml.answers.choices import choice_scores
-from peml.answers.evaluation import evaluation_mode
 from peml.batches.collate import Collator
+from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
-from peml.objective.options import LanguageModelConfig
 from peml.tasks.task import Example, Task
+from prefixnas.network.modes import evaluation_mode
 from prefixnas.network.relaxations import Relaxation, SinglePath, Softmax
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.run.evaluation import Split
@@ -73,7 +73,7 @@ def score(objective: JointObjective, split: Split) -> dict[str, float]:
     """
     blocks = objective.encoder.materialise() if objective.encoder is not None else None
     totals = {"loss": 0.0, "probability": 0.0, "accuracy": 0.0}
-    with objective.handle.using(blocks), torch.no_grad(), evaluation_mode(objective.lm.model):
+    with objective.handle.using(blocks), evaluation_mode(objective.lm.model):
         for task in objective.tasks:
             examples = task.splits[split]
             rows = torch.tensor(_rows(objective.collator, task, examples), dtype=torch.float64)

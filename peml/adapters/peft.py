@@ -18,10 +18,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from peml.model.model import LanguageModel
-from peml.prefix.attention import evaluating
-from peml.prefix.handle import Site, attach
+from peml.prefix.handle import attach
 from peml.prefix.positions import text_moves
+from peml.prefix.sites import Site
 from prefixnas.base.errors import UserError
+from prefixnas.network.modes import evaluation_mode
 
 TOLERANCE = 1e-4
 _INSTEAD = "use the format 'peml' (and peml.load) instead"
@@ -103,7 +104,7 @@ def _check(
 ) -> None:
     """Compare both prefixes on a few tokens: an export that is not exact must not be written."""
     tokens = torch.arange(1, 8, device=model.device)[None] % model.config.vocab_size
-    with evaluating(model):
+    with evaluation_mode(model):
         handle = attach(model, sites)
         try:
             with handle.using(blocks):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from peml.answers.choices import Normalisation, choice_scores, stems
 from peml.batches.collate import Collator
 from peml.tasks.metrics import compute, numbers_in
 from peml.tasks.task import take
+from prefixnas.network.modes import evaluation_mode
 from prefixnas.run.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ Prediction = int | float | str
 _log = logging.getLogger(__name__)
 
 
-def evaluate(
+def evaluate_tasks(
     lm: LanguageModel,
     tasks: Iterable[Task],
     split: str = "validation",
@@ -99,10 +99,10 @@ def predict(
         task: Whose examples they are.
         examples: What to predict.
         heads: The task heads of an encoder-only model.
-        batch_tokens: As for `evaluate`.
-        normalisation: As for `evaluate`.
-        ranks: As for `evaluate`.
-        autocast: As for `evaluate`.
+        batch_tokens: As for `evaluate_tasks`.
+        normalisation: As for `evaluate_tasks`.
+        ranks: As for `evaluate_tasks`.
+        autocast: As for `evaluate_tasks`.
 
     Raises:
         UserError: Free generation asked of an encoder-only model.
@@ -111,7 +111,7 @@ def predict(
     collator.check([task])
     found: dict[int, Prediction] = {}
     modules: list[nn.Module] = [collator.lm.model, *([heads] if heads is not None else [])]
-    with evaluation_mode(*modules), torch.no_grad(), autocast():
+    with evaluation_mode(*modules), autocast():
         batches = list(_batches(collator, task, examples, batch_tokens))
         for indices in batches[ranks.rank :: ranks.count]:
             batch = [examples[i] for i in indices]
@@ -129,19 +129,6 @@ def predict(
     if task.kind == "regression" and collator.lm.family != "encoder":
         return list(_parse_numbers(task, [str(answer) for answer in complete]))
     return complete
-
-
-@contextmanager
-def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
-    """Put modules into eval mode and give every submodule its own mode back afterwards."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def generate_answers(collator: Collator, task: Task, examples: Sequence[Example]) -> list[str]:

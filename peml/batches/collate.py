@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from peml.batches.tokens import Ids, TextTokenizer
-from peml.tasks.spec import Kind
+from peml.tasks.spec import TaskKind
 from prefixnas.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Batch:
     """
 
     task: str
-    kind: Kind
+    kind: TaskKind
     inputs: dict[str, Tensor]
     labels: Tensor
     weights: Tensor | None = None

@@ -129,7 +129,7 @@ class WholeDraws(TorchFunctionMode):
         return weights * self._mask(weights, dropout_p) @ value
 
 
-class Split:
+class Shares:
     """Splits the batches of one training step over the ranks, and puts its gradients together.
 
     Args:

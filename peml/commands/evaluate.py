@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefixnas.base.console import Parser, positive
-from prefixnas.base.errors import unknown
 
 HELP = "score a trained adapter on its tasks"
 
@@ -27,29 +26,17 @@ def main(argv: Sequence[str], prog: str) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from peml.adapters.export import load, read_manifest
-    from peml.answers.evaluation import evaluate
-    from peml.batches.collate import Collator
+    from peml.adapters.evaluate import evaluate
+    from peml.adapters.manifest import read_manifest
     from peml.model.quiet import quiet_libraries
-    from peml.tasks.spec import SPLITS
+    from peml.tasks.spec import check_split
     from peml.tasks.task import load_tasks
 
-    if args.split not in SPLITS:
-        raise unknown("split", args.split, SPLITS)
+    check_split(args.split)
     quiet_libraries()
-    trained = read_manifest(args.adapter).tasks
-    sources = args.tasks or [task["source"] for task in trained]
+    sources = args.tasks or read_manifest(args.adapter).sources
     tasks = load_tasks(sources, eval_limit=args.eval_limit)
-    lm = load(args.adapter)
-    if lm.heads is not None and (
-        strange := [t.name for t in tasks if t.name not in lm.heads.outputs]
-    ):
-        raise unknown("task", strange[0], lm.heads.outputs, f"{args.adapter}: heads")
-    longest = args.max_length or next((task.get("max_length") for task in trained), None)
-    collator = Collator(lm, max_length=longest)
-    scores = evaluate(lm, tasks, args.split, heads=lm.heads, collator=collator)
-    for message in collator.truncation.messages():
-        print(f"warning: {message}", file=sys.stderr)
+    scores = evaluate(args.adapter, tasks, args.split, max_length=args.max_length, warn=_warn)
     if args.json:
         print(json.dumps(scores))
         return 0
@@ -59,3 +46,7 @@ def main(argv: Sequence[str], prog: str) -> int:
             table.add_row(task, metric, f"{value:.3f}")
     Console().print(table)
     return 0
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)

@@ -48,3 +48,8 @@ def autocast(precision: str, device: torch.device) -> Callable[[], AbstractConte
     if precision == "no":
         return nullcontext
     return partial(torch.autocast, device.type, dtype=torch.bfloat16)
+
+
+def isolated_random(device: torch.device) -> AbstractContextManager[None]:
+    """Random numbers drawn inside leave the caller's random streams where they are."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

@@ -6,7 +6,7 @@ import inspect
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from transformers import (
@@ -28,10 +28,6 @@ from transformers.models.auto.modeling_auto import (
 
 from prefixnas.base.errors import UserError, unknown
 
-if TYPE_CHECKING:
-    from peml.answers.heads import TaskHeads
-    from peml.prefix.handle import PrefixHandle
-
 Family = Literal["decoder", "encoder-decoder", "encoder"]
 
 _AUTO: dict[Family, Any] = {
@@ -50,7 +46,7 @@ _EMBEDDED = "embedded:"
 
 @dataclass
 class LanguageModel:
-    """A base model with its tokenizer.
+    """A base model with its tokenizer; what was trained on it is no part of it.
 
     Attributes:
         model: The transformers model, frozen and in eval mode as loaded. Encoder-only models come
@@ -58,16 +54,12 @@ class LanguageModel:
         tokenizer: Its tokenizer, always with a pad token.
         family: Which way the model reads and answers.
         name: What the user called it: hub id, folder, file or ``embedded:...``.
-        heads: The task heads of an encoder-only model that `peml.load` found, else None.
-        prefix: The attached prefix of a model that `peml.load` loaded, else None.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     family: Family
     name: str
-    heads: TaskHeads | None = None
-    prefix: PrefixHandle | None = None
 
     @property
     def device(self) -> torch.device:

@@ -15,20 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peml.adapters.export import save_adapter
 from peml.adapters.peft import why_not
-from peml.answers.evaluation import evaluate
+from peml.adapters.save import save_adapter
+from peml.answers.evaluation import evaluate_tasks
 from peml.answers.heads import TaskHeads
 from peml.answers.loss import answer_loss
 from peml.batches.collate import Collator
 from peml.batches.sampler import JointSampler
-from peml.batches.shares import Split as Splitter
-from peml.embedded.suite import TASKS
+from peml.batches.shares import Shares
 from peml.lora import add_lora
 from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel, load_language_model
 from peml.objective.knobs import LENGTH, START, check_knobs, decided
-from peml.objective.options import LanguageModelConfig
+from peml.objective.options import LanguageModelOptions
 from peml.objective.proxy import (
     LAYERS,
     MAX_LENGTH,
@@ -38,12 +37,15 @@ from peml.objective.proxy import (
     read_settings,
     skeleton,
 )
-from peml.prefix.attention import evaluating
 from peml.prefix.encoder import Prefix, PrefixEncoder
-from peml.prefix.handle import attach, find_sites
+from peml.prefix.handle import attach
+from peml.prefix.sites import find_sites
 from peml.prefix.starts import STARTS, initialise, text_tokens
+from peml.tasks.metrics import task_score
+from peml.tasks.sources import embedded_tasks
 from peml.tasks.task import Example, Task, load_tasks
 from prefixnas.base.errors import UserError
+from prefixnas.network.modes import evaluation_mode
 from prefixnas.network.supernet import weights_of
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
@@ -72,7 +74,7 @@ class JointObjective(Objective):
 
     def __init__(
         self,
-        config: LanguageModelConfig,
+        config: LanguageModelOptions,
         total_steps: int,
         seed: int,
         *,
@@ -82,7 +84,7 @@ class JointObjective(Objective):
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
         self.config = config
-        self.split = Splitter(ranks_here())
+        self.shares = Shares(ranks_here())
         device = device_of_rank()
         self.autocast = autocast(config.mixed_precision, device)
         self.tasks: Sequence[Task] = tasks or load_tasks(
@@ -127,7 +129,7 @@ class JointObjective(Objective):
             ).to(self.lm.device)
         if config.gradient_checkpointing:
             self.lm.model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
-                {"use_reentrant": False, "context_fn": self.split.again}
+                {"use_reentrant": False, "context_fn": self.shares.again}
             )
         self.handle = attach(self.lm.model, self.sites)
         self.width = config.prefix_width or self.lm.hidden_size
@@ -222,18 +224,18 @@ class JointObjective(Objective):
         leaves = [*self._own(), *gathered.tensors()]
         before = [leaf.grad for leaf in leaves]
         losses = {}
-        if self.split.ranks.count > 1:  # what is summed must be of this step alone
+        if self.shares.ranks.count > 1:  # what is summed must be of this step alone
             for leaf in leaves:
                 leaf.grad = None
         with self.handle.using(gathered.blocks, gathered.gates):
             for place, (task, examples) in enumerate(drawn):
-                share = self.split.share(len(examples), place)
+                share = self.shares.share(len(examples), place)
                 batch = self.collator.batch(task, examples).take(share.rows).to(self.lm.device)
-                with self.split.draws(share), self.autocast():
+                with self.shares.draws(share), self.autocast():
                     loss = answer_loss(self.lm, batch, self.heads) * share.weight
                 torch.autograd.backward(loss / len(drawn))
                 losses[task.name] = loss.item()
-        losses = self.split.gather(leaves, before, losses)
+        losses = self.shares.gather(leaves, before, losses)
         prefix.backward(gathered)
         orthogonal: Tensor | None = self.lora.orthogonal_loss()
         if orthogonal is not None:
@@ -247,7 +249,7 @@ class JointObjective(Objective):
     def _evaluated(self) -> Prefix:
         if self.encoder is None:
             return Prefix()
-        with evaluating(self.encoder):
+        with evaluation_mode(self.encoder):
             return self.encoder.prefix()
 
     def draws(self, split: Split) -> Iterator[list[tuple[Task, list[Example]]]]:
@@ -267,17 +269,16 @@ class JointObjective(Objective):
         """Score every task, with the prefix computed once in eval mode."""
         prefix = self._evaluated()
         with self.handle.using(prefix.blocks, prefix.gates):
-            scores = evaluate(
+            scores = evaluate_tasks(
                 self.lm,
                 self.tasks,
                 split,
                 heads=self.heads,
                 collator=self.collator,
-                ranks=self.split.ranks,
+                ranks=self.shares.ranks,
                 autocast=self.autocast,
             )
-        means = {task: sum(values.values()) / len(values) for task, values in scores.items()}
-        return Evaluation(scores, means)
+        return Evaluation(scores, {task: task_score(values) for task, values in scores.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Return LoRA, heads, the encoder's own weights and the place in the data."""
@@ -341,7 +342,7 @@ class JointObjective(Objective):
         sources: list[str] = []
         for source in self.config.tasks:
             if source == "embedded":
-                sources += [f"embedded:{name}" for name in TASKS]
+                sources += embedded_tasks()
             else:
                 path = Path(source).expanduser()
                 sources.append(str(path.resolve()) if path.exists() else source)

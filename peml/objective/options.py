@@ -1,20 +1,15 @@
-"""The options of the language-model objective; nothing heavy is imported here."""
+"""The options of the language-model objective, without the way to it; nothing heavy is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Literal
 
-from prefixnas.base.options import option
-from prefixnas.run.objective import ObjectiveConfig
-
-if TYPE_CHECKING:
-    from peml.objective.objective import JointObjective
+from prefixnas.base.options import Options, option
 
 
 @dataclass(frozen=True)
-class LanguageModelConfig(ObjectiveConfig):
+class LanguageModelOptions(Options):
     """LoRA and a prefix on one Hugging Face model, for many tasks."""
 
     model: str = option("embedded:llama", "hub id, folder, GGUF file, embedded:llama|t5")
@@ -58,19 +53,3 @@ class LanguageModelConfig(ObjectiveConfig):
         "auto", "bf16: products in bfloat16, trained weights stay float32; auto: on GPUs"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "of the base model")
-
-    references: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "preembedd": {"space": "preembedd"},
-        "linear-tanh-linear": {"space": "mlp"},
-        "six tanh cells": {"space": "default", "set": ["activation=tanh"]},
-        "three tanh cells": {"space": "tanh3"},
-    }
-    """Prefix encoders made by hand: the paper's, PEFT's, and fixed cells with LayerNorm."""
-
-    def build(self, total_steps: int, seed: int) -> JointObjective:
-        """Load the model and the tasks."""
-        from peml.model.quiet import quiet_libraries
-        from peml.objective.objective import JointObjective
-
-        quiet_libraries()
-        return JointObjective(self, total_steps, seed)

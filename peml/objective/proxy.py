@@ -10,8 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from peml.model.model import LanguageModel
-from peml.objective.options import LanguageModelConfig
-from peml.prefix.handle import find_sites
+from peml.objective.options import LanguageModelOptions
+from peml.prefix.sites import find_sites
 from peml.tasks.task import Task, take
 from prefixnas.base.errors import UserError
 from prefixnas.multitrial.proxy import KEY, whole_numbers
@@ -42,7 +42,7 @@ def stacks(model: PreTrainedModel) -> list[nn.ModuleList]:
 
 
 def read_settings(
-    settings: Mapping[str, str], model: PreTrainedModel, config: LanguageModelConfig
+    settings: Mapping[str, str], model: PreTrainedModel, config: LanguageModelOptions
 ) -> dict[str, int]:
     """Check and convert the settings of a proxy.
 

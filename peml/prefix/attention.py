@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from peml.model.model import family_of
+from prefixnas.network.modes import evaluation_mode
 
 SDPA, EAGER = "peml-prefix", "peml-prefix-eager"
 """The names of our attention in transformers: on top of SDPA, or of the model's own code."""
@@ -155,31 +156,13 @@ def watch(model: PreTrainedModel, inputs: dict[str, Any]) -> list[Call]:
     if family_of(model.config, type(model).__name__) != "encoder":
         inputs = {**inputs, "use_cache": False}
     with ExitStack() as stack:
-        stack.enter_context(evaluating(model))
+        stack.enter_context(evaluation_mode(model))
         stack.enter_context(our_attention(model))
         for module in model.modules():
             module.__dict__[SEEN] = seen
             stack.callback(module.__dict__.pop, SEEN)
         model(**inputs)
     return seen
-
-
-def isolated_random(device: torch.device) -> AbstractContextManager[None]:
-    """Random numbers drawn inside leave the caller's random streams where they are."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients for a while; every submodule's own mode comes back."""
-    modes = {child: child.training for child in module.modules()}
-    module.train(False)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for child, training in modes.items():
-            child.training = training
 
 
 def implementations(model: PreTrainedModel) -> list[tuple[Any, str]]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from peml.objective.knobs import Gates, gates_of
-from peml.prefix.attention import evaluating
-from peml.prefix.handle import Site, block_shape
+from peml.prefix.gates import Gates, gates_of
+from peml.prefix.sites import Site, block_shape
+from prefixnas.network.modes import evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -120,5 +120,5 @@ class PrefixEncoder(nn.Module):
 
     def materialise(self) -> Tensor:
         """Compute the prefix once and for all: eval mode, no gradient."""
-        with evaluating(self):
+        with evaluation_mode(self):
             return self.forward().detach().clone()

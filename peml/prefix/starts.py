@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peml.model.device import isolated_random
 from peml.model.model import LanguageModel
-from peml.prefix.attention import isolated_random, watch
+from peml.prefix.attention import watch
 from peml.prefix.encoder import PrefixEncoder
-from peml.prefix.handle import Site, block_shape
 from peml.prefix.positions import rotary_modules, text_moves
+from peml.prefix.sites import Site, block_shape
 from prefixnas.base.errors import UserError, unknown
 
 DEFAULT_TEXT = (

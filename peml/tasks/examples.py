@@ -9,7 +9,7 @@ from typing import Any
 
 from peml.tasks.metrics import default_metrics
 from peml.tasks.sources import Record, Records
-from peml.tasks.spec import Kind, TaskSpec
+from peml.tasks.spec import TaskKind, TaskSpec
 from peml.tasks.templates import MissingField, lookup, render
 from prefixnas.base.errors import UserError
 
@@ -63,7 +63,7 @@ def record_choices(spec: TaskSpec, records: Records, index: int) -> tuple[str, .
     return tuple(listed)
 
 
-def infer_kind(spec: TaskSpec, train: Records, has_choices: bool) -> Kind:
+def infer_kind(spec: TaskSpec, train: Records, has_choices: bool) -> TaskKind:
     """Tell a task's kind from its data.
 
     Choices make a choice task. Without them, an answer template, ``fields.final`` or labels that
@@ -87,7 +87,7 @@ def infer_kind(spec: TaskSpec, train: Records, has_choices: bool) -> Kind:
     return "regression"
 
 
-def infer_metrics(name: str, kind: Kind, train: Records, spec: TaskSpec) -> tuple[str, ...]:
+def infer_metrics(name: str, kind: TaskKind, train: Records, spec: TaskSpec) -> tuple[str, ...]:
     """Return a task's default metrics; a generated number is matched as a number."""
     labels = [row.get(spec.label) for row in train.rows]
     if kind == "generation" and spec.answer is None and all(map(_is_number, labels)):
@@ -126,7 +126,7 @@ def _render(spec: TaskSpec, key: str, records: Records, index: int) -> str:
 
 def make_example(
     spec: TaskSpec,
-    kind: Kind,
+    kind: TaskKind,
     choices: tuple[str, ...],
     records: Records,
     index: int,

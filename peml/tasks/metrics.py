@@ -11,11 +11,11 @@ import re
 import string
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
+from peml.tasks.spec import TaskKind
 from prefixnas.base.errors import UserError, unknown
 
-Kind = Literal["choice", "regression", "generation"]
 Predictions = Sequence[Any]
 
 _NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
@@ -112,7 +112,7 @@ def rouge_l(predictions: Predictions, references: Predictions) -> float:
     return float(sum(scorer.score(r, p)["rougeL"].fmeasure for p, r in pairs) / len(references))
 
 
-_METRICS: Mapping[str, tuple[Kind, Callable[[Predictions, Predictions], float]]] = {
+_METRICS: Mapping[str, tuple[TaskKind, Callable[[Predictions, Predictions], float]]] = {
     "accuracy": ("choice", accuracy),
     "f1": ("choice", f1),
     "macro_f1": ("choice", macro_f1),
@@ -125,7 +125,7 @@ _METRICS: Mapping[str, tuple[Kind, Callable[[Predictions, Predictions], float]]]
 }
 METRICS = tuple(_METRICS)
 
-_BY_KIND: Mapping[Kind, tuple[str, ...]] = {
+_BY_KIND: Mapping[TaskKind, tuple[str, ...]] = {
     "choice": ("accuracy",),
     "regression": ("pearson", "spearman"),
     "generation": ("exact_match",),
@@ -141,7 +141,7 @@ _BY_TASK = {
 }
 
 
-def default_metrics(name: str, kind: Kind) -> tuple[str, ...]:
+def default_metrics(name: str, kind: TaskKind) -> tuple[str, ...]:
     """Return the customary metrics of a task: by its name if that is known, else by its kind."""
     known = _BY_TASK.get(name, ())
     if known and all(_METRICS[metric][0] == kind for metric in known):
@@ -149,7 +149,7 @@ def default_metrics(name: str, kind: Kind) -> tuple[str, ...]:
     return _BY_KIND[kind]
 
 
-def check_metrics(names: Sequence[str], kind: Kind, n_choices: int, where: str) -> None:
+def check_metrics(names: Sequence[str], kind: TaskKind, n_choices: int, where: str) -> None:
     """Check that metrics exist and suit a task.
 
     Raises:
@@ -187,8 +187,3 @@ def compute(
 def task_score(values: Mapping[str, float]) -> float:
     """Return a task's score: the mean of its metrics, as GLUE averages them."""
     return sum(values.values()) / len(values)
-
-
-def average_score(scores: Mapping[str, Mapping[str, float]]) -> float:
-    """Return the mean of the tasks' scores, each task with equal weight."""
-    return sum(task_score(values) for values in scores.values()) / len(scores)

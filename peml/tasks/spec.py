@@ -11,9 +11,10 @@ from typing import Any, Literal
 import yaml
 
 from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.files import load_yaml, read_text
 
-Kind = Literal["choice", "regression", "generation"]
-KINDS: tuple[Kind, ...] = ("choice", "regression", "generation")
+TaskKind = Literal["choice", "regression", "generation"]
+TASK_KINDS: tuple[TaskKind, ...] = ("choice", "regression", "generation")
 SPLITS = ("train", "selection", "validation")
 
 
@@ -54,7 +55,7 @@ class TaskSpec:
     label: str = "label"
     choices: tuple[str, ...] | str | None = None
     label_map: dict[str, str | int] | None = None
-    kind: Kind | None = None
+    kind: TaskKind | None = None
     metrics: tuple[str, ...] | None = None
     gamma: float | None = None
     selection: float | None = None
@@ -86,26 +87,15 @@ def read_spec(path: Path) -> TaskSpec:
     """Read and check a task's YAML file.
 
     Raises:
-        UserError: The file is missing or no YAML, or a key or value is not allowed.
+        UserError: The file is missing or no YAML, a key occurs twice, or a key or value is not
+            allowed.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(f"{path}: cannot read the task file: {reason}") from error
-    try:
-        data = yaml.safe_load(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise UserError(f"{path}{line}: YAML syntax error: {problem}") from error
+    text = read_text(path)
+    data = load_yaml(text, str(path))
     if not isinstance(data, dict):
         raise UserError(f"{path}: a task file is a mapping of keys (allowed: {', '.join(KEYS)})")
-    lines = {}
-    if isinstance(node, yaml.MappingNode):
-        lines = {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
+    node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    lines = {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
     return make_spec(data, file=path, folder=path.parent, lines=lines)
 
 
@@ -142,6 +132,12 @@ def make_spec(
         except _Wrong as wrong:
             raise UserError(f"{blank.where(key)}: {wrong}, not {value!r}") from None
     return TaskSpec(**values, file=file, folder=folder, lines=lines or {})
+
+
+def check_split(split: str) -> None:
+    """Raise a UserError unless a split of that name exists."""
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
 
 
 class _Wrong(ValueError):
@@ -215,11 +211,11 @@ def _label_map(value: Any) -> dict[str, str | int]:
     }
 
 
-def _kind(value: Any) -> Kind:
-    for kind in KINDS:
+def _kind(value: Any) -> TaskKind:
+    for kind in TASK_KINDS:
         if value == kind:
             return kind
-    raise _Wrong(f"must be one of {', '.join(KINDS)}")
+    raise _Wrong(f"must be one of {', '.join(TASK_KINDS)}")
 
 
 def _metrics(value: Any) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from peml.tasks.examples import (
 )
 from peml.tasks.metrics import check_metrics
 from peml.tasks.sources import embedded_tasks, is_embedded, read_records
-from peml.tasks.spec import Kind, TaskSpec, make_spec, read_spec
+from peml.tasks.spec import TaskKind, TaskSpec, make_spec, read_spec
 from peml.tasks.templates import check_template
 from prefixnas.base.errors import UserError, nearest
 
@@ -45,7 +45,7 @@ class Task:
     """
 
     name: str
-    kind: Kind
+    kind: TaskKind
     choices: tuple[str, ...]
     metrics: tuple[str, ...]
     gamma: float | None
@@ -86,6 +86,14 @@ def load_tasks(
 
     Raises:
         UserError: No task, two tasks of one name, or what `load_task` raises.
+
+    Example:
+        >>> from peml import load_tasks
+        >>> [task] = load_tasks(["embedded:sentiment"], train_limit=100)
+        >>> task.kind, task.choices, task.metrics
+        ('choice', ('negative', 'positive'), ('accuracy',))
+        >>> len(task.splits["train"]), len(task.splits["validation"])
+        (100, 300)
     """
     expanded: list[str | Path | Mapping[str, Any]] = []
     for source in sources:

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 from prefixnas.base.errors import RunLost, UserError, nearest, unknown
@@ -57,7 +58,7 @@ def guarded(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None)
 def run_command(
     prog: str, description: str, commands: Mapping[str, str], argv: Sequence[str]
 ) -> int:
-    """Run the command that `argv` begins with; print the help if asked for it.
+    """Run the command that `argv` begins with; print the help or the version if asked for it.
 
     Args:
         prog: Name of the program.
@@ -72,9 +73,11 @@ def run_command(
     if argv and argv[0] in commands:
         code: int = import_module(commands[argv[0]]).main(argv[1:], f"{prog} {argv[0]}")
         return code
-    if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help"):
+    if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"):
         raise UserError(f"unknown argument {argv[0]!r}: flags come after the command")
     parser = Parser(prog=prog, description=description)
+    shown = f"{prog} {version('prefixnas')}"
+    parser.add_argument("--version", action="version", version=shown)
     offered = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in commands.items():
         offered.add_parser(name, help=import_module(module).HELP, add_help=False)

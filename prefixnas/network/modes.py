@@ -10,7 +10,7 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(*modules: nn.Module | None) -> Iterator[None]:
+def evaluation_mode(*modules: nn.Module | None) -> Iterator[None]:
     """Put modules in evaluation mode, without gradients; each of their parts gets its mode back.
 
     Args:

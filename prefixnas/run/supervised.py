@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prefixnas.base.errors import UserError
-from prefixnas.network.modes import evaluating
+from prefixnas.network.modes import evaluation_mode
 from prefixnas.network.supernet import weights_of
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
@@ -133,7 +133,7 @@ class SupervisedObjective(Objective):
     def evaluate(self, split: Split) -> Evaluation:
         """Score the whole split in evaluation mode."""
         inputs, targets = self._data[split]
-        with evaluating(self._module):
+        with evaluation_mode(self._module):
             score = self._metric(self._forward(inputs), targets)
         return Evaluation({self.name: {"score": score}}, {self.name: score})
 

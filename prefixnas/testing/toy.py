@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 
-from prefixnas.network.modes import evaluating
+from prefixnas.network.modes import evaluation_mode
 from prefixnas.network.supernet import weights_of
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
@@ -79,7 +79,7 @@ class ToyObjective(Objective):
     def evaluate(self, split: Split) -> Evaluation:
         """Score each task by its negative squared error."""
         inputs, targets = self._data[split]
-        with evaluating(self._module):
+        with evaluation_mode(self._module):
             errors = (self._predict(inputs) - targets).square().mean(0).tolist()
         scores = {"first": -errors[0], "second": -errors[1]}
         return Evaluation({task: {"negative_mse": s} for task, s in scores.items()}, scores)

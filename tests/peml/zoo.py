@@ -1,17 +1,21 @@
-"""Tiny random models of many architectures, in float64, over the vocabulary of `tiny`."""
+"""Tiny random models of many architectures, in float64, over the vocabulary of `tiny`; prefixes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import transformers as tf
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from peml.model.model import Family, LanguageModel
+from peml.prefix.sites import Site, block_shape
 from tests.peml.tiny import WORDS, tokenizer
 
 VOCABULARY = len(WORDS)
+LENGTH = 3
 
 _COMMON: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -178,3 +182,11 @@ def output(model: Any, given: dict[str, torch.Tensor]) -> torch.Tensor:
     result = model(**given)
     chosen: torch.Tensor = result.logits if "logits" in result else result.last_hidden_state
     return chosen
+
+
+def random_blocks(sites: Sequence[Site], length: int = LENGTH, seed: int = 2) -> Tensor:
+    """Return a prefix for sites, ``[sites, 2, kv_heads, length, head_dim]``."""
+    kv_heads, head_dim = block_shape(sites)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(sites), 2, kv_heads, length, head_dim)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)

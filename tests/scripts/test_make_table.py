@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from peml.objective.options import LanguageModelConfig
+from peml.objective.config import LanguageModelConfig
 from prefixnas.space.space import Choice, SearchSpace, Seq
 from prefixnas.testing.tabular.table import Table
 from tests import ROOT

@@ -46,6 +46,7 @@ FILES = {
     "task_metric.yaml": "source: mood\nmetrics: acuracy\n",
     "task_gamma.yaml": "source: mood\ngamma: -1\n",
     "task_fields.yaml": "source: mood\ntemplate: '{inptu} :'\n",
+    "task_twice.yaml": "source: mood\nname: one\nname: two\n",
     "task_mood.yaml": "source: order\nname: mood\n",
     "broken_plugin.py": "import no_such_module\n",
     "file": "",
@@ -129,7 +130,8 @@ CASES: list[tuple[str, list[str]]] = [
     ("search --model llama --out new --config config_no_tasks.yaml", ["'tasks'", "at least one"]),
     # tasks
     (SEARCH + "--tasks task_key.yaml", ["task_key.yaml, line 2", "'metirc'", "'metrics'"]),
-    (SEARCH + "--tasks syntax.yaml", ["syntax.yaml, line 3", "YAML"]),
+    (SEARCH + "--tasks syntax.yaml", ["syntax.yaml", "line 3", "YAML"]),
+    (SEARCH + "--tasks task_twice.yaml", ["task_twice.yaml", "line 3", "'name' occurs twice"]),
     (SEARCH + "--tasks task_choices.yaml", ["task_choices.yaml", "'choices'", "two"]),
     (SEARCH + "--tasks task_metric.yaml", ["'acuracy'", "'accuracy'"]),
     (SEARCH + "--tasks task_gamma.yaml", ["'gamma'", "above 0", "-1"]),

@@ -8,8 +8,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from types import NoneType
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peml.__main__ import main as peml
-from peml.objective.options import LanguageModelConfig
+from peml.objective.config import LanguageModelConfig
 from prefixnas.__main__ import main
 from prefixnas.base.options import fields_of, is_list, literals, types_of
 from prefixnas.launch.config import RunConfig
@@ -186,6 +187,16 @@ print("HEAVY", sorted(set(sys.modules) & set({HEAVY})))
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout
     assert "COMMAND" in done.stdout
+
+
+@pytest.mark.parametrize(("program", "run"), [("prefixnas", main), ("peml", peml)])
+def test_the_version(
+    program: str, run: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(["--version"])
+    assert not end.value.code
+    assert capsys.readouterr().out == f"{program} {version('prefixnas')}\n"
 
 
 def test_search_help_shows_the_flags_of_strategy_and_objective(

@@ -30,7 +30,7 @@ import peml.__main__
 import prefixnas.__main__
 from peml.adapters.export import FORMATS
 from peml.batches.sampler import MODES
-from peml.lora import KINDS as LORA_KINDS
+from peml.lora import LORA_KINDS
 from peml.prefix.starts import STARTS
 from peml.tasks.metrics import METRICS
 from peml.tasks.spec import KEYS, make_spec
@@ -354,6 +354,7 @@ def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
     ]
     commands = ("train", "tune", "evaluate", "export", "generate")
     calls += [(peml.__main__.main, [name]) for name in commands]
+    calls += [(prefixnas.__main__.main, []), (peml.__main__.main, [])]
     capsys.readouterr()
     for main, arguments in calls:
         with pytest.raises(SystemExit):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prefixnas.base.errors import UserError
-from prefixnas.network.modes import evaluating
+from prefixnas.network.modes import evaluation_mode
 from prefixnas.network.supernet import Child, Supernet, weights_of
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
@@ -109,7 +109,7 @@ class TabularObjective(Objective):
     def evaluate(self, split: Split) -> Evaluation:
         """Look the score up; a supernet's is that of its weights of evaluation."""
         assert self._module is not None
-        with evaluating(self._module):
+        with evaluation_mode(self._module):
             score = -self._loss(split).item()
         return Evaluation({TASK: {"negative_loss": score}}, {TASK: score})
 

@@ -16,7 +16,8 @@ from transformers import (
 from peml.answers.choices import choice_scores, stems
 from peml.batches.collate import Collator
 from peml.model.model import LanguageModel
-from peml.prefix.handle import attach, block_shape, find_sites
+from peml.prefix.handle import attach
+from peml.prefix.sites import block_shape, find_sites
 from tests.peml import tiny
 
 PROMPTS = ["a b c", "d", "a a a a a a a", "e f"]

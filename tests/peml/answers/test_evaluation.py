@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from peml.answers.choices import choice_scores
-from peml.answers.evaluation import evaluate, evaluation_mode, predict
+from peml.answers.evaluation import evaluate_tasks, predict
 from peml.answers.heads import TaskHeads
 from peml.batches.collate import Collator
 from prefixnas.base.errors import UserError
@@ -109,7 +109,7 @@ def test_final_numbers_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     task = tiny.task_of(
         "n", [(p, "2") for p in PROMPTS], kind="generation", metrics=("number_match",)
     )
-    assert evaluate(tiny.llama(), [task]) == {"n": {"number_match": 0.5}}
+    assert evaluate_tasks(tiny.llama(), [task]) == {"n": {"number_match": 0.5}}
 
 
 def test_heads_decide_for_encoders() -> None:
@@ -124,7 +124,7 @@ def test_heads_decide_for_encoders() -> None:
             assert found == outputs.argmax(-1).tolist()
         else:
             assert found == pytest.approx(outputs.squeeze(-1).tolist(), abs=1e-12)
-    scores = evaluate(lm, [CHOICE, RATING], heads=heads)
+    scores = evaluate_tasks(lm, [CHOICE, RATING], heads=heads)
     assert {task: set(values) for task, values in scores.items()} == {
         "t": {"accuracy"},
         "r": {"pearson", "spearman"},
@@ -146,9 +146,9 @@ def test_a_head_cannot_choose_what_an_example_does_not_offer() -> None:
 def test_encoders_need_heads_and_cannot_generate() -> None:
     lm = tiny.bert()
     with pytest.raises(ValueError, match="needs task heads"):
-        evaluate(lm, [CHOICE])
+        evaluate_tasks(lm, [CHOICE])
     with pytest.raises(UserError, match="free generation"):
-        evaluate(lm, [TEXT])
+        evaluate_tasks(lm, [TEXT])
 
 
 def test_metrics_and_the_split() -> None:
@@ -158,8 +158,8 @@ def test_metrics_and_the_split() -> None:
     right = [p == e.label for p, e in zip(found, CHOICE.splits["validation"], strict=True)]
     splits = {**CHOICE.splits, "selection": CHOICE.splits["selection"][:1]}
     task = replace(CHOICE, splits=splits)
-    assert evaluate(lm, [task], collator=collator) == {"t": {"accuracy": sum(right) / 6}}
-    assert evaluate(lm, [task], "selection") == {"t": {"accuracy": float(right[0])}}
+    assert evaluate_tasks(lm, [task], collator=collator) == {"t": {"accuracy": sum(right) / 6}}
+    assert evaluate_tasks(lm, [task], "selection") == {"t": {"accuracy": float(right[0])}}
 
 
 def test_limit_takes_always_the_same_examples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +171,8 @@ def test_limit_takes_always_the_same_examples(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("peml.answers.evaluation.predict", note)
     for _ in range(2):
-        evaluate(tiny.llama(), [CHOICE], limit=3)
-    evaluate(tiny.llama(), [CHOICE], limit=100)
+        evaluate_tasks(tiny.llama(), [CHOICE], limit=3)
+    evaluate_tasks(tiny.llama(), [CHOICE], limit=100)
     assert len(seen[0]) == 3 and seen[0] == seen[1]
     assert len(seen[2]) == 6
 
@@ -184,17 +184,9 @@ def test_evaluating_mid_training_changes_nothing() -> None:
     before = [module.training for module in lm.model.modules()]
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    first = evaluate(lm, [CHOICE, TEXT])
-    assert evaluate(lm, [CHOICE, TEXT]) == first
+    first = evaluate_tasks(lm, [CHOICE, TEXT])
+    assert evaluate_tasks(lm, [CHOICE, TEXT]) == first
     assert [module.training for module in lm.model.modules()] == before
     assert torch.equal(torch.get_rng_state(), state)
     lm.model.eval()
-    assert evaluate(lm, [CHOICE, TEXT]) == first
-
-
-def test_modes_come_back_after_an_error() -> None:
-    layer = torch.nn.Linear(1, 1).train()
-    with pytest.raises(RuntimeError), evaluation_mode(layer):
-        assert not layer.training
-        raise RuntimeError
-    assert layer.training
+    assert evaluate_tasks(lm, [CHOICE, TEXT]) == first

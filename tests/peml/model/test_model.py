@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, LlamaForCausalLM, PreTrainedModel
 
 from peml.model.model import family_of, load_language_model, resolve_dtype
-from peml.prefix.handle import find_sites
+from peml.prefix.sites import find_sites
 from prefixnas.base.errors import UserError
 from tests.peml import zoo
 
@@ -76,9 +76,6 @@ def test_embedded_models_load(name: str) -> None:
     lm = load_language_model(name)
     assert lm.family == ("decoder" if name.endswith("llama") else "encoder-decoder")
     assert lm.name == name
-
-
-# --- mistakes -----------------------------------------------------------------------------------
 
 
 def test_names_that_lead_nowhere(tmp_path: Path) -> None:
@@ -169,9 +166,6 @@ def test_other_architectures_are_refused_by_name() -> None:
     for config in (ViTConfig(), WhisperConfig()):
         with pytest.raises(UserError, match=f"{config.model_type}.*not supported"):
             family_of(config, "some/model")
-
-
-# --- GGUF ---------------------------------------------------------------------------------------
 
 
 def write_gguf(model: PreTrainedModel, path: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
-from peml.objective.options import LanguageModelConfig
 from peml.tasks.task import Example, Task
 from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import Supernet
@@ -213,9 +213,6 @@ def test_where_limits_the_sites(bench: Path) -> None:
     objective.backward("train")
 
 
-# AdaLoRA
-
-
 def adalora(bench: Path, steps: int) -> tuple[JointObjective, Supernet]:
     objective = JointObjective(config(bench, lora="adalora", lora_rank=4), steps, seed=0)
     torch.manual_seed(0)
@@ -270,9 +267,6 @@ def test_the_orthogonality_term_is_in_the_gradient(bench: Path) -> None:
     assert state != objective.state_dict()["samplers"]["train"]
 
 
-# batches
-
-
 def names(objective: JointObjective, steps: int) -> list[tuple[str, ...]]:
     return [tuple(objective.backward("train")) for _ in range(steps)]
 
@@ -323,9 +317,6 @@ def test_selection_batches_hold_no_training_example(bench: Path) -> None:
     assert not drawn["train"] & drawn["selection"]
 
 
-# evaluation
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_evaluation_leaves_random_state_alone(family: str, bench: Path) -> None:
     objective, net = ready(bench, family, lora_dropout=0.3)
@@ -352,9 +343,6 @@ def test_evaluation_knows_the_prefix(bench: Path) -> None:
     net.register_forward_hook(lambda *_: seen.append(net.training))
     objective.evaluate("validation")
     assert seen == [False] and net.training
-
-
-# options
 
 
 @pytest.mark.parametrize(

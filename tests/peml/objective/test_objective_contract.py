@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from peml.objective.options import LanguageModelConfig
+from peml.objective.config import LanguageModelConfig
 from prefixnas.run.objective import Objective
 from prefixnas.testing import ObjectiveCheck
 from prefixnas.testing.objectives import PROMISES

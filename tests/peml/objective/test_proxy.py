@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import prefixnas.__main__
+from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
-from peml.objective.options import LanguageModelConfig
 from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.run.objective import Objective, fit_space

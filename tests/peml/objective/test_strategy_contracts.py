@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from peml.objective.options import LanguageModelConfig
+from peml.objective.config import LanguageModelConfig
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.run.objective import Objective
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack

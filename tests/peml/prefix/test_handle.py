@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,86 +8,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from peml.prefix.attention import watch
-from peml.prefix.encoder import PrefixEncoder
-from peml.prefix.handle import Site, attach, block_shape, find_sites
+from peml.prefix.handle import attach
+from peml.prefix.sites import find_sites
 from prefixnas.base.errors import UserError
 from tests.peml import zoo
-
-LENGTH = 3
-
-
-def random_blocks(sites: Sequence[Site], length: int = LENGTH, seed: int = 2) -> Tensor:
-    kv_heads, head_dim = block_shape(sites)
-    generator = torch.Generator().manual_seed(seed)
-    shape = (len(sites), 2, kv_heads, length, head_dim)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-# --- sites --------------------------------------------------------------------------------------
-
-
-def test_sites_of_a_grouped_query_decoder() -> None:
-    assert find_sites(zoo.build("llama")) == (
-        Site("model.layers.0.self_attn", "decoder", 2, 12),
-        Site("model.layers.1.self_attn", "decoder", 2, 12),
-    )
-
-
-@pytest.mark.parametrize("kind", ["t5", "mt5"])
-def test_sites_of_t5_are_three_encoder_two_decoder_two_cross_layers(kind: str) -> None:
-    model = zoo.build(kind)
-    kinds = [site.kind for site in find_sites(model)]
-    assert (kinds.count("encoder"), kinds.count("decoder"), kinds.count("cross")) == (3, 2, 2)
-    for site in find_sites(model):
-        stack = "encoder" if site.kind == "encoder" else "decoder"
-        attention = "EncDecAttention" if site.kind == "cross" else "SelfAttention"
-        assert site.path.startswith(stack)
-        assert site.path.endswith(attention)
-        assert (site.kv_heads, site.head_dim) == (4, 12)
-
-
-def test_where_selects_kinds() -> None:
-    model = zoo.build("bart")
-    assert {site.kind for site in find_sites(model, ["cross"])} == {"cross"}
-    assert {site.kind for site in find_sites(model, ["encoder", "decoder"])} == {
-        "encoder",
-        "decoder",
-    }
-
-
-@pytest.mark.parametrize(
-    ("where", "message"),
-    [(["cros"], "did you mean 'cross'"), (["encoder"], "no 'encoder' attention"), ([], "empty")],
-)
-def test_where_refuses_kinds_that_the_model_lacks(where: list[str], message: str) -> None:
-    model = zoo.build("t5" if where == ["cros"] else "llama")
-    with pytest.raises(UserError, match=message):
-        find_sites(model, where)
-
-
-@pytest.mark.parametrize("kind", zoo.UNSUPPORTED)
-def test_unsupported_architectures_are_refused_by_name(kind: str) -> None:
-    model = zoo.build(kind)
-    with pytest.raises(UserError, match=f"{kind}.*can't take a prefix"):
-        find_sites(model)
-    with pytest.raises(UserError, match=kind):
-        attach(model)
-
-
-def test_looking_for_sites_changes_nothing() -> None:
-    model = zoo.build("t5").train()
-    model.encoder.eval()
-    modes = [module.training for module in model.modules()]
-    torch.manual_seed(5)
-    find_sites(model)
-    attach(model).detach()
-    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
-    assert [module.training for module in model.modules()] == modes
-    assert model.config._attn_implementation == "sdpa"
-    assert not any("_peml" in key for module in model.modules() for key in vars(module))
-
-
-# --- what a prefix computes ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", zoo.SUPPORTED)
@@ -97,10 +20,10 @@ def test_without_a_prefix_the_model_is_untouched(kind: str) -> None:
     before, implementation = zoo.output(model, given), model.config._attn_implementation
     handle = attach(model)
     assert torch.equal(zoo.output(model, given), before)
-    with handle.using(random_blocks(handle.sites)):
+    with handle.using(zoo.random_blocks(handle.sites)):
         assert not torch.allclose(zoo.output(model, given), before)
     assert torch.equal(zoo.output(model, given), before)
-    handle.set(random_blocks(handle.sites))
+    handle.set(zoo.random_blocks(handle.sites))
     handle.detach()
     assert torch.equal(zoo.output(model, given), before)
     assert model.config._attn_implementation == implementation
@@ -111,7 +34,7 @@ def test_without_a_prefix_the_model_is_untouched(kind: str) -> None:
 def test_every_site_gets_a_gradient_and_changes_the_output(kind: str, checkpointing: bool) -> None:
     model, given = zoo.build(kind), zoo.inputs(kind)
     handle = attach(model)
-    blocks = random_blocks(handle.sites).requires_grad_()
+    blocks = zoo.random_blocks(handle.sites).requires_grad_()
     with handle.using(blocks):
         reference = zoo.output(model, given)
         weights = torch.randn(reference.shape, generator=torch.Generator().manual_seed(3)).double()
@@ -139,7 +62,7 @@ def test_every_site_gets_a_gradient_and_changes_the_output(kind: str, checkpoint
 def test_a_decoder_prefix_equals_a_cache(kind: str) -> None:
     model, given = zoo.build(kind), zoo.inputs(kind)
     handle = attach(model)
-    blocks = random_blocks(handle.sites)
+    blocks = zoo.random_blocks(handle.sites)
     with handle.using(blocks):
         ours = zoo.output(model, given)
     handle.detach()
@@ -147,7 +70,7 @@ def test_a_decoder_prefix_equals_a_cache(kind: str) -> None:
     cache = DynamicCache()
     for layer, (key, value) in enumerate(blocks):
         cache.update(key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1), layer)
-    given["attention_mask"] = torch.ones(batch, LENGTH + length, dtype=torch.long)
+    given["attention_mask"] = torch.ones(batch, zoo.LENGTH + length, dtype=torch.long)
     if kind == "gpt2":  # has learned positions, of which a prefix must not take any
         given["position_ids"] = torch.arange(length).expand(batch, -1)
     theirs = model(**given, past_key_values=cache).logits
@@ -159,7 +82,7 @@ def test_the_text_behind_a_prefix_attends_to_itself_as_before(kind: str) -> None
     model, given = zoo.build(kind), zoo.inputs(kind)
     plain = zoo.output(model, given)
     handle = attach(model)
-    blocks = torch.zeros_like(random_blocks(handle.sites))
+    blocks = torch.zeros_like(zoo.random_blocks(handle.sites))
     with handle.using(blocks):
         moved = watch(model, given)
     still = watch(model, given)
@@ -185,7 +108,7 @@ def test_bert_self_attention_by_hand() -> None:
     given["attention_mask"] = torch.ones_like(given["input_ids"])
     given["attention_mask"][0, 5:] = 0
     handle = attach(model)
-    blocks = random_blocks(handle.sites)
+    blocks = zoo.random_blocks(handle.sites)
     seen: list[tuple[Tensor, Tensor]] = []
     layer = model.get_submodule(handle.sites[1].path)
     layer.register_forward_hook(lambda _, args, out: seen.append((args[0], out[0])))
@@ -207,7 +130,7 @@ def test_bert_self_attention_by_hand() -> None:
 def test_t5_attention_by_hand(kind: str) -> None:
     model, given = zoo.build("t5"), zoo.inputs("t5")
     handle = attach(model, find_sites(model, [kind]))
-    blocks = random_blocks(handle.sites)
+    blocks = zoo.random_blocks(handle.sites)
     # The first layer of a stack computes the stack's position bias.
     layer = model.get_submodule(handle.sites[0].path)
     seen: list[tuple[Tensor, Tensor | None, Tensor]] = []
@@ -240,7 +163,7 @@ def test_t5_attention_by_hand(kind: str) -> None:
 def test_padding_on_the_right_changes_nothing(kind: str) -> None:
     model, given = zoo.build(kind), zoo.inputs(kind)
     handle = attach(model)
-    with handle.using(random_blocks(handle.sites)):
+    with handle.using(zoo.random_blocks(handle.sites)):
         plain = zoo.output(model, given)
         ids = nn.functional.pad(given["input_ids"], (0, 4))
         padded = zoo.output(model, {**given, "input_ids": ids, "attention_mask": (ids > 0).long()})
@@ -251,7 +174,7 @@ def test_padding_on_the_right_changes_nothing(kind: str) -> None:
 def test_padding_on_the_left_changes_nothing(kind: str) -> None:
     model, given = zoo.build(kind), zoo.inputs(kind)
     handle = attach(model)
-    with handle.using(random_blocks(handle.sites)):
+    with handle.using(zoo.random_blocks(handle.sites)):
         plain = zoo.output(model, given)
         ids = nn.functional.pad(given["input_ids"], (4, 0))
         mask = (ids > 0).long()
@@ -260,9 +183,6 @@ def test_padding_on_the_left_changes_nothing(kind: str) -> None:
             model, {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         )
     torch.testing.assert_close(padded[:, 4:], plain)
-
-
-# --- generation ---------------------------------------------------------------------------------
 
 
 def greedy(model: PreTrainedModel, given: dict[str, Tensor], steps: int) -> tuple[Tensor, Tensor]:
@@ -285,7 +205,7 @@ def test_cached_generation_equals_full_passes(kind: str) -> None:
         given["decoder_input_ids"] = start
     handle = attach(model)
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
-    with handle.using(random_blocks(handle.sites)), torch.no_grad():
+    with handle.using(zoo.random_blocks(handle.sites)), torch.no_grad():
         cached = model.generate(
             **given, **options, return_dict_in_generate=True, output_logits=True
         )
@@ -303,21 +223,18 @@ def test_generation_with_a_static_cache() -> None:
     model, given = zoo.build("llama"), zoo.inputs("llama")
     handle = attach(model)
     options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    with handle.using(random_blocks(handle.sites)):
+    with handle.using(zoo.random_blocks(handle.sites)):
         static = model.generate(**given, **options, cache_implementation="static")
         assert torch.equal(static, model.generate(**given, **options))
-
-
-# --- handles ------------------------------------------------------------------------------------
 
 
 def test_two_models_do_not_touch_each_other() -> None:
     first, second, given = zoo.build("llama"), zoo.build("llama"), zoo.inputs("llama")
     plain = zoo.output(second, given)
     one, two = attach(first), attach(second)
-    one.set(random_blocks(one.sites))
+    one.set(zoo.random_blocks(one.sites))
     assert torch.equal(zoo.output(second, given), plain)
-    two.set(random_blocks(two.sites, seed=9))
+    two.set(zoo.random_blocks(two.sites, seed=9))
     with_prefix = zoo.output(second, given)
     one.detach()
     assert torch.equal(zoo.output(second, given), with_prefix)
@@ -326,7 +243,7 @@ def test_two_models_do_not_touch_each_other() -> None:
 
 def test_using_nests_and_survives_an_error() -> None:
     handle = attach(zoo.build("llama"))
-    first, second = random_blocks(handle.sites), random_blocks(handle.sites, length=5)
+    first, second = zoo.random_blocks(handle.sites), zoo.random_blocks(handle.sites, length=5)
     with handle.using(first):
         with pytest.raises(ZeroDivisionError), handle.using(second):
             _ = 1 / 0
@@ -350,62 +267,14 @@ def test_checkpointing_that_loses_gradients_is_refused() -> None:
     model.gradient_checkpointing_enable({"use_reentrant": True})
     handle = attach(model)
     with pytest.raises(UserError, match="use_reentrant"):
-        handle.set(random_blocks(handle.sites).requires_grad_())
+        handle.set(zoo.random_blocks(handle.sites).requires_grad_())
 
 
 def test_leaving_too_early_under_checkpointing_is_an_error_not_a_wrong_gradient() -> None:
     model = zoo.build("llama").train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
     handle = attach(model)
-    with handle.using(random_blocks(handle.sites).requires_grad_()):
+    with handle.using(zoo.random_blocks(handle.sites).requires_grad_()):
         result = zoo.output(model, zoo.inputs("llama")).sum()
     with pytest.raises(torch.utils.checkpoint.CheckpointError):
         result.backward()
-
-
-# --- the encoder --------------------------------------------------------------------------------
-
-
-def test_encoder_lays_out_blocks_by_site_part_head_position() -> None:
-    sites = find_sites(zoo.build("llama"))
-    encoder = PrefixEncoder(5, 6, None, sites)
-    blocks = encoder()
-    assert blocks.shape == (2, 2, 2, 5, 12)
-    column = ((1 * 2 + 0) * 2 + 1) * 12 + 7
-    assert blocks[1, 0, 1, 3, 7].item() == pytest.approx(
-        float(
-            (
-                encoder.embedding[3] @ encoder.output.weight[column] + encoder.output.bias[column]
-            ).detach()
-        )
-    )
-
-
-def test_encoder_swaps_its_body_and_keeps_the_rest() -> None:
-    sites = find_sites(zoo.build("llama"))
-    encoder = PrefixEncoder(5, 6, nn.Linear(6, 9), sites, body_width_out=9)
-    weight, embedding = encoder.output.weight.clone(), encoder.embedding.clone()
-    new = nn.Sequential(nn.Linear(6, 9), nn.Tanh())
-    encoder.replace_body(new)
-    assert torch.equal(encoder.output.weight, weight)
-    assert torch.equal(encoder.embedding, embedding)
-    flat = encoder.output(new(embedding)).view(5, 2, 2, 2, 12).permute(1, 2, 3, 0, 4)
-    assert torch.equal(encoder(), flat)
-
-
-def test_encoder_can_get_a_body_of_another_width_later() -> None:
-    encoder = PrefixEncoder(5, 6, None, find_sites(zoo.build("llama")), body_width_out=9)
-    encoder.replace_body(nn.Linear(6, 9))
-    assert encoder().shape == (2, 2, 2, 5, 12)
-
-
-def test_materialise_is_free_of_dropout_and_keeps_modes() -> None:
-    sites = find_sites(zoo.build("llama"))
-    encoder = PrefixEncoder(5, 6, nn.Sequential(nn.Dropout(0.5), nn.LayerNorm(6)), sites).train()
-    first, second = encoder.materialise(), encoder.materialise()
-    assert torch.equal(first, second)
-    assert torch.equal(first, encoder.eval()())
-    encoder.train()
-    encoder.materialise()
-    assert all(module.training for module in encoder.modules())
-    assert not first.requires_grad

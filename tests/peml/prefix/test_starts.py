@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from peml.prefix.encoder import PrefixEncoder
-from peml.prefix.handle import attach, find_sites
+from peml.prefix.handle import attach
+from peml.prefix.sites import find_sites
 from peml.prefix.starts import STARTS, initialise, text_blocks
 from prefixnas.base.errors import UserError
 from tests.peml import zoo

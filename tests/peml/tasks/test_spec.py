@@ -46,7 +46,13 @@ def test_internal_fields_are_no_keys(tmp_path: Path) -> None:
 
 
 def test_syntax_error_names_the_line(tmp_path: Path) -> None:
-    assert "line 3: YAML syntax error" in error_of(tmp_path, "name: t\nchoices: [a, b\nkind: x\n")
+    message = error_of(tmp_path, "name: t\nchoices: [a, b\nkind: x\n")
+    assert "t.yaml: line 3, column 5: not valid YAML" in message
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    message = error_of(tmp_path, "source: data\nname: one\nname: two\n")
+    assert "line 3, column 1: not valid YAML: key 'name' occurs twice" in message
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "just text\n"])
@@ -55,11 +61,11 @@ def test_not_a_mapping(tmp_path: Path, text: str) -> None:
 
 
 def test_no_objects_from_yaml(tmp_path: Path) -> None:
-    assert "syntax error" in error_of(tmp_path, "name: !!python/object/apply:os.getcwd []\n")
+    assert "not valid YAML" in error_of(tmp_path, "name: !!python/object/apply:os.getcwd []\n")
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot read the task file"):
+    with pytest.raises(UserError, match="no such file"):
         read_spec(tmp_path / "none.yaml")
 
 

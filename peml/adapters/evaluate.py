@@ -1,0 +1,70 @@
+"""Score what was trained, on its own tasks or on others."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from peml.adapters.adapted import Adapted
+from peml.adapters.load import load
+from peml.adapters.manifest import read_manifest
+from peml.answers.evaluation import evaluate_tasks
+from peml.batches.collate import Collator
+from peml.tasks.spec import check_split
+from peml.tasks.task import Task, load_tasks
+from prefixnas.base.errors import unknown
+
+
+def evaluate(
+    adapter: str | Path | Adapted,
+    tasks: Sequence[Task] | None = None,
+    split: str = "validation",
+    *,
+    max_length: int | None = None,
+    warn: Callable[[str], object] = warnings.warn,
+) -> dict[str, dict[str, float]]:
+    """Compute the metrics of a trained adapter.
+
+    Args:
+        adapter: A run directory, an adapter folder, or what `load` made of it.
+        tasks: What to evaluate on; None: the tasks that it was trained on.
+        split: ``train``, ``selection`` or ``validation``.
+        max_length: Longest input in tokens; None: as in training.
+        warn: Called with a line for each task whose prompts were cut to that length.
+
+    Returns:
+        ``{task: {metric: value}}``.
+
+    Raises:
+        UserError: Unknown split, an adapter or a task that can't be loaded, a task that an
+            encoder-only model has no head for, or one that the model can't do.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import peml
+        >>> config = peml.LanguageModelConfig(tasks=["embedded:sentiment"], train_limit=20)
+        >>> objective = config.build(total_steps=1, seed=0)
+        >>> objective.reset(None, seed=0)  # LoRA as it starts; a run would train it now
+        >>> with TemporaryDirectory() as folder:
+        ...     objective.save(Path(folder))
+        ...     tasks = peml.load_tasks(["embedded:sentiment"], eval_limit=20)
+        ...     scores = peml.evaluate(folder, tasks)
+        >>> [(task, *metrics) for task, metrics in scores.items()]
+        [('sentiment', 'accuracy')]
+    """
+    check_split(split)
+    manifest = adapter.manifest if isinstance(adapter, Adapted) else read_manifest(adapter)
+    tasks = load_tasks(manifest.sources) if tasks is None else tasks
+    adapted = adapter if isinstance(adapter, Adapted) else load(adapter)
+    if adapted.heads is not None:
+        for task in tasks:
+            if task.name not in adapted.heads.outputs:
+                where = f"{adapted.folder}: heads"
+                raise unknown("task", task.name, adapted.heads.outputs, where)
+    collator = Collator(adapted.lm, max_length=max_length or manifest.max_length)
+    scores = evaluate_tasks(adapted.lm, tasks, split, heads=adapted.heads, collator=collator)
+    for message in collator.truncation.messages():
+        warn(message)
+    return scores

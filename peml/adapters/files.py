@@ -1,0 +1,85 @@
+"""The files of an adapter folder, and folders that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from peml.prefix.sites import Site
+from prefixnas.base.errors import UserError
+
+MANIFEST, PREFIX, HEADS, LORA = "peml.json", "prefix.safetensors", "heads.safetensors", "lora"
+
+
+def adapter_folder(folder: str | Path) -> Path:
+    """Return the adapter folder itself, where a run directory that has one may stand for it."""
+    folder = Path(folder)
+    inside = folder / "adapter"
+    return inside if (inside / MANIFEST).is_file() else folder
+
+
+def save_prefix(blocks: Tensor, sites: Sequence[Site], folder: Path) -> None:
+    """Write the blocks, and beside them which module of the model each one is for."""
+    names = json.dumps([site.path for site in sites])
+    save_file({"blocks": blocks.detach().cpu().contiguous()}, folder / PREFIX, {"sites": names})
+
+
+def save_heads(heads: nn.Module, folder: Path) -> None:
+    """Write the weights of task heads."""
+    state = heads.state_dict()
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    save_file(tensors, folder / HEADS)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged: {error}") from error
+    return tensors
+
+
+@contextmanager
+def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a temporary folder that takes its name only when it is complete.
+
+    Args:
+        folder: The name.
+        replace: Put it in the place of a folder that is there and not empty.
+
+    Raises:
+        UserError: There is one that must stay, or the folder can't be written.
+    """
+    out = Path(folder)
+    try:
+        occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        if occupied and not replace:
+            raise UserError(f"{out} exists and is not empty: name a new folder")
+        mark = uuid.uuid4().hex[:8]
+        new, old = (out.with_name(f".{out.name}.{mark}.{which}") for which in ("new", "old"))
+        new.mkdir(parents=True)
+        try:
+            yield new
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"can't write to {out}: {error.strerror or error}") from error

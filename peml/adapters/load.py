@@ -1,0 +1,83 @@
+"""Load what was trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from peml.adapters.adapted import Adapted
+from peml.adapters.files import HEADS, LORA, PREFIX, adapter_folder, read_tensors
+from peml.adapters.manifest import Manifest
+from peml.answers.heads import TaskHeads
+from peml.lora import merge_adapter
+from peml.model.model import LanguageModel, load_language_model
+from peml.prefix.handle import attach
+from prefixnas.base.errors import UserError
+
+
+def load(folder: str | Path, *, device: str | torch.device = "cpu", dtype: str = "auto") -> Adapted:
+    """Load an adapter folder (or a run that has one), or a folder of ``peml export``.
+
+    LoRA is merged and the prefix attached: ``adapted.model(**inputs)`` and
+    ``adapted.model.generate`` just work. Task heads, where there are any, are `Adapted.heads`.
+
+    Args:
+        folder: An adapter folder, a run directory, or a folder written in the ``peml`` format.
+        device: Where to put the model.
+        dtype: As in `load_language_model`.
+
+    Raises:
+        UserError: The folder, or the base model that it names, can't be loaded.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import peml
+        >>> config = peml.LanguageModelConfig(tasks=["embedded:sentiment"], train_limit=20)
+        >>> objective = config.build(total_steps=1, seed=0)
+        >>> objective.reset(None, seed=0)  # LoRA as it starts; a run would train it now
+        >>> with TemporaryDirectory() as folder:
+        ...     objective.save(Path(folder))
+        ...     adapted = peml.load(folder)
+        >>> adapted.family, adapted.manifest.base
+        ('decoder', 'embedded:llama')
+        >>> adapted.generate("Sentence: sam loved the salad.")  # doctest: +ELLIPSIS
+        'the salad ...'
+    """
+    found = adapter_folder(folder)
+    manifest = Manifest.read(found)
+    lm, blocks, heads = open_adapter(found, manifest, device, dtype)
+    prefix = None
+    if blocks is not None:
+        prefix = attach(lm.model, manifest.sites)
+        prefix.set(blocks)
+    return Adapted(lm, heads, prefix, manifest, Path(folder))
+
+
+def open_adapter(
+    folder: Path, manifest: Manifest, device: str | torch.device, dtype: str
+) -> tuple[LanguageModel, Tensor | None, TaskHeads | None]:
+    """Return the merged model, the prefix (not attached) and the heads of an adapter folder.
+
+    Raises:
+        UserError: The folder, or the base model that it names, can't be loaded.
+    """
+    lm = load_language_model(manifest.base or str(folder), device=device, dtype=dtype)
+    if lm.model.config.model_type != manifest.architecture:
+        raise UserError(
+            f"{folder}: was made for a {manifest.architecture} model, "
+            f"but {lm.name} is {lm.model.config.model_type}"
+        )
+    if manifest.lora is not None:
+        lm = replace(lm, model=merge_adapter(lm.model, folder / LORA))
+    blocks = read_tensors(folder / PREFIX)["blocks"] if manifest.sites else None
+    heads = None
+    if manifest.heads is not None:
+        known = manifest.heads
+        heads = TaskHeads(known["hidden_size"], known["outputs"], pooling=known["pooling"])
+        heads.load_state_dict(read_tensors(folder / HEADS))
+        heads.to(lm.device).requires_grad_(False)
+    return lm, blocks, heads

@@ -1,0 +1,79 @@
+"""Save what was trained as an adapter folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from peml.adapters.files import LORA, new_folder, save_heads, save_prefix
+from peml.adapters.manifest import Manifest
+from peml.answers.heads import TaskHeads
+from peml.lora import LoraHandle
+from peml.model.model import LanguageModel
+from peml.prefix.sites import Site, check_blocks
+
+
+def save_adapter(
+    folder: str | Path,
+    lm: LanguageModel,
+    *,
+    sites: Sequence[Site] = (),
+    blocks: Tensor | None = None,
+    lora: LoraHandle | None = None,
+    heads: TaskHeads | None = None,
+    tasks: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write an adapter folder; one that is there is replaced when the new one is complete.
+
+    Args:
+        folder: Where to write it.
+        lm: The base model that was trained on.
+        sites: Where the prefix goes.
+        blocks: The prefix, ``[sites, 2, kv_heads, l, head_dim]``, as `PrefixEncoder.materialise`
+            computes it.
+        lora: The LoRA layers in `lm`.
+        heads: The task heads of an encoder-only model.
+        tasks: One JSON object a task, kept in the manifest (name, kind, choices ...).
+
+    Raises:
+        UserError: The folder can't be written.
+    """
+    if blocks is not None:
+        check_blocks(blocks, sites)
+    manifest = Manifest(
+        base=_portable_name(lm.name),
+        family=lm.family,
+        architecture=lm.model.config.model_type,
+        sites=tuple(sites) if blocks is not None else (),
+        prefix_length=blocks.shape[3] if blocks is not None else 0,
+        lora=lora.kind if lora is not None else None,
+        heads=_describe_heads(heads),
+        tasks=tuple(tasks),
+    )
+    with new_folder(folder, replace=True) as new:
+        manifest.write(new)
+        if blocks is not None:
+            save_prefix(blocks, sites, new)
+        if heads is not None:
+            save_heads(heads, new)
+        if lora is not None:
+            lora.save(new / LORA)
+
+
+def _portable_name(name: str) -> str:
+    """A local folder or file by its full path: the adapter may be used from elsewhere."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
+
+
+def _describe_heads(heads: TaskHeads | None) -> dict[str, Any] | None:
+    if heads is None:
+        return None
+    return {
+        "hidden_size": heads.hidden_size,
+        "outputs": dict(heads.outputs),
+        "pooling": heads.pooling,
+    }

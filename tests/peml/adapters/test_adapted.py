@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prefixnas.base.errors import UserError
+from tests.peml.adapters.trained import load, trained
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_generation_is_the_models_own_without_the_prompt(kind: str, tmp_path: Path) -> None:
+    _, adapter = trained(kind, tmp_path)
+    adapted = load(adapter)
+    given = adapted.tokenizer("good film : a b", return_tensors="pt")
+    written = adapted.model.generate(  # type: ignore[operator]
+        input_ids=given["input_ids"], max_new_tokens=5, do_sample=False, pad_token_id=0
+    )[0]
+    new = written[given["input_ids"].shape[1] :] if kind == "llama" else written
+    expected = adapted.tokenizer.decode(new, skip_special_tokens=True)
+    adapted.model.train()
+    assert adapted.generate("good film : a b", max_new_tokens=5) == expected
+    assert adapted.model.training
+    assert adapted.prefix is not None
+    with adapted.prefix.using(None):
+        assert adapted.generate("good film : a b", max_new_tokens=5) != expected
+
+
+def test_an_encoder_writes_nothing(tmp_path: Path) -> None:
+    _, adapter = trained("bert", tmp_path)
+    with pytest.raises(UserError, match=r"adapter: the encoder-only model .* cannot write text"):
+        load(adapter).generate("good film")

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import peml
+from peml.answers.evaluation import evaluate_tasks
+from peml.batches.collate import Collator
+from peml.tasks.task import Task
+from prefixnas.base.errors import UserError
+from tests.peml.adapters.trained import trained
+
+
+def mood(bench: Path, name: str = "sst2") -> list[Task]:
+    return peml.load_tasks([{"source": str(bench / "mood"), "name": name}])
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5", "bert"])
+@pytest.mark.parametrize("split", ["selection", "validation"])
+def test_a_folder_scores_as_what_was_loaded_from_it(
+    kind: str, split: str, bench: Path, tmp_path: Path
+) -> None:
+    _, adapter = trained(kind, tmp_path)
+    tasks, adapted = mood(bench), peml.load(adapter)
+    collator = Collator(adapted.lm)
+    expected = evaluate_tasks(adapted.lm, tasks, split, heads=adapted.heads, collator=collator)
+    assert peml.evaluate(adapter, tasks, split) == expected
+    assert peml.evaluate(adapted, tasks, split) == expected
+
+
+def test_prompts_that_are_cut_are_told_of(bench: Path, tmp_path: Path) -> None:
+    _, adapter = trained("llama", tmp_path)
+    told: list[str] = []
+    peml.evaluate(adapter, mood(bench), max_length=5, warn=told.append)
+    assert len(told) == 1 and told[0].startswith("sst2: 6 of 6 prompts")
+    with pytest.warns(UserWarning, match="sst2: 6 of 6 prompts"):
+        peml.evaluate(adapter, mood(bench), max_length=5)
+    peml.evaluate(adapter, mood(bench), warn=told.append)
+    assert len(told) == 1
+
+
+def test_mistakes_are_named(bench: Path, tmp_path: Path) -> None:
+    _, adapter = trained("bert", tmp_path)
+
+    def refused(message: str, tasks: Sequence[Task] | None, split: str = "validation") -> None:
+        with pytest.raises(UserError, match=message):
+            peml.evaluate(adapter, tasks, split)
+
+    refused("unknown split 'valid': did you mean 'validation'", None, "valid")
+    refused("adapter: heads: unknown task 'sst': did you mean 'sst2'", mood(bench, "sst"))
+    refused("does not say where its tasks came from", None)

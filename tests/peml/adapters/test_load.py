@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import peml
+from peml.adapters.export import export
+from peml.adapters.save import save_adapter
+from peml.lora import add_lora
+from peml.model.model import load_language_model
+from peml.prefix.handle import attach
+from peml.prefix.sites import find_sites
+from prefixnas.base.errors import UserError
+from tests.peml import zoo
+from tests.peml.adapters.trained import KINDS, assert_same, heads, load, trained
+from tests.peml.model.test_model import saved
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_folder_and_its_export_load_as_they_were_trained(
+    kind: str, tmp_path: Path
+) -> None:
+    lm, adapter = trained(kind, tmp_path)
+    assert_same(lm, load(adapter), kind)
+    export(adapter, tmp_path / "out", "peml", dtype="float64")
+    shutil.rmtree(tmp_path / "base")
+    shutil.rmtree(adapter)
+    # The folder is self-contained and can be moved.
+    (tmp_path / "out").rename(tmp_path / "moved")
+    loaded = load(tmp_path / "moved")
+    assert_same(lm, loaded, kind)
+    assert loaded.tokenizer("good film")["input_ids"] == lm.tokenizer("good film")["input_ids"]
+    if kind == "bert":
+        hidden = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+        mask = torch.ones(2, 3)
+        for task in ("sst2", "stsb"):
+            assert loaded.heads is not None
+            expected = heads()(task, hidden, mask)
+            torch.testing.assert_close(loaded.heads(task, hidden, mask), expected)
+
+
+@pytest.mark.parametrize("lora", ["rslora", "dora", "adalora"])
+def test_every_kind_of_lora_is_merged_exactly(lora: str, tmp_path: Path) -> None:
+    lm, adapter = trained("llama", tmp_path, lora)
+    assert_same(lm, load(adapter), "llama")
+
+
+def test_a_prefix_at_some_kinds_of_attention(tmp_path: Path) -> None:
+    lm, adapter = trained("t5", tmp_path, where=["cross", "encoder"])
+    loaded = load(adapter)
+    assert_same(lm, loaded, "t5")
+    assert loaded.prefix is not None
+    assert {site.kind for site in loaded.prefix.sites} == {"cross", "encoder"}
+
+
+def test_lora_alone_and_prefix_alone(tmp_path: Path) -> None:
+    lm = load_language_model(saved("llama", tmp_path / "base"), dtype="float64")
+    sites = find_sites(lm.model)
+    blocks = zoo.random_blocks(sites).float()
+    save_adapter(tmp_path / "prefix", lm, sites=sites, blocks=blocks)
+    assert sorted(path.name for path in (tmp_path / "prefix").iterdir()) == [
+        "peml.json",
+        "prefix.safetensors",
+    ]
+    with attach(lm.model).using(blocks):
+        assert_same(lm, load(tmp_path / "prefix"), "llama")
+
+    other = load_language_model(tmp_path / "base")
+    save_adapter(tmp_path / "lora", other, lora=add_lora(other, rank=2))
+    loaded = load(tmp_path / "lora")
+    assert loaded.prefix is None
+    assert_same(load_language_model(tmp_path / "base", dtype="float64"), loaded, "llama")
+    with pytest.raises(UserError, match="has no prefix"):
+        export(tmp_path / "lora", tmp_path / "out", "peft")
+
+
+def test_a_run_directory_stands_for_its_adapter(tmp_path: Path) -> None:
+    lm, _ = trained("llama", tmp_path)
+    assert_same(lm, load(tmp_path), "llama")
+
+
+def test_unusable_adapters_are_named(tmp_path: Path) -> None:
+    _, adapter = trained("bert", tmp_path)
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(adapter, tmp_path / name))
+
+    with pytest.raises(UserError, match="did you mean 'merged'"):
+        export(adapter, tmp_path / "out", "merge")
+    with pytest.raises(UserError, match="does not exist"):
+        peml.load(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"has no peml\.json"):
+        peml.load(tmp_path / "base")
+
+    for name, change, message in (
+        ("later", {"version": 99}, "version 99 is newer"),
+        ("old", {"version": 1}, "version 1 is of an earlier version"),
+        ("odd", {"colour": "red"}, "damaged"),
+        ("other", {"architecture": "roberta"}, "made for a roberta model"),
+        ("gone", {"base": "/no/such/model"}, "does not exist"),
+    ):
+        folder = copy(name)
+        data = json.loads((folder / "peml.json").read_text())
+        (folder / "peml.json").write_text(json.dumps({**data, **change}))
+        with pytest.raises(UserError, match=message):
+            peml.load(folder)
+
+    broken = copy("broken")
+    (broken / "peml.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        peml.load(broken)
+
+    for file in ("prefix", "heads"):
+        cut = copy(f"cut-{file}")
+        (cut / f"{file}.safetensors").write_bytes(b"1234567890")
+        with pytest.raises(UserError, match=rf"{file}\.safetensors: damaged"):
+            peml.load(cut)
+        (cut / f"{file}.safetensors").unlink()
+        with pytest.raises(UserError, match=rf"{file}\.safetensors is missing"):
+            peml.load(cut)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+import peml
+from peml.adapters.export import export
+from peml.adapters.save import save_adapter
+from peml.model.model import load_language_model
+from peml.prefix.handle import attach
+from peml.prefix.sites import find_sites
+from prefixnas.base.errors import UserError
+from tests.peml import zoo
+from tests.peml.adapters.trained import generated, trained
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral", "phi"])
+def test_stock_peft_loads_the_export_exactly(kind: str, tmp_path: Path) -> None:
+    lm, adapter = trained(kind, tmp_path)
+    export(adapter, tmp_path / "out", "peft")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "merged")
+    stock = peft.PeftModel.from_pretrained(base, tmp_path / "out").eval()
+    given = zoo.inputs(kind)
+    expected = zoo.output(lm.model, given)
+    theirs = zoo.output(stock, given)
+    torch.testing.assert_close(theirs.double(), expected, atol=1e-4, rtol=1e-4)
+    # The loaded adapter is merged like the export, and computes the very same numbers.
+    assert torch.equal(theirs, zoo.output(peml.load(adapter).model, given))
+    assert torch.equal(generated(stock, given), generated(lm.model, given))
+    # Left padding, as generation in batches has it.
+    ids = nn.functional.pad(given["input_ids"], (3, 0))
+    padded = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    new = [
+        model.generate(**padded, max_new_tokens=5, do_sample=False, eos_token_id=None)[:, 10:]
+        for model in (stock, lm.model)
+    ]
+    assert torch.equal(*new)
+
+
+def test_stock_peft_needs_nothing_of_this_project(tmp_path: Path) -> None:
+    lm, adapter = trained("llama", tmp_path)
+    export(adapter, tmp_path / "out", "peft")
+    given = zoo.inputs("llama")
+    script = (
+        "import sys, torch, peft, transformers\n"
+        "out = sys.argv[1]\n"
+        "base = transformers.AutoModelForCausalLM.from_pretrained(out + '/merged')\n"
+        "model = peft.PeftModel.from_pretrained(base, out).eval()\n"
+        f"ids = torch.tensor({given['input_ids'].tolist()})\n"
+        "print(model(input_ids=ids).logits.sum().item())\n"
+        "assert not {'peml', 'prefixnas'} & set(sys.modules)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    expected = float(zoo.output(lm.model, given).detach().sum())
+    assert float(run.stdout.split()[-1]) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32},
+        {"rope_type": "dynamic", "factor": 2.0},  # other frequencies beyond the window
+    ],
+)
+def test_stretched_rotary_positions_are_exported_exactly(
+    rope: dict[str, Any], tmp_path: Path
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    config = zoo.build("llama").config
+    config.rope_parameters = {"rope_theta": 10000.0, **rope}
+    config.max_position_embeddings = 8
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).float().save_pretrained(tmp_path / "base")
+    zoo.language_model("llama").tokenizer.save_pretrained(tmp_path / "base")
+    lm = load_language_model(tmp_path / "base")
+    sites = find_sites(lm.model)
+    blocks = zoo.random_blocks(sites).float()
+    save_adapter(tmp_path / "adapter", lm, sites=sites, blocks=blocks)
+    export(tmp_path / "adapter", tmp_path / "out", "peft")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "merged")
+    stock = peft.PeftModel.from_pretrained(base, tmp_path / "out").eval()
+    given = zoo.inputs("llama")
+    with attach(lm.model).using(blocks):
+        expected = zoo.output(lm.model, given)
+    assert torch.equal(zoo.output(stock, given), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("t5", "t5.*no prefix for encoders and cross-attention.*'peml'"),
+        ("bart", "bart.*cross-attention.*'peml'"),
+        ("bert", "bert.*positions.*'peml'"),
+        ("gpt2", "gpt2.*not rotary.*'peml'"),
+        ("sliding", "mistral.*windows.*'peml'"),
+        ("gemma2", "gemma2.*windows.*'peml'"),
+    ],
+)
+def test_peft_can_not_hold_every_prefix(kind: str, reason: str, tmp_path: Path) -> None:
+    _, adapter = trained(kind, tmp_path)
+    with pytest.raises(UserError, match=reason):
+        export(adapter, tmp_path / "out", "peft")
+    assert not (tmp_path / "out").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
