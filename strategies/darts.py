@@ -13,15 +13,16 @@ from prefixnas.base.errors import UserError
 from prefixnas.base.options import option
 from prefixnas.network.one_path import refuse_norm_behind
 from prefixnas.network.supernet import Supernet
-from prefixnas.oneshot.events import emit_alphas, gradient_norms, warn_of_dropout
 from prefixnas.oneshot.level import LEVELS
 from prefixnas.oneshot.probe import Probe, evaluate_softly
+from prefixnas.oneshot.recording import alphas_of, warn_of_dropout
 from prefixnas.oneshot.schedule import SCHEDULES, Plan
 from prefixnas.oneshot.selection import SELECTIONS, Selection
 from prefixnas.oneshot.stopping import EarlyStop
 from prefixnas.oneshot.update import UPDATES, make_relaxation
+from prefixnas.run import events
 from prefixnas.run.checkpoint import Stateful
-from prefixnas.run.events import emit_step
+from prefixnas.run.evaluation import MIXTURE
 from prefixnas.run.objective import Objective
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.strategy import Found, Strategy
@@ -73,7 +74,7 @@ class Darts(Strategy):
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Train the supernet, select an architecture, cut it out."""
         net, weights = self.train_supernet(run, recipe)
-        mixture = run.evaluate("mixture", "validation")
+        mixture = run.evaluate(MIXTURE, "validation")
         evaluate_softly(run, net)
         architecture = self._selection().choose(run, net, weights)
         run.replace(net.cut(architecture))
@@ -106,14 +107,14 @@ class Darts(Strategy):
                     losses, gradient = level.step(step, self.entropy_weight * grown(net.progress))
             else:
                 losses = level.move_weights(step)
-            norms = gradient_norms(weights.norm, gradient)
-            emit_step(run, "search", step, plan.steps, losses, weights.rate, net, norms)
+            norms = net.entropy().item(), weights.norm, gradient
+            run.emit(events.Step.of("search", step, plan.steps, losses, weights.rate, *norms))
             if records := step % self.log_every == 0 or step == plan.steps - 1:
-                emit_alphas(run, "search", step, net, gradient)
+                run.emit(alphas_of(net, "search", step, gradient))
             if moves and (dropped := net.prune(self.prune_below, plan.left(step, self.prune_to))):
-                run.emit("prune", step=step, dropped=dropped)
+                run.emit(events.Prune(step, dropped))
             if reason := ends.look(step) or (stop.look(net) if moves and records else ""):
-                run.emit("stop", step=step, reason=reason)
+                run.emit(events.Stop(step, reason))
                 loop.stop()
         run.once("probed at the end", probe.finish)
         return net, weights

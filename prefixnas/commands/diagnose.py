@@ -60,6 +60,7 @@ def _replayed(record: Record, every: int, batches: int) -> Record:
     """Return the record with the probes of a second search, which lies in `replay/` of the run."""
     from prefixnas.launch.replay import difference, search_again
     from prefixnas.report.progress import open_progress
+    from prefixnas.run import events
 
     with open_progress() as progress:
         again = search_again(record, every, batches, progress.on_event)
@@ -68,6 +69,6 @@ def _replayed(record: Record, every: int, batches: int) -> Record:
             f"warning: probabilities of the second search are up to {apart:.2g} away from the "
             "run's (another version, device or number of threads); what was probed is its own"
         )
-    probed = [*again.of("probe"), *again.of("gap")]
-    kept = [event for event in record.events if event["event"] not in ("probe", "gap")]
+    probed = [*again.of(events.Probe), *again.of(events.Gap)]
+    kept = [e for e in record.events if not isinstance(e, events.Probe | events.Gap)]
     return dataclasses.replace(record, events=[*kept, *probed])

@@ -76,7 +76,7 @@ def _variant(axes: Axes, row: Summary, colour: str, marker: str) -> Line2D:
         axes.axhspan(float(mean[0]) - half, float(mean[0]) + half, color=FAINT, alpha=0.13, lw=0)
         axes.axhline(float(mean[0]), color=FAINT, lw=0.9, ls="--")
     if row.kind == "search":
-        found, before = _point(row.mean_of("search_seconds"), row.mean_of("argmax"))
+        found, before = _point(row.mean_of("search_seconds"), row.mean_of("argmax_child"))
         axes.plot([*found, *seconds], [*before, *mean], "-", color=colour, lw=0.8, alpha=0.7)
         axes.plot(found, before, "o", mfc="white", mec=colour, ms=4.5, mew=1.0)
     axes.errorbar(seconds, mean, yerr=row.spread, fmt=marker, color=colour, ms=8, capsize=3,

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from prefixnas.compare.cells import REFERENCES, Cell
 from prefixnas.compare.runner import notes
 from prefixnas.network.supernet import count_parameters
+from prefixnas.run import events
+from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED, UNTOUCHED
+from prefixnas.run.events import Event
 from prefixnas.run.record import Record, read_record
-from prefixnas.run.search import ARGMAX, MIXTURE, TRAINED, UNTOUCHED
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import load_space
 from prefixnas.space.space import SearchSpace
@@ -32,7 +34,7 @@ class CellResult:
         state: "finished", "failed", "refused" or "not run".
         reason: Why it was refused or failed.
         score: Validation score after training.
-        argmax: Validation score before training on.
+        argmax_child: Validation score before training on.
         mixture: Validation score of the mixture that it was cut out of.
         search_steps: Steps that the search took.
         steps: All steps.
@@ -54,7 +56,7 @@ class CellResult:
     state: str
     reason: str | None = None
     score: float | None = None
-    argmax: float | None = None
+    argmax_child: float | None = None
     mixture: float | None = None
     search_steps: int | None = None
     steps: int | None = None
@@ -110,8 +112,8 @@ def _result(cell: Cell, record: Record | None) -> CellResult:
         scores.get(MIXTURE),
         record.result["steps"]["search"],
         record.result["steps"]["total"],
-        _seconds_until(record, "architecture"),
-        _seconds_until(record, "evaluation", "trained"),
+        _seconds_until(record, events.Architecture),
+        _seconds_until(record, events.Evaluation, TRAINED),
         known.get("peak_memory"),
         known.get("peak_device_memory"),
         _parameters(record, architecture),
@@ -130,8 +132,8 @@ def _alone(cell: Cell, record: Record) -> CellResult | None:
     if not found or record.result is None:
         return None
     ((label, column),) = found.items()
-    before = _seconds_until(record, "evaluation", "trained")
-    seconds = _seconds_until(record, "evaluation", "without") - before
+    before = _seconds_until(record, events.Evaluation, TRAINED)
+    seconds = _seconds_until(record, events.Evaluation, label) - before
     seed = int(cell.values["seed"])
     return CellResult(
         REFERENCES, label, ALONE, cell.seed, seed, "finished", score=column["score"],
@@ -140,12 +142,14 @@ def _alone(cell: Cell, record: Record) -> CellResult | None:
     )  # fmt: skip
 
 
-def _seconds_until(record: Record, event: str, name: str | None = None) -> float:
-    """Return the time of all processes up to the last event of that kind and name."""
+def _seconds_until(record: Record, kind: type[Event], name: str | None = None) -> float:
+    """Return the time of all processes up to the last validation, or other event, of that name."""
     at = [
         index
-        for index, item in enumerate(record.events)
-        if item["event"] == event and name in (None, item.get("name"))
+        for index, event in enumerate(record.events)
+        if isinstance(event, kind)
+        and name in (None, getattr(event, "name", None))
+        and getattr(event, "split", "validation") == "validation"
     ]
     until = record.events[: at[-1] + 1] if at else record.events
     return Record(record.folder, until, None, {}, None).seconds()

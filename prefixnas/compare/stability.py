@@ -16,6 +16,8 @@ from prefixnas.base.estimates import mean_and_spread
 from prefixnas.base.files import write_csv
 from prefixnas.compare.agreement import OVERALL, Agreement, agreement
 from prefixnas.report.plots.alphas import Norms, alpha_gradient_norms
+from prefixnas.run import events
+from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED
 from prefixnas.run.record import Record, alpha_matrix, decisions, read_search
 
 SOFT = "softmax mixture"
@@ -76,20 +78,17 @@ def read_searches(folders: Sequence[Path], by: str) -> list[Measured]:
 
 def _measure(record: Record, label: str) -> Measured:
     norms = alpha_gradient_norms(record)
-    moved = [e["variance"] for e in record.of("alpha") if e.get("gradient_norm") is not None]
-    scores = {e["name"]: e["score"] for e in record.of("evaluation") if e["split"] == "validation"}
-    mixture, argmax = scores.get("mixture"), scores.get("argmax")
-    soft = scores.get(SOFT, mixture)
-    known = argmax is not None
+    moved = [e.variance for e in record.of(events.Alpha) if e.gradient_norm is not None]
+    scores = {name: found.score for name, found in record.validated().items()}
     numbers: dict[str, float | None] = {
         "gradient_norm": float(norms.values.mean()) if len(norms) else None,
         "gradient_norm_sd": float(norms.values.std(ddof=1)) if len(norms) > 1 else None,
-        "variance": sum(moved) / len(moved) if moved else None,
-        "mixture": mixture,
-        "argmax_child": argmax,
-        "trained_child": scores.get("trained"),
-        "gap": mixture - argmax if known and mixture is not None else None,
-        "soft_gap": soft - argmax if known and soft is not None else None,
+        "variance": mean_and_spread(moved)[0],
+        "mixture": scores.get(MIXTURE),
+        "argmax_child": scores.get(ARGMAX),
+        "trained_child": scores.get(TRAINED),
+        "gap": record.gap(),
+        "soft_gap": record.gap(SOFT if SOFT in scores else MIXTURE),
     }
     return Measured(record, label, norms, numbers)
 

@@ -28,8 +28,8 @@ from prefixnas.base.files import write_csv
 from prefixnas.base.options import fields_of, resolve
 from prefixnas.compare.cells import Cell
 from prefixnas.launch.plan import Layers, find_options, plan_run
+from prefixnas.run.evaluation import TRAINED
 from prefixnas.run.record import read_result
-from prefixnas.run.search import TRAINED
 
 SEARCHED, ONLY_TRAINED = "searched and trained", "only trained"
 NEITHER, FIRST = "neither", "first options"

@@ -12,7 +12,8 @@ from typing import Any
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
 from prefixnas.base.locks import try_lock
-from prefixnas.run.evaluation import AVERAGE, Evaluation
+from prefixnas.run import events
+from prefixnas.run.evaluation import AVERAGE, BASELINE, TRAINED, Evaluation
 
 Report = Callable[[int, float], None]
 """Takes an epoch, counted from 1, and its score on the split "selection"; raises `Pruned`."""
@@ -115,7 +116,6 @@ def lock_path(folder: Path) -> Path:
 def _run(config: Mapping[str, Any], report: Report, folder: Path, metric: str) -> TrialResult:
     from prefixnas.launch.plan import resolve_run
     from prefixnas.launch.start import start_run
-    from prefixnas.run.search import TRAINED
 
     options, values = resolve_run([(str(folder), config)])
     begun = (folder / "config.yaml").is_file()
@@ -161,16 +161,16 @@ class _Epochs:
         """All scores, in order."""
         return [self._scores[epoch] for epoch in sorted(self._scores)]
 
-    def on_event(self, event: Mapping[str, Any]) -> None:
+    def on_event(self, event: events.Event) -> None:
         """Take an event of the run."""
-        if event["event"] == "evaluation":
+        if isinstance(event, events.Evaluation):
             # A metric that is no task is found at the first of them.
-            Evaluation.from_json(event).of(self._metric)
-            self._trained = self._trained or event["name"] == "trained"
-        elif event["event"] == "epoch" and not self._trained:
-            score = Evaluation({}, event["task_scores"]).of(self._metric)
-            self._scores[event["epoch"]] = score
-            self._report(event["epoch"], score)
+            Evaluation(event.scores, event.task_scores).of(self._metric)
+            self._trained = self._trained or event.name == TRAINED
+        elif isinstance(event, events.Epoch) and not self._trained:
+            score = Evaluation({}, event.task_scores).of(self._metric)
+            self._scores[event.epoch] = score
+            self._report(event.epoch, score)
 
     def replay(self, folder: Path) -> None:
         """Take what a run told before it was interrupted: that ends nothing now."""
@@ -179,19 +179,12 @@ class _Epochs:
                 self.on_event(event)
 
 
-def _events(folder: Path) -> list[dict[str, Any]]:
-    """Return what a run wrote so far; a last line that was cut off is left out."""
-    try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    events = []
-    for line in lines:
-        with suppress(ValueError):
-            events.append(json.loads(line))
-    return events
+def _events(folder: Path) -> list[events.Event]:
+    """Return what a run wrote so far."""
+    there = (folder / "metrics.jsonl").is_file()
+    return events.read_events(folder) if there else []
 
 
 def _steps(folder: Path) -> int:
     """Count the training steps that a trial took."""
-    return sum(e["event"] == "step" and e["phase"] != "without" for e in _events(folder))
+    return sum(isinstance(e, events.Step) and e.phase != BASELINE for e in _events(folder))

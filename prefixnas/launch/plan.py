@@ -15,6 +15,7 @@ from prefixnas.base.options import Sections, make, resolve
 from prefixnas.base.plugins import load_plugin
 from prefixnas.launch.config import RunConfig
 from prefixnas.network.supernet import check_operations
+from prefixnas.run.events import Event
 from prefixnas.run.objective import OBJECTIVES, Objective, ObjectiveConfig, fit_space
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.strategy import STRATEGIES, Strategy
@@ -68,7 +69,7 @@ class RunPlan:
         self,
         folder: Path,
         objective: Objective,
-        on_event: Callable[[Mapping[str, Any]], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
         *,
         resume: bool = False,
     ) -> Run:

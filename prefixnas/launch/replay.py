@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, write_text
 from prefixnas.base.options import make, resolve
 from prefixnas.launch.config import dump_config, read_config
 from prefixnas.launch.plan import find_options, plan_run
+from prefixnas.run import events
+from prefixnas.run.events import Event
 from prefixnas.run.record import Record, read_record
 from prefixnas.run.training import Recipe
 
@@ -19,7 +20,7 @@ def search_again(
     record: Record,
     every: int,
     batches: int,
-    on_event: Callable[[Mapping[str, Any]], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
 ) -> Record:
     """Repeat the search phase of a run in its folder `replay/`, with probes.
 
@@ -66,9 +67,9 @@ def difference(first: Record, second: Record) -> float:
     """
     courses = [
         [
-            ((event["step"], name, option), probability)
-            for event in record.of("alpha")
-            for name, options in event["probabilities"].items()
+            ((event.step, name, option), probability)
+            for event in record.of(events.Alpha)
+            for name, options in event.probabilities.items()
             for option, probability in options.items()
         ]
         for record in (first, second)

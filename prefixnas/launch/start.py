@@ -13,6 +13,7 @@ from prefixnas.launch.config import dump_config
 from prefixnas.launch.plan import plan_run
 from prefixnas.launch.together import start_together
 from prefixnas.report.run_page import write_report
+from prefixnas.run.events import Event
 from prefixnas.run.ranks import ranks_here
 from prefixnas.run.search import SearchResult, search
 from prefixnas.run.training import Recipe
@@ -24,7 +25,7 @@ def start_run(
     folder: Path,
     *,
     resume: bool = False,
-    on_event: Callable[[Mapping[str, Any]], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
 ) -> SearchResult:
     """Search as a resolved configuration says; leave a run directory.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 from prefixnas.base.files import write_text
 from prefixnas.launch.config import dump_config
 from prefixnas.launch.processes import launch
+from prefixnas.run.events import Event, parse_event
 from prefixnas.run.ledger import kept_events
 from prefixnas.run.search import SearchResult
 
@@ -20,7 +20,7 @@ def start_together(
     values: Mapping[str, Any],
     folder: Path,
     resume: bool,
-    on_event: Callable[[Mapping[str, Any]], None] | None,
+    on_event: Callable[[Event], None] | None,
 ) -> SearchResult:
     """Start `processes` ranks of `prefixnas search`, wait for them, read their result.
 
@@ -62,7 +62,7 @@ class Follower:
     def __init__(self, path: Path, start: int) -> None:
         self._path, self._start = path, start
 
-    def new(self) -> list[dict[str, Any]]:
+    def new(self) -> list[Event]:
         """Return the events since the last call."""
         if not self._path.is_file():
             return []
@@ -71,4 +71,4 @@ class Follower:
             lines = file.read().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]
         self._start += sum(map(len, whole))
-        return [json.loads(line) for line in whole]
+        return [parse_event(line, str(self._path)) for line in whole]

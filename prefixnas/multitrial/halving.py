@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from prefixnas.network.supernet import build_child
+from prefixnas.run import events
 from prefixnas.run.run import Run
 from prefixnas.run.training import Recipe, WeightOptimizer, fit
 from prefixnas.space.architecture import Architecture
@@ -54,7 +55,7 @@ class Contest:
             The score on the split "selection" afterwards.
         """
         run, choices = self._run, self.architectures[place].choices
-        run.once(f"told of {phase}", partial(run.emit, "trial", name=phase, choices=choices))
+        run.once(f"told of {phase}", partial(run.emit, events.Trial(phase, choices)))
         optimizer = fit(
             run,
             phase,

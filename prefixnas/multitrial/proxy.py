@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prefixnas.base.errors import UserError, unknown
 from prefixnas.network.supernet import build_child
+from prefixnas.run import events
 from prefixnas.run.objective import Objective
 from prefixnas.run.record import read_record
 from prefixnas.run.run import Run
@@ -109,4 +110,4 @@ def emit_price(run: Run, price: float) -> None:
         taken = [pair for phase, pair in timing.items() if phase.startswith(begins) and pair[0]]
         count = sum(steps for steps, _ in taken)
         seconds[name] = round(sum(spent for _, spent in taken) / count, 4) if count else None
-    run.emit("proxy", price=price, seconds=seconds)
+    run.emit(events.Proxy(price, seconds))

@@ -17,6 +17,7 @@ from typing import Literal
 from prefixnas.base.options import option
 from prefixnas.multitrial.weights import WEIGHTS
 from prefixnas.network.supernet import build_child
+from prefixnas.run import events
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.strategy import Found, Strategy
 from prefixnas.run.training import Recipe
@@ -100,7 +101,7 @@ class TrialStrategy(Strategy):
         def note(number: int, make: Callable[[], Proposals]) -> Proposals:
             def announced() -> Proposals:
                 proposals = make()
-                run.emit("trial", name=f"trial {number}", choices=proposals[-1])
+                run.emit(events.Trial(f"trial {number}", proposals[-1]))
                 return proposals
 
             return run.once(f"proposals {number}", announced)
@@ -140,11 +141,9 @@ class TrialStrategy(Strategy):
 
     def _warn_of_random_start(self, run: Run) -> None:
         if self.trials <= self.random_start():
-            run.emit(
-                "warning",
-                message=f"all {self.trials} trials belong to the random start of "
-                f"{self.random_start()}, so this is random search; raise trials",
-            )
+            message = f"all {self.trials} trials belong to the random start of "
+            message += f"{self.random_start()}, so this is random search; raise trials"
+            run.emit(events.Warning(message))
 
     def _until_new(self, space: OpenSpace, history: Sequence[Scored], seed: int) -> Proposals:
         """Return the choices of proposals up to the first one that is new, which is the last."""

@@ -10,7 +10,7 @@ from typing import Any
 from prefixnas.base.errors import UserError
 from prefixnas.network.relaxations import SinglePath
 from prefixnas.network.supernet import Supernet, build_child
-from prefixnas.run.events import emit_step
+from prefixnas.run import events
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.training import Best, Recipe, WeightOptimizer, fit
 from prefixnas.space.architecture import Architecture
@@ -154,7 +154,7 @@ class OneShot(ChildWeights):
         for step in run.steps("supernet", steps, {"weights": weights}):
             losses = weights.gradients(step, "train", "supernet")
             weights.step(step)
-            emit_step(run, "supernet", step, steps, losses, weights.rate)
+            run.emit(events.Step.of("supernet", step, steps, losses, weights.rate))
         self._optimizer = weights
 
     def score(self, name: str, architecture: Architecture) -> float:
@@ -174,7 +174,7 @@ class OneShot(ChildWeights):
         if held:
             listing = ", ".join(f"{name}={option}" for name, option in held.items())
             message = f"a supernet holds one option of a choice decided by trial: {listing}"
-            self._run.emit("warning", message=message)
+            self._run.emit(events.Warning(message))
 
 
 def _first_of_trial(space: SearchSpace) -> dict[str, str]:

@@ -58,7 +58,7 @@ class Level(ABC):
         return losses
 
     @abstractmethod
-    def step(self, step: int, entropy_weight: float) -> tuple[Losses, Tensor]:
+    def step(self, step: int, entropy_weight: float) -> tuple[Losses, float]:
         """Move weights and alphas.
 
         Args:
@@ -69,12 +69,12 @@ class Level(ABC):
             The losses of the training batch, and the norm of the alphas' gradient.
         """
 
-    def _move_alphas(self) -> Tensor:
+    def _move_alphas(self) -> float:
         """Step the alphas by the gradients they hold, return the gradients' norm."""
         gradients = [alpha.grad for alpha in self.net.alphas if alpha.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self.alphas.step()
-        return norm
+        return norm.item()
 
 
 LEVELS: Registry[type[Level]] = Registry("level", "prefixnas.levels")
@@ -88,7 +88,7 @@ class Joint(Level):
     passes: ClassVar[int] = 1
     split: ClassVar[Split] = "train"
 
-    def step(self, step: int, entropy_weight: float) -> tuple[Losses, Tensor]:
+    def step(self, step: int, entropy_weight: float) -> tuple[Losses, float]:
         """Pass one training batch."""
         self.alphas.zero_grad(set_to_none=True)
         regulariser = entropy_weight * self.net.entropy()
@@ -104,7 +104,7 @@ class Bilevel(Level):
 
     passes: ClassVar[int] = 2
 
-    def step(self, step: int, entropy_weight: float) -> tuple[Losses, Tensor]:
+    def step(self, step: int, entropy_weight: float) -> tuple[Losses, float]:
         """Pass a selection batch, then a training batch."""
         self.alphas.zero_grad(set_to_none=True)
         regulariser = entropy_weight * self.net.entropy()
@@ -134,7 +134,7 @@ class SecondOrder(Level):
                 "changes weights behind the optimiser's step (AdaLoRA's ranks); take 'bilevel'"
             )
 
-    def step(self, step: int, entropy_weight: float) -> tuple[Losses, Tensor]:
+    def step(self, step: int, entropy_weight: float) -> tuple[Losses, float]:
         """Pass a selection batch and four times one training batch."""
         before = Mark(self.run.objective)
         self.weights.gradients(step, "train", PHASE)

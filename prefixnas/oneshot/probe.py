@@ -19,6 +19,7 @@ from prefixnas.network.mixture import Mixture
 from prefixnas.network.simplex import Simplex
 from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.rewind import Mark
+from prefixnas.run import events
 from prefixnas.run.evaluation import Split
 from prefixnas.run.loop import refuse_nan
 from prefixnas.run.run import Run
@@ -53,11 +54,7 @@ class Probe:
 
     @contextmanager
     def around(self, step: int) -> Iterator[None]:
-        """Emit a `probe` event of the step inside, which moves weights and alphas.
-
-        With theta, alpha before and theta', alpha' after it: norms of the gradient at (theta,
-        alpha), and how far the gradient is from there at (theta', alpha) and (theta', alpha').
-        """
+        """Emit an `events.Probe` of the step inside, which moves weights and alphas."""
         if not self.every or step % self.every:
             yield
             return
@@ -83,23 +80,23 @@ class Probe:
                 total.append(_norm(_minus([*both.weights, *both.alphas], here)))
         noise = (squares - _norm(mean) ** 2) / (self.batches - 1) if self.batches > 1 else None
         self.run.emit(
-            "probe",
-            step=step,
-            passes=3 * self.batches,
-            weight_move=_norm(_minus(after[0], before[0])),
-            alpha_move=_norm(_minus(after[1], before[1])),
-            alpha_gradient_norm=norm,
-            alpha_gradient_change=change,
-            alpha_gradient_change_of_mean=_norm(mean_change),
-            gradient_change=total,
-            squared_norm=squares,
-            squared_norm_of_mean=None if noise is None else _norm(mean) ** 2 - noise,
+            events.Probe(
+                step=step,
+                passes=3 * self.batches,
+                weight_move=_norm(_minus(after[0], before[0])),
+                alpha_move=_norm(_minus(after[1], before[1])),
+                alpha_gradient_norm=norm,
+                alpha_gradient_change=change,
+                alpha_gradient_change_of_mean=_norm(mean_change),
+                gradient_change=total,
+                squared_norm=squares,
+                squared_norm_of_mean=None if noise is None else _norm(mean) ** 2 - noise,
+            )
         )
 
     def finish(self) -> None:
-        """Emit a `gap` event: losses and gradients on the way from the mixture to the argmax child.
+        """Emit an `events.Gap`: losses and gradients on the way to the argmax child.
 
-        The way is straight in the mixture's weights, from the probabilities to the one-hot argmax.
         Gradients are those in the mixture's weights, along the simplex: without the part that
         would change their sum.
         """
@@ -127,17 +124,18 @@ class Probe:
                 steps = [_norm(_minus(b, a)) for a, b in pairwise(slopes)]
                 changes.append(max(steps) * (len(POSITIONS) - 1) / way if way else 0.0)
         self.run.emit(
-            "gap",
-            passes=len(POSITIONS) * self.batches,
-            positions=list(POSITIONS),
-            losses=losses,
-            gradient_norms=norms,
-            smoothness=changes,
-            epsilon={
-                decision.name: 1.0 - float(p.max())
-                for decision, p in zip(self.net.decisions, start, strict=True)
-            },
-            distance=way,
+            events.Gap(
+                passes=len(POSITIONS) * self.batches,
+                positions=list(POSITIONS),
+                losses=losses,
+                gradient_norms=norms,
+                smoothness=changes,
+                epsilon={
+                    decision.name: 1.0 - float(p.max())
+                    for decision, p in zip(self.net.decisions, start, strict=True)
+                },
+                distance=way,
+            )
         )
 
     def _weights(self) -> list[Tensor]:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from prefixnas.base.registry import Registry
 from prefixnas.network.supernet import Supernet
-from prefixnas.run.events import emit_step
+from prefixnas.run import events
 from prefixnas.run.run import Run
 from prefixnas.run.training import WeightOptimizer
 from prefixnas.space.architecture import Architecture
@@ -89,7 +89,7 @@ class Perturbation(Selection):
         for step in run.steps(phase, self.tune_steps, {"weights": weights}):
             losses = weights.gradients(step, "train", phase)
             weights.step(run.spent)
-            emit_step(run, phase, step, self.tune_steps, losses, weights.rate)
+            run.emit(events.Step.of(phase, step, self.tune_steps, losses, weights.rate))
 
 
 def _missed(run: Run, net: Supernet, decision: Decision) -> str:
@@ -100,5 +100,5 @@ def _missed(run: Run, net: Supernet, decision: Decision) -> str:
     for option in left if len(left) > 1 else ():
         with net.without(decision.name, option):
             scores[option] = run.objective.evaluate("selection").score
-    run.emit("perturbation", decision=decision.name, score_without=scores)
+    run.emit(events.Perturbation(decision.name, scores))
     return min(left, key=lambda option: (scores.get(option, 0.0), -float(probabilities[option])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prefixnas.run.events import Prune
 from prefixnas.run.record import Record
 
 
@@ -45,6 +46,6 @@ def caveats(record: Record) -> list[str]:
             "the entropy term is not smooth where a probability is 0: assumption 1 fails there. "
             "The gap is measured without it; the norms of single steps are with it"
         )
-    if record.of("prune"):
+    if record.of(Prune):
         found.append("candidates were pruned on the way: the loss of the end is another function")
     return found

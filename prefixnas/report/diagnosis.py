@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from prefixnas.base.estimates import SURE, Estimate, estimate
 from prefixnas.report.caveats import caveats
+from prefixnas.run import events
 from prefixnas.run.record import Record, final_probabilities
 
 Floats = NDArray[np.float64]
@@ -52,19 +53,18 @@ class Rate:
 
 def rate(record: Record) -> Rate:
     """Check theorem 7.1."""
-    keys = ("weight_gradient_norm", "alpha_gradient_norm")
     found = [
-        (e["step"], sum(e[key] ** 2 for key in keys))
-        for e in record.of("step")
-        if all(e.get(key) is not None for key in keys)
+        (e.step, e.weight_gradient_norm**2 + e.alpha_gradient_norm**2)
+        for e in record.of(events.Step)
+        if e.weight_gradient_norm is not None and e.alpha_gradient_norm is not None
     ]
     if not found:
         verdict = "not tested: this run did not record the norms of its gradients"
         return Rate(np.empty(0), np.empty(0), None, None, verdict)
     steps, squared = np.array(found, dtype=np.float64).T
-    probes = [e for e in record.of("probe") if e["squared_norm_of_mean"] is not None]
-    total = sum(e["squared_norm"] for e in probes)
-    signal = sum(e["squared_norm_of_mean"] for e in probes)
+    probes = [e for e in record.of(events.Probe) if e.squared_norm_of_mean is not None]
+    total = sum(e.squared_norm for e in probes)
+    signal = sum(e.squared_norm_of_mean or 0.0 for e in probes)
     noise = 1.0 - signal / total if total else None
     exponent = _exponent(squared)
     if (level := record.config.get("level", "joint")) != "joint":
@@ -130,18 +130,18 @@ NO_PROBES = "not measured: this run has no probes (search with --probe-every N, 
 
 def coupling(record: Record) -> Coupling:
     """Estimate the constants of assumptions 3 and 1."""
-    probes = [e for e in record.of("probe") if e["weight_move"] > 0]
+    probes = [e for e in record.of(events.Probe) if e.weight_move > 0]
     if not probes:
         return Coupling([], [], None, None, None, None, NO_PROBES)
-    ratios = [[c / e["weight_move"] for c in e["alpha_gradient_change"]] for e in probes]
+    ratios = [[c / e.weight_move for c in e.alpha_gradient_change] for e in probes]
     constant = estimate([_mean(row) for row in ratios])
     shares = [
-        _mean(e["alpha_gradient_change"]) / norm
+        _mean(e.alpha_gradient_change) / norm
         for e in probes
-        if (norm := _mean(e["alpha_gradient_norm"])) > 0
+        if (norm := _mean(e.alpha_gradient_norm)) > 0
     ]
-    moves = [e["weight_move"] + e["alpha_move"] for e in probes]
-    smooth = [_mean(e["gradient_change"]) / move for e, move in zip(probes, moves, strict=True)]
+    moves = [e.weight_move + e.alpha_move for e in probes]
+    smooth = [_mean(e.gradient_change) / move for e, move in zip(probes, moves, strict=True)]
     largest = max(max(row) for row in ratios)
     if constant.mean == 0:
         verdict = "the alphas' gradient did not move at all: nothing is left to choose"
@@ -158,7 +158,7 @@ def coupling(record: Record) -> Coupling:
             f"{largest:.3g}"
         )
     staleness = estimate(shares) if shares else None
-    steps = [e["step"] for e in probes]
+    steps = [e.step for e in probes]
     return Coupling(steps, ratios, constant, largest, staleness, estimate(smooth), verdict)
 
 
@@ -203,20 +203,20 @@ def gap(record: Record) -> Gap:
     epsilon = {
         name: 1.0 - max(options.values()) for name, options in final_probabilities(record).items()
     }
-    events = record.of("gap")
-    if not events:
+    found = record.of(events.Gap)
+    if not found:
         return Gap(epsilon, [], [], None, None, None, None, None, None, record.gap(), NO_PROBES)
-    event = events[-1]
-    epsilon = {str(name): float(value) for name, value in event["epsilon"].items()}
-    differences = [losses[-1] - losses[0] for losses in event["losses"]]
+    event = found[-1]
+    epsilon = dict(event.epsilon)
+    differences = [losses[-1] - losses[0] for losses in event.losses]
     gaps = np.abs(differences)
-    slopes = np.array([max(norms) for norms in event["gradient_norms"]], dtype=np.float64)
-    lipschitz, smoothness = estimate(slopes), estimate(event["smoothness"])
+    slopes = np.array([max(norms) for norms in event.gradient_norms], dtype=np.float64)
+    lipschitz, smoothness = estimate(slopes), estimate(event.smoothness)
     reach = 2 * sum(epsilon.values())
     return Gap(
         epsilon=epsilon,
-        positions=event["positions"],
-        losses=event["losses"],
+        positions=[*event.positions],
+        losses=[[*losses] for losses in event.losses],
         gap=estimate(gaps),
         signed=estimate(differences),
         lipschitz=lipschitz,
@@ -269,7 +269,8 @@ class Diagnosis:
 
 def diagnose(record: Record) -> Diagnosis:
     """Answer all questions about a differentiable run."""
-    passes = sum(e["passes"] for kind in ("probe", "gap") for e in record.of(kind))
+    probed: list[events.Probe | events.Gap] = [*record.of(events.Probe), *record.of(events.Gap)]
+    passes = sum(event.passes for event in probed)
     return Diagnosis(
         record.name, rate(record), coupling(record), gap(record), caveats(record), passes
     )

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, Self, TextIO
+from typing import Protocol, Self, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from prefixnas.run import events
+from prefixnas.run.events import Event
+from prefixnas.space.architecture import decision_key
 
 #: Plain lines of steps: at the earliest and at the latest after so many seconds.
 SOONEST, LATEST = 2.0, 30.0
@@ -23,8 +27,8 @@ class Progress(AbstractContextManager["Progress", None], Protocol):
     What is still due is shown when it is left.
     """
 
-    def on_event(self, event: Mapping[str, Any]) -> None:
-        """Take one event of `metrics.jsonl`."""
+    def on_event(self, event: Event) -> None:
+        """Take one event of the run."""
         ...
 
 
@@ -55,43 +59,47 @@ class Pace:
         self._phase: str | None = None
         self._first = (0, 0.0)
 
-    def left(self, event: Mapping[str, Any]) -> float | None:
-        """Take a step event; return the seconds left in its phase, None while unknown."""
-        step, time = int(event["step"]), float(event.get("time", 0.0))
-        if event["phase"] != self._phase or step <= self._first[0]:
-            self._phase, self._first = event["phase"], (step, time)
+    def left(self, event: events.Step) -> float | None:
+        """Take a step; return the seconds left in its phase, None while unknown."""
+        if event.phase != self._phase or event.step <= self._first[0]:
+            self._phase, self._first = event.phase, (event.step, event.time)
             return None
-        each = (time - self._first[1]) / (step - self._first[0])
-        return each * (int(event["total"]) - step - 1)
+        each = (event.time - self._first[1]) / (event.step - self._first[0])
+        return each * (event.total - event.step - 1)
 
 
-def describe(event: Mapping[str, Any]) -> str:
+def describe(event: Event) -> str:
     """Return one line for an event that is no step; empty for those that need none."""
-    kind = event["event"]
-    if kind == "evaluation":
-        scores = ", ".join(f"{task} {value:.3f}" for task, value in event["task_scores"].items())
-        mean = "-" if event["score"] is None else f"{event['score']:.3f}"
-        return f"{event['name']} ({event['split']}): score {mean}" + (f" ({scores})" * bool(scores))
-    if kind == "prune":
-        pairs = [f"{decision}={option}" for decision, option in event["dropped"]]
-        more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
-        return f"step {event['step'] + 1}: pruned {', '.join(pairs[:3])}{more}"
-    if kind in ("architecture", "trial"):
-        keys: dict[str, list[str]] = {}
-        for name, option in event["choices"].items():
-            keys.setdefault(name.rsplit("/", 1)[-1], []).append(option)
-        listing = "; ".join(f"{key}: {', '.join(options)}" for key, options in keys.items())
-        return f"{event.get('name', 'architecture')}: {listing}"
-    if kind == "stop":
-        return f"step {event['step'] + 1}: the search stops: {event['reason']}"
-    if kind == "proxy":
-        times = ", ".join(f"{name} {value} s" for name, value in event["seconds"].items())
-        return f"a step on the proxy counted as {event['price']:.3f} steps ({times})"
-    if kind == "warning":
-        return f"warning: {event['message']}"
-    if kind == "end":
-        return f"finished in {clock(event['seconds'])}"
+    match event:
+        case events.Evaluation():
+            scores = ", ".join(f"{task} {value:.3f}" for task, value in event.task_scores.items())
+            mean = "-" if event.score is None else f"{event.score:.3f}"
+            return f"{event.name} ({event.split}): score {mean}" + f" ({scores})" * bool(scores)
+        case events.Prune():
+            pairs = [f"{decision}={option}" for decision, option in event.dropped]
+            more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
+            return f"step {event.step + 1}: pruned {', '.join(pairs[:3])}{more}"
+        case events.Architecture(choices):
+            return f"architecture: {_by_key(choices)}"
+        case events.Trial(name, choices):
+            return f"{name}: {_by_key(choices)}"
+        case events.Stop():
+            return f"step {event.step + 1}: the search stops: {event.reason}"
+        case events.Proxy():
+            times = ", ".join(f"{name} {value} s" for name, value in event.seconds.items())
+            return f"a step on the proxy counted as {event.price:.3f} steps ({times})"
+        case events.Warning():
+            return f"warning: {event.message}"
+        case events.End():
+            return f"finished in {clock(event.seconds)}"
     return ""
+
+
+def _by_key(choices: Mapping[str, str]) -> str:
+    keys: dict[str, list[str]] = {}
+    for name, option in choices.items():
+        keys.setdefault(decision_key(name), []).append(option)
+    return "; ".join(f"{key}: {', '.join(options)}" for key, options in keys.items())
 
 
 class PlainProgress(Progress):
@@ -108,31 +116,30 @@ class PlainProgress(Progress):
         self._stream = stream
         self._pace = Pace()
         self._shown: tuple[str, int, float] | None = None
-        self._due: tuple[Mapping[str, Any], float | None] | None = None
+        self._due: tuple[events.Step, float | None] | None = None
 
     def __exit__(self, *error: object) -> None:
         self._flush()
 
-    def on_event(self, event: Mapping[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         """Print a line if it is time for one."""
-        if event["event"] == "step":
+        if isinstance(event, events.Step):
             self._step(event)
         elif line := describe(event):
-            if event["event"] != "prune":
+            if not isinstance(event, events.Prune):
                 self._flush()
             self._print(line)
 
-    def _step(self, event: Mapping[str, Any]) -> None:
-        if self._due is not None and self._due[0]["phase"] != event["phase"]:
+    def _step(self, event: events.Step) -> None:
+        if self._due is not None and self._due[0].phase != event.phase:
             self._flush()
         self._due = (event, self._pace.left(event))
-        step, total, time = event["step"] + 1, event["total"], float(event.get("time", 0.0))
-        if self._shown is None or self._shown[0] != event["phase"] or step >= total:
+        if self._shown is None or self._shown[0] != event.phase or event.step + 1 >= event.total:
             self._flush()
             return
         _, before, at = self._shown
-        tenth = step * 10 // total > before * 10 // total
-        if (tenth and time - at >= SOONEST) or time - at >= LATEST:
+        tenth = (event.step + 1) * 10 // event.total > before * 10 // event.total
+        if (tenth and event.time - at >= SOONEST) or event.time - at >= LATEST:
             self._flush()
 
     def _flush(self) -> None:
@@ -140,13 +147,13 @@ class PlainProgress(Progress):
             return
         event, left = self._due
         self._due = None
-        self._shown = (event["phase"], event["step"] + 1, float(event.get("time", 0.0)))
-        losses = ", ".join(f"{task} {loss:.3f}" for task, loss in event["losses"].items())
-        parts = [f"{event['phase']} {event['step'] + 1}/{event['total']}"]
+        self._shown = (event.phase, event.step + 1, event.time)
+        losses = ", ".join(f"{task} {loss:.3f}" for task, loss in event.losses.items())
+        parts = [f"{event.phase} {event.step + 1}/{event.total}"]
         if losses:
-            parts.append(f"loss {event['loss']:.3f} ({losses})")
-        if event.get("entropy") is not None:
-            parts.append(f"alpha entropy {event['entropy']:.3f}")
+            parts.append(f"loss {event.loss:.3f} ({losses})")
+        if event.entropy is not None:
+            parts.append(f"alpha entropy {event.entropy:.3f}")
         if left is not None:
             parts.append(f"{clock(left)} left")
         self._print("  ".join(parts))
@@ -166,7 +173,7 @@ class LiveProgress(Progress):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._pace = Pace()
-        self._step: Mapping[str, Any] | None = None
+        self._step: events.Step | None = None
         self._left: float | None = None
         self._smooth: dict[str, float] = {}
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4)
@@ -178,20 +185,20 @@ class LiveProgress(Progress):
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    def on_event(self, event: Mapping[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         """Renew the display; evaluations and warnings stay above it."""
-        if event["event"] == "step":
-            same = self._step is not None and self._step["phase"] == event["phase"]
+        if isinstance(event, events.Step):
+            same = self._step is not None and self._step.phase == event.phase
             known = self._smooth if same else {}
             moved = {
                 task: 0.9 * known.get(task, loss) + 0.1 * loss
-                for task, loss in event["losses"].items()
+                for task, loss in event.losses.items()
             }
             # A new mapping each time: the display's thread may be reading the old one.
             self._smooth = {**known, **moved}
             self._step, self._left = event, self._pace.left(event)
         elif line := describe(event):
-            style = {"warning": "yellow", "prune": "dim"}.get(event["event"], "")
+            style = {events.Warning: "yellow", events.Prune: "dim"}.get(type(event), "")
             self._console.print(Text(line, style))
 
     def render(self) -> RenderableType:
@@ -199,19 +206,19 @@ class LiveProgress(Progress):
         event = self._step
         if event is None:
             return Text("preparing ...", "dim")
-        done = event["step"] + 1
+        done = event.step + 1
         left = "" if self._left is None else f"{clock(self._left)} left"
         bar = Table.grid(padding=(0, 1), expand=False)
         bar.add_row(
-            Text(event["phase"], "bold"),
-            ProgressBar(total=event["total"], completed=done, width=30),
-            Text(f"{done}/{event['total']}"),
+            Text(event.phase, "bold"),
+            ProgressBar(total=event.total, completed=done, width=30),
+            Text(f"{done}/{event.total}"),
             Text(left, "cyan"),
         )
         losses = Table.grid(padding=(0, 2))
         for task, loss in self._smooth.items():
             losses.add_row(Text(f"  {task}", "dim"), Text(f"{loss:.3f}"))
         facts = Text("  loss per task, smoothed", "dim")
-        if event.get("entropy") is not None:
-            facts = Text(f"  alpha entropy {event['entropy']:.3f} nats", "magenta")
+        if event.entropy is not None:
+            facts = Text(f"  alpha entropy {event.entropy:.3f} nats", "magenta")
         return Group(bar, facts, losses)

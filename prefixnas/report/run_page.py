@@ -12,23 +12,20 @@ import yaml
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
 from prefixnas.report.page import details, grid, image, page, section
-from prefixnas.report.plots.run import TITLES, draw_record, write_plots
+from prefixnas.report.plots.run import TITLES, draw_record
 from prefixnas.report.plots.trials import tried
 from prefixnas.report.progress import clock
-from prefixnas.report.tables import best_of, score_rows, show, summary, table
+from prefixnas.report.tables import best_of, score_rows, summary
 from prefixnas.run.evaluation import AVERAGE
+from prefixnas.run.events import Evaluation
 from prefixnas.run.record import (
-    Event,
     Record,
     final_probabilities,
-    read_events,
     read_record,
     run_space,
 )
 from prefixnas.space.architecture import by_layer
 from prefixnas.space.space import SearchSpace
-
-__all__ = ["read_events", "show", "table", "write_plots", "write_report"]
 
 
 def write_report(run_dir: Path, space: SearchSpace | None = None) -> Path:
@@ -83,7 +80,7 @@ def render(record: Record, plots: Mapping[str, Path], note: str = "") -> str:
         section("Search", *(_image(name, plots) for name in _SEARCH), _ranking(record)),
         section("Trials", _image("trials", plots), _trial_table(record)),
         section("Training", _image("losses", plots)),
-        section("Every evaluation", _evaluations(record.of("evaluation"))),
+        section("Every evaluation", _evaluations(record.of(Evaluation))),
         section("Time", _timing(record)),
         section("Configuration", _config(record.config)),
     ]
@@ -152,12 +149,12 @@ def _trial_table(record: Record) -> str:
     return details(f"{len(rows)} architectures tried", tried_grid) if rows else ""
 
 
-def _evaluations(events: Sequence[Event]) -> str:
+def _evaluations(events: Sequence[Evaluation]) -> str:
     rows = []
     for event in events:
-        for task, metrics in event["scores"].items():
+        for task, metrics in event.scores.items():
             values = ", ".join(f"{escape(m)} {_number(v)}" for m, v in metrics.items())
-            rows.append([escape(event["name"]), escape(event["split"]), escape(task), values])
+            rows.append([escape(event.name), escape(event.split), escape(task), values])
     if not rows:
         return ""
     head = ["model", "split", "task", "metrics"]

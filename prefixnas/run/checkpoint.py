@@ -20,6 +20,9 @@ from prefixnas.base.files import write_text
 
 T = TypeVar("T")
 
+FORMAT = 2
+"""Of checkpoints; 1 named evaluations and phases otherwise, so that its notes are not found."""
+
 _TENSOR, _INT_KEYS = "#tensor", "#int-keys"
 
 
@@ -40,7 +43,8 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], serial: int) -> None
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(folder / name)
-    write_text(folder / "state.json", json.dumps({"tensors": name, "state": plain}))
+    data = {"format": FORMAT, "tensors": name, "state": plain}
+    write_text(folder / "state.json", json.dumps(data))
     for old in folder.glob("tensors-*"):
         if old.name != name:
             old.unlink()
@@ -57,8 +61,16 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        written = data.get("format", 1)
+        if written != FORMAT:
+            raise UserError(
+                f"{path}: written in format {written} by another version, this one goes on from "
+                f"format {FORMAT} alone; finish the run with the version that its config.yaml names"
+            )
         tensors = load_file(folder / data["tensors"])
         state: dict[str, Any] = _unpack(data["state"], tensors)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{path}: damaged checkpoint: {error}") from error
     return state

@@ -11,6 +11,12 @@ from prefixnas.base.errors import unknown
 Split = Literal["train", "selection", "validation"]
 """`train` moves weights, `selection` moves alphas and chooses, `validation` is only reported."""
 
+UNTOUCHED, MIXTURE, ARGMAX, TRAINED = "untouched", "mixture", "argmax child", "trained child"
+"""What every run scores on the split "validation": columns of its table, names of its events."""
+
+BASELINE = "baseline"
+"""The phase in which the objective is trained without a module, for one more column."""
+
 AVERAGE = "average"
 """The metric that is the mean over the tasks; every other one is a task's name."""
 

@@ -1,44 +1,414 @@
-"""What every differentiable search records: losses, the alphas, and how steadily they move."""
+"""What a run says of itself while it goes on: a dataclass an event, a line of `metrics.jsonl` each.
+
+`Run.emit` writes them, `read_events` reads them, displays and reports take them as they are. In the
+file an event is a JSON object: `event`, which is the class's name in lower case, `time`, and the
+fields; one that is None is left out.
+
+A strategy's own event is a subclass. Where its class is not imported, it is read as `Other`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from prefixnas.network.supernet import Supernet
-from prefixnas.run.run import Run
+from pydantic import TypeAdapter, ValidationError
+
+from prefixnas.base.errors import UserError
+
+Numbers = Mapping[str, float]
 
 
-def emit_step(
-    run: Run,
-    phase: str,
-    step: int,
-    total: int,
-    losses: Mapping[str, float],
-    rate: float,
-    net: Supernet | None = None,
-    norms: Mapping[str, float | None] | None = None,
-) -> None:
-    """Emit a `step` event.
+@dataclass(frozen=True)
+class Event:
+    """Base of all events.
 
-    Args:
-        run: The run.
+    Attributes:
+        time: Seconds since its process began the run.
+    """
+
+    time: float = field(default=0.0, kw_only=True)
+
+    kinds: ClassVar[dict[str, type[Event]]] = {}
+    """Every class by the name that its events have in the file."""
+
+    def __init_subclass__(cls) -> None:
+        Event.kinds[cls.__name__.lower()] = cls
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the file holds."""
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        there = {name: value for name, value in values.items() if value is not None}
+        return {"event": type(self).__name__.lower(), "time": there.pop("time"), **there}
+
+
+@dataclass(frozen=True)
+class Start(Event):
+    """The run begins.
+
+    Attributes:
+        space: Name of the space.
+        strategy: Name of the strategy.
+        objective: Name of the problem.
+        seed: The run's seed.
+        steps: Of the parts "search" and "train".
+    """
+
+    space: str
+    strategy: str
+    objective: str
+    seed: int
+    steps: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Step(Event):
+    """A training step.
+
+    Attributes:
         phase: The loop.
         step: Its step, from 0.
         total: Its steps.
-        losses: The loss of each task.
-        rate: The learning rate.
-        net: The supernet, where one is trained: the entropy of its alphas (nats) is recorded.
-        norms: More numbers of this step, by name: norms of gradients.
+        losses: By task.
+        loss: Their mean.
+        lr: Learning rate of the first group of weights.
+        entropy: Of all alphas, in nats, where a supernet is trained.
+        weight_gradient_norm: Of all weights, before it was clipped, in a search.
+        alpha_gradient_norm: Of all alphas, where they moved.
     """
-    entropy = {"entropy": net.entropy().item()} if net is not None else {}
-    run.emit(
-        "step",
-        phase=phase,
-        step=step,
-        total=total,
-        losses=dict(losses),
-        loss=sum(losses.values()) / len(losses),
-        lr=rate,
-        **entropy,
-        **(norms or {}),
-    )
+
+    phase: str
+    step: int
+    total: int
+    losses: Numbers
+    loss: float
+    lr: float
+    entropy: float | None = None
+    weight_gradient_norm: float | None = None
+    alpha_gradient_norm: float | None = None
+
+    @classmethod
+    def of(
+        cls, phase: str, step: int, total: int, losses: Numbers, lr: float, *more: float | None
+    ) -> Self:
+        """Return the event of a step with these losses; see the attributes."""
+        mean = sum(losses.values()) / len(losses)
+        return cls(phase, step, total, dict(losses), mean, lr, *more)
+
+
+@dataclass(frozen=True)
+class Alpha(Event):
+    """The alphas as they stand.
+
+    Attributes:
+        phase: The loop.
+        step: Its step.
+        probabilities: By decision and option; 0: pruned.
+        alphas: By decision and option.
+        entropies: By decision, in nats.
+        gradient_norm: Of all alphas; None where they did not move.
+        variance: Of all alphas.
+    """
+
+    phase: str
+    step: int
+    probabilities: Mapping[str, Numbers]
+    alphas: Mapping[str, Numbers] = field(default_factory=dict)
+    entropies: Numbers = field(default_factory=dict)
+    gradient_norm: float | None = None
+    variance: float | None = None
+
+
+@dataclass(frozen=True)
+class Probe(Event):
+    """Measurements around a step on batches of its own; see `prefixnas.oneshot.probe`.
+
+    With theta, alpha before and theta', alpha' after the step:
+
+    Attributes:
+        step: The step.
+        passes: Batches passed.
+        weight_move: Length of theta' - theta.
+        alpha_move: Length of alpha' - alpha.
+        alpha_gradient_norm: By batch, of the alphas' gradient at (theta, alpha).
+        alpha_gradient_change: By batch, how far it is from there at (theta', alpha).
+        alpha_gradient_change_of_mean: The same for the mean over the batches.
+        gradient_change: By batch, for the gradient of both, at (theta', alpha').
+        squared_norm: Of the gradient of both at (theta, alpha), mean over the batches.
+        squared_norm_of_mean: The same without the batches' noise.
+    """
+
+    step: int
+    passes: int
+    weight_move: float
+    alpha_move: float
+    alpha_gradient_norm: Sequence[float]
+    alpha_gradient_change: Sequence[float]
+    alpha_gradient_change_of_mean: float
+    gradient_change: Sequence[float]
+    squared_norm: float
+    squared_norm_of_mean: float | None = None
+
+
+@dataclass(frozen=True)
+class Gap(Event):
+    """The way from the mixture to the argmax child, straight in the mixture's weights.
+
+    Attributes:
+        passes: Batches passed.
+        positions: Places on the way: 0 is the mixture, 1 the child.
+        losses: By batch and position.
+        gradient_norms: By batch and position, along the simplex.
+        smoothness: By batch, the largest change of the gradient for a step on the way.
+        epsilon: By decision, 1 less the largest probability.
+        distance: Length of the way.
+    """
+
+    passes: int
+    positions: Sequence[float]
+    losses: Sequence[Sequence[float]]
+    gradient_norms: Sequence[Sequence[float]]
+    smoothness: Sequence[float]
+    epsilon: Numbers
+    distance: float
+
+
+@dataclass(frozen=True)
+class Discretisation(Event):
+    """Validation scores before and after the choice, and of the child that was trained on.
+
+    Attributes:
+        mixture: Score of the mixture.
+        argmax_child: Of the child cut out of it, before any training.
+        trained_child: Of the child trained on.
+        gap: The mixture's less that of the argmax child.
+    """
+
+    mixture: float
+    argmax_child: float
+    trained_child: float
+    gap: float
+
+
+@dataclass(frozen=True)
+class Prune(Event):
+    """Candidates are dropped.
+
+    Attributes:
+        step: After which step.
+        dropped: Pairs of decision and option.
+    """
+
+    step: int
+    dropped: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Perturbation(Event):
+    """A decision is taken by the score without each of its options (DARTS-PT).
+
+    Attributes:
+        decision: Its name.
+        score_without: By option, the score on the split "selection" without it.
+    """
+
+    decision: str
+    score_without: Numbers
+
+
+@dataclass(frozen=True)
+class Stop(Event):
+    """A search ends before its budget does.
+
+    Attributes:
+        step: After which step.
+        reason: Why.
+    """
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trial(Event):
+    """An architecture is tried.
+
+    Attributes:
+        name: Of its phase and evaluation.
+        choices: Option by decision.
+    """
+
+    name: str
+    choices: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Proxy(Event):
+    """What a step on the proxy counted for.
+
+    Attributes:
+        price: In steps of the whole problem.
+        seconds: Of a step, as measured: "proxy", "whole"; None where none was taken.
+    """
+
+    price: float
+    seconds: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Epoch(Event):
+    """An epoch ends: scores on the split "selection" of what is trained.
+
+    Attributes:
+        epoch: Its number, from 1, over all phases.
+        phase: The loop.
+        score: Mean over the tasks.
+        task_scores: By task.
+    """
+
+    epoch: int
+    phase: str
+    score: float
+    task_scores: Numbers
+
+
+@dataclass(frozen=True)
+class Evaluation(Event):
+    """A model is scored.
+
+    Attributes:
+        name: What it is: a column of the table, or as the strategy calls it.
+        split: On which data.
+        scores: By task and metric.
+        task_scores: By task.
+        score: Mean over the tasks; None in a run that never had one.
+    """
+
+    name: str
+    split: str
+    scores: Mapping[str, Numbers]
+    task_scores: Numbers
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Architecture(Event):
+    """The architecture is chosen.
+
+    Attributes:
+        choices: Option by decision.
+    """
+
+    choices: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Warning(Event):
+    """Something that the user should know.
+
+    Attributes:
+        message: In a sentence.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True)
+class End(Event):
+    """The run is over.
+
+    Attributes:
+        seconds: Since its process began.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Other(Event):
+    """An event whose class is not known here.
+
+    Attributes:
+        event: Its name in the file.
+        values: Its other keys.
+    """
+
+    event: str
+    values: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the file holds."""
+        return {"event": self.event, "time": self.time, **self.values}
+
+
+def parse_event(line: str | bytes, where: str) -> Event:
+    """Read a line of `metrics.jsonl`.
+
+    Raises:
+        ValueError: It is no JSON.
+        UserError: It is no event, or a key of its class is missing or of another type.
+    """
+    data = json.loads(line)
+    if not isinstance(data, dict) or not isinstance(data.get("event"), str):
+        raise UserError(f"{where}: not an event, which is an object with the key 'event'")
+    kind, time = data.pop("event"), data.pop("time", 0.0)
+    cls = Event.kinds.get(kind)
+    if cls is None or cls is Other:
+        return Other(kind, data, time=time)
+    if "name" in data:
+        data["name"] = FORMER_NAMES.get(data["name"], data["name"])
+    try:
+        event: Event = _adapter(kind).validate_python({**data, "time": time}, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = first["loc"][0]
+        if first["type"] == "missing":
+            raise UserError(f"{where}: the event {kind!r} lacks the key {key!r}") from error
+        raise UserError(
+            f"{where}: the event {kind!r} holds {data.get(key)!r} as {key!r}"
+        ) from error
+    return event
+
+
+FORMER_NAMES = {"argmax": "argmax child", "trained": "trained child", "selected": "trained child"}
+"""What evaluations were called in runs of version 0.1, whose columns had these names already."""
+
+
+@functools.cache
+def _adapter(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(Event.kinds[kind])
+
+
+def read_events(run_dir: Path) -> list[Event]:
+    """Read `metrics.jsonl` of a run.
+
+    A last line that was cut off when the run was killed is left out; a warning event says so.
+
+    Raises:
+        UserError: No such run, or a damaged line, with its number.
+    """
+    path = run_dir / "metrics.jsonl"
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir}: no such run folder")
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError as error:
+        raise UserError(f"{run_dir}: not a run folder, it has no metrics.jsonl") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    events: list[Event] = []
+    for number, line in filled:
+        try:
+            events.append(parse_event(line, f"{path}, line {number}"))
+        except ValueError as error:
+            if number < filled[-1][0]:
+                raise UserError(f"{path}, line {number}: not valid JSON") from error
+            time = events[-1].time if events else 0.0
+            events.append(Warning(f"metrics.jsonl, line {number}: cut off, left out", time=time))
+    return events

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -17,74 +17,15 @@ from numpy.typing import NDArray
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import read_yaml
+from prefixnas.run import events
+from prefixnas.run.evaluation import ARGMAX, MIXTURE
+from prefixnas.run.events import Evaluation, Event, read_events
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.space import SearchSpace
 
-Event = dict[str, Any]
 Columns = dict[str, dict[str, Any] | None]
 
-_NUMBER, _NUMBER_OR_NONE = (int, float), (int, float, type(None))
-_FIELDS: dict[str, dict[str, Any]] = {
-    "step": {"phase": str, "step": int, "losses": dict},
-    "alpha": {"phase": str, "step": int, "probabilities": dict},
-    "prune": {"step": int, "dropped": list},
-    "evaluation": {
-        "name": str,
-        "split": str,
-        "scores": dict,
-        "task_scores": dict,
-        "score": _NUMBER_OR_NONE,
-    },
-    "architecture": {"choices": dict},
-    "warning": {"message": str},
-    "end": {"seconds": _NUMBER},
-}
-
-
-def read_events(run_dir: Path) -> list[Event]:
-    """Read `metrics.jsonl` of a run.
-
-    A last line that was cut off when the run was killed is left out; a warning event says so.
-
-    Raises:
-        UserError: No such run, or a damaged line, with its number.
-    """
-    path = run_dir / "metrics.jsonl"
-    if not run_dir.is_dir():
-        raise UserError(f"{run_dir}: no such run folder")
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError as error:
-        raise UserError(f"{run_dir}: not a run folder, it has no metrics.jsonl") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    events: list[Event] = []
-    for number, line in filled:
-        try:
-            event = json.loads(line.decode("utf-8"))
-        except ValueError as error:
-            if number == filled[-1][0]:
-                message = f"metrics.jsonl, line {number}: cut off, left out"
-                time = events[-1].get("time", 0.0) if events else 0.0
-                events.append({"event": "warning", "time": time, "message": message})
-                break
-            raise UserError(f"{path}, line {number}: not valid JSON") from error
-        events.append(_checked(event, f"{path}, line {number}"))
-    return events
-
-
-def _checked(event: Any, where: str) -> Event:
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        raise UserError(f"{where}: not an event, which is an object with the key 'event'")
-    for key, kind in _FIELDS.get(event["event"], {}).items():
-        if key not in event:
-            raise UserError(f"{where}: the event {event['event']!r} lacks the key {key!r}")
-        if not isinstance(event[key], kind):
-            raise UserError(
-                f"{where}: the event {event['event']!r} holds {event[key]!r} as {key!r}"
-            )
-    return event
+E = TypeVar("E", bound=Event)
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
@@ -152,13 +93,14 @@ class Record:
         """Whether the run came to its end."""
         return self.result is not None
 
-    def of(self, event: str) -> list[Event]:
-        """Return all events of one name."""
-        return [item for item in self.events if item["event"] == event]
+    def of(self, kind: type[E]) -> list[E]:
+        """Return all events of one class."""
+        return [event for event in self.events if isinstance(event, kind)]
 
     def start(self, key: str) -> Any:
         """Return what the run said of itself: result first, then start event, then config."""
-        for source in (self.result or {}, *self.of("start")[-1:], self.config):
+        said = [event.to_json() for event in self.of(events.Start)[-1:]]
+        for source in (self.result or {}, *said, self.config):
             if source.get(key) is not None:
                 return source[key]
         return None
@@ -167,32 +109,34 @@ class Record:
         """Return the table's columns; without a result, the validation scores there are."""
         if self.result is not None:
             return check_columns(self.result, str(self.folder / "result.json"))
-        return {e["name"]: e for e in self.of("evaluation") if e["split"] == "validation"}
+        return {event.name: event.to_json() for event in self.validated().values()}
+
+    def validated(self) -> dict[str, Evaluation]:
+        """Return the evaluations on the split "validation" by their names, the last of each."""
+        return {e.name: e for e in self.of(Evaluation) if e.split == "validation"}
 
     def phases(self) -> list[str]:
         """Return the phases that took steps, in their order."""
-        return list(dict.fromkeys(event["phase"] for event in self.of("step")))
+        return list(dict.fromkeys(event.phase for event in self.of(events.Step)))
 
     def tasks(self) -> list[str]:
         """Return every task with a loss or a score, in the order they come up."""
         found: dict[str, None] = {}
-        for event in self.of("step"):
-            found.update(dict.fromkeys(event["losses"]))
+        for event in self.of(events.Step):
+            found.update(dict.fromkeys(event.losses))
         for column in self.columns().values():
             found.update(dict.fromkeys(column["task_scores"] if column else ()))
         return list(found)
 
     def warnings(self) -> list[str]:
         """Return the different warnings."""
-        return list(dict.fromkeys(event["message"] for event in self.of("warning")))
+        return list(dict.fromkeys(event.message for event in self.of(events.Warning)))
 
-    def gap(self) -> float | None:
-        """Return the discretisation gap: score of the mixture minus that of the argmax child."""
-        scores = {
-            e["name"]: e["score"] for e in self.of("evaluation") if e["split"] == "validation"
-        }
-        mixture, argmax = scores.get("mixture"), scores.get("argmax")
-        return None if mixture is None or argmax is None else float(mixture - argmax)
+    def gap(self, mixture_name: str = MIXTURE) -> float | None:
+        """Return the discretisation gap: score of a mixture minus that of the argmax child."""
+        scores = {name: found.score for name, found in self.validated().items()}
+        mixture, argmax = scores.get(mixture_name), scores.get(ARGMAX)
+        return None if mixture is None or argmax is None else mixture - argmax
 
     def seconds(self) -> float:
         """Return the time all processes of this run took, killed ones included."""
@@ -203,11 +147,10 @@ class Record:
         steps = {phase: 0 for phase in self.phases()}
         seconds: dict[str, float] = {}
         for event, span in self._spans():
-            kind = event["event"]
-            place = str(event.get("phase", kind))
-            place = place if place in steps or kind == "evaluation" else "other"
+            place = "evaluation" if isinstance(event, events.Evaluation) else "other"
+            place = phase if (phase := getattr(event, "phase", None)) in steps else place
             seconds[place] = seconds.get(place, 0.0) + span
-            if kind == "step":
+            if isinstance(event, events.Step):
                 steps[place] += 1
         return {
             place: (steps.get(place, 0), seconds.get(place, 0.0))
@@ -219,10 +162,9 @@ class Record:
         """Return each event with the time since the one before it in its process."""
         spans, before = [], 0.0
         for event in self.events:
-            now = float(event.get("time", before))
             # A resumed run is a new process: its clock starts again.
-            spans.append((event, now - before if now >= before else now))
-            before = now
+            spans.append((event, event.time - before if event.time >= before else event.time))
+            before = event.time
         return spans
 
 
@@ -232,24 +174,23 @@ def read_record(run_dir: Path) -> Record:
     Raises:
         UserError: No run folder, or a damaged file in it.
     """
-    events = read_events(run_dir)
+    found = read_events(run_dir)
     result = read_result(run_dir)
     config = read_yaml(run_dir / "config.yaml") if (run_dir / "config.yaml").is_file() else {}
     if not isinstance(config, dict):
         raise UserError(f"{run_dir / 'config.yaml'}: expected a mapping")
     architecture = None
-    announced = [event for event in events if event["event"] == "architecture"]
+    announced = [event for event in found if isinstance(event, events.Architecture)]
     if (run_dir / "architecture.yaml").is_file():
         architecture = Architecture.load(run_dir / "architecture.yaml")
     elif announced:
-        choices = {str(k): str(v) for k, v in announced[-1]["choices"].items()}
-        architecture = Architecture(choices, "")
-    return Record(run_dir, events, result, config, architecture)
+        architecture = Architecture(announced[-1].choices, "")
+    return Record(run_dir, found, result, config, architecture)
 
 
 def decisions(record: Record) -> list[str]:
     """Return the decisions with recorded probabilities."""
-    return list(dict.fromkeys(name for e in record.of("alpha") for name in e["probabilities"]))
+    return list(dict.fromkeys(name for e in record.of(events.Alpha) for name in e.probabilities))
 
 
 def alpha_matrix(record: Record, decision: str) -> tuple[list[int], list[str], NDArray[np.float64]]:
@@ -258,24 +199,19 @@ def alpha_matrix(record: Record, decision: str) -> tuple[list[int], list[str], N
     Returns:
         Steps, options, and the probabilities `[options, steps]`; NaN where one is missing.
     """
-    events = [event for event in record.of("alpha") if decision in event["probabilities"]]
-    options = list(dict.fromkeys(o for e in events for o in e["probabilities"][decision]))
-    steps = [event["step"] for event in events]
-    matrix = np.array(
-        [
-            [float(event["probabilities"][decision].get(option, np.nan)) for event in events]
-            for option in options
-        ],
-        dtype=np.float64,
-    )
-    return steps, options, matrix.reshape(len(options), len(steps))
+    found = [event for event in record.of(events.Alpha) if decision in event.probabilities]
+    courses = [event.probabilities[decision] for event in found]
+    options = list(dict.fromkeys(option for course in courses for option in course))
+    rows = [[course.get(option, np.nan) for course in courses] for option in options]
+    matrix = np.array(rows, dtype=np.float64).reshape(len(options), len(courses))
+    return [event.step for event in found], options, matrix
 
 
 def final_probabilities(record: Record) -> dict[str, dict[str, float]]:
     """Return each decision's last probabilities, the likeliest option first."""
-    last: dict[str, dict[str, float]] = {}
-    for event in record.of("alpha"):
-        last.update(event["probabilities"])
+    last: dict[str, Mapping[str, float]] = {}
+    for event in record.of(events.Alpha):
+        last.update(event.probabilities)
     return {
         decision: dict(sorted(options.items(), key=lambda item: -item[1]))
         for decision, options in last.items()
@@ -287,10 +223,10 @@ def loss_series(
 ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
     """Return steps and losses per task in one phase; a task may be absent from some steps."""
     points: dict[str, list[tuple[int, float]]] = {}
-    for event in record.of("step"):
-        if event["phase"] == phase:
-            for task, loss in event["losses"].items():
-                points.setdefault(task, []).append((event["step"], float(loss)))
+    for event in record.of(events.Step):
+        if event.phase == phase:
+            for task, loss in event.losses.items():
+                points.setdefault(task, []).append((event.step, loss))
     return {
         task: (
             np.array([step for step, _ in pairs], dtype=np.int64),
@@ -329,7 +265,7 @@ def read_search(folder: Path) -> Record:
         UserError: Not a run, not finished, or without alphas.
     """
     record = read_record(folder)
-    if not record.of("alpha"):
+    if not record.of(events.Alpha):
         strategy = record.start("strategy")
         raise UserError(f"{folder}: a run without alphas, its strategy is {strategy!r}")
     if not record.finished:

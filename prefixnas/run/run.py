@@ -11,15 +11,17 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from prefixnas.run import events
 from prefixnas.run.checkpoint import Stateful
 from prefixnas.run.evaluation import Evaluation, Split
+from prefixnas.run.events import Event
 from prefixnas.run.ledger import Ledger
 from prefixnas.run.loop import Loop
 from prefixnas.run.objective import Objective, fit_space
@@ -72,7 +74,7 @@ class Run:
         *,
         settings: Mapping[str, str] | None = None,
         checkpoint_every: int = 50,
-        on_event: Callable[[Mapping[str, Any]], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
         resume: bool = False,
     ) -> None:
         self.folder = folder
@@ -107,7 +109,7 @@ class Run:
 
         def measure() -> dict[str, Any]:
             evaluation = self.objective.evaluate(split).to_json()
-            self.emit("evaluation", name=name, split=split, **evaluation)
+            self.emit(events.Evaluation(name, split, **evaluation))
             return evaluation
 
         name = self._ledger.scoped(name)
@@ -124,25 +126,24 @@ class Run:
 
         def tell() -> int:
             self._ledger.epochs += 1
-            scores = {"score": evaluation.score, "task_scores": dict(evaluation.task_scores)}
-            phase_ = self._ledger.scoped(phase)
-            self.emit("epoch", epoch=self._ledger.epochs, phase=phase_, **scores)
-            return self._ledger.epochs
+            number, where = self._ledger.epochs, self._ledger.scoped(phase)
+            self.emit(events.Epoch(number, where, evaluation.score, dict(evaluation.task_scores)))
+            return number
 
         self.once(f"epoch {phase} {step}", tell)
         return evaluation
 
     # Events and notes
 
-    def emit(self, event: str, **values: Any) -> None:
-        """Append one event to `metrics.jsonl`; with several processes, rank 0 alone does."""
+    def emit(self, event: Event) -> None:
+        """Append an event to `metrics.jsonl`; with several processes, rank 0 alone does."""
         if not self.ranks.first:
             return
-        record = {"event": event, "time": round(time.monotonic() - self._began, 3), **values}
+        event = replace(event, time=round(time.monotonic() - self._began, 3))
         with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(event.to_json()) + "\n")
         if self._on_event is not None:
-            self._on_event(record)
+            self._on_event(event)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """Return `make()`, a JSON value, and note it: a resumed run does not make it again.

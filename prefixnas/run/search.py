@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from prefixnas.base.files import write_text
-from prefixnas.run.evaluation import Evaluation
+from prefixnas.run import events
+from prefixnas.run.evaluation import ARGMAX, BASELINE, MIXTURE, TRAINED, UNTOUCHED, Evaluation
 from prefixnas.run.objective import Objective
 from prefixnas.run.run import Run
 from prefixnas.run.strategy import STRATEGIES, Strategy
@@ -55,9 +56,6 @@ class SearchResult:
         return trained.score
 
 
-UNTOUCHED, MIXTURE, ARGMAX, TRAINED = "untouched", "mixture", "argmax child", "trained child"
-
-
 def search(
     run: Run, strategy: Strategy, recipe: Recipe | None = None, *, baseline: bool = True
 ) -> SearchResult:
@@ -82,13 +80,13 @@ def search(
     warned = run.once("warned at the start", lambda: _warn(run, ()))
     if objective.optional:
         run.reset(None)
-        columns[UNTOUCHED] = run.evaluate("untouched", "validation")
+        columns[UNTOUCHED] = run.evaluate(UNTOUCHED, "validation")
 
     found = strategy.search(run, recipe)
     architecture = found.architecture
-    run.once("announced", lambda: run.emit("architecture", choices=architecture.choices))
+    run.once("announced", lambda: run.emit(events.Architecture(architecture.choices)))
     columns[MIXTURE] = found.mixture
-    columns[ARGMAX] = argmax = run.evaluate("argmax", "validation")
+    columns[ARGMAX] = argmax = run.evaluate(ARGMAX, "validation")
 
     spent = run.spent
     fit(
@@ -100,26 +98,29 @@ def search(
         total=budget.total,
         former=found.optimizer,
     )
-    columns[TRAINED] = trained = run.evaluate("trained", "validation")
-    selected = run.evaluate("selected", "selection")
+    columns[TRAINED] = trained = run.evaluate(TRAINED, "validation")
+    selected = run.evaluate(TRAINED, "selection")
     parameters = run.once("trained parameters", lambda: _count(objective))
     if (mixture := found.mixture) is not None:
-        run.once("discretised", lambda: emit_discretisation(run, mixture, argmax, trained))
+        scores = mixture.score, argmax.score, trained.score
+        gap = mixture.score - argmax.score
+        run.once("discretised", lambda: run.emit(events.Discretisation(*scores, gap)))
     if run.ranks.first:
         architecture.save(run.folder / "architecture.yaml")
     run.once("saved", lambda: _save(run))
 
     if baseline and objective.optional:
         run.reset(None)
-        fit(run, "without", budget.total, recipe)
-        columns[objective.without_label] = run.evaluate("without", "validation")
+        fit(run, BASELINE, budget.total, recipe)
+        label = objective.without_label
+        columns[label] = run.evaluate(label, "validation")
     run.once("warned", lambda: _warn(run, warned))
 
     seconds = run.once("seconds", lambda: round(time.monotonic() - began, 1))
     result = SearchResult(architecture, columns, selected, run.folder)
     if run.ranks.first:
         _write_result(run, result, parameters, seconds)
-    run.once("end", lambda: run.emit("end", seconds=seconds))
+    run.once("end", lambda: run.emit(events.End(seconds)))
     return result
 
 
@@ -127,14 +128,9 @@ def _start(run: Run, strategy: Strategy) -> None:
     """Note what begins, and keep the space, whose file may change later."""
     if run.ranks.first:
         write_text(run.folder / "space.yaml", space_to_yaml(run.space))
-    run.emit(
-        "start",
-        space=run.space.name,
-        strategy=STRATEGIES.name_of(type(strategy)) or type(strategy).__name__,
-        objective=run.objective.name,
-        seed=run.seed,
-        steps={"search": run.budget.search, "train": run.budget.train},
-    )
+    name = STRATEGIES.name_of(type(strategy)) or type(strategy).__name__
+    steps = {"search": run.budget.search, "train": run.budget.train}
+    run.emit(events.Start(run.space.name, name, run.objective.name, run.seed, steps))
 
 
 def _warn(run: Run, known: Sequence[str]) -> list[str]:
@@ -142,7 +138,7 @@ def _warn(run: Run, known: Sequence[str]) -> list[str]:
     messages = list(run.objective.warnings())
     for message in messages:
         if message not in known:
-            run.emit("warning", message=message)
+            run.emit(events.Warning(message))
     return messages
 
 
@@ -176,19 +172,3 @@ def _write_result(run: Run, result: SearchResult, parameters: int, seconds: floa
         "seconds": seconds,
     }
     write_text(run.folder / "result.json", json.dumps(data, indent=2) + "\n")
-
-
-def emit_discretisation(
-    run: Run, mixture: Evaluation, argmax: Evaluation, trained: Evaluation
-) -> None:
-    """Emit a `discretisation` event: validation scores before, after, trained on, and the gap.
-
-    The gap is the mixture's score minus that of the child cut out of it, before any training.
-    """
-    run.emit(
-        "discretisation",
-        mixture=mixture.score,
-        argmax_child=argmax.score,
-        trained_child=trained.score,
-        gap=mixture.score - argmax.score,
-    )

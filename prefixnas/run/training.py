@@ -14,7 +14,7 @@ from torch import Tensor
 from prefixnas.base.errors import UserError
 from prefixnas.run.checkpoint import Stateful
 from prefixnas.run.evaluation import Split
-from prefixnas.run.events import emit_step
+from prefixnas.run.events import Step
 from prefixnas.run.loop import refuse_nan
 from prefixnas.run.run import Run
 
@@ -258,7 +258,7 @@ def fit(
     for step in loop:
         losses = optimizer.gradients(step, "train", phase)
         optimizer.step(before + step)
-        emit_step(run, phase, step, steps, losses, optimizer.rate)
+        run.emit(Step.of(phase, step, steps, losses, optimizer.rate))
         looks = recipe.eval_every and (step + 1) % recipe.eval_every == 0
         if looks and step + 1 < steps:
             best.look(run.epoch(phase, step + 1).score)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from prefixnas.run.events import Event
 from prefixnas.run.objective import Objective
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
@@ -97,7 +98,7 @@ class ShortRun:
             probe = Watched(self.objective(), self.lie)
             watched = _Watched(self.strategy, probe, self.inspect, alphas)
 
-            def on_event(event: Mapping[str, Any]) -> None:
+            def on_event(event: Event) -> None:
                 written = len((folder / "metrics.jsonl").read_bytes().splitlines())
                 if written in kills:
                     kills.remove(written)

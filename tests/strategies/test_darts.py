@@ -140,13 +140,13 @@ def test_warm_up_leaves_the_alphas_alone(level: str, after: list[str]) -> None:
     assert not same(start, objective.look()[0])
     assert [split for split, _, _ in objective.seen] == ["train"] * 10 + after
     first = next(event for event in events if event["event"] == "alpha")
-    assert first["gradient_norm"] is None
+    assert "gradient_norm" not in first
 
 
 def test_warm_up_leaves_no_gradient_behind() -> None:
     """The first alpha step uses the gradient of its own batch, not the sum of the warm-up's."""
     objective, _, events = go(Darts(alpha_warmup=0.5, entropy_weight=0.0, log_every=1), 12)
-    norms = [e["gradient_norm"] for e in events if e["event"] == "alpha"]
+    norms = [e.get("gradient_norm") for e in events if e["event"] == "alpha"]
     replayed = ToyObjective()
     torch.manual_seed(0)
     net = Supernet(SPACE, 8)

@@ -275,7 +275,7 @@ def test_a_run_folder_holds_everything(finished: Path) -> None:
     kinds = [event["event"] for event in events(finished)]
     assert kinds[0] == "start" and kinds[-1] == "end"
     steps = [event["phase"] for event in events(finished, "step")]
-    assert steps == ["search"] * 2 + ["train"] * 2 + ["without"] * 4
+    assert steps == ["search"] * 2 + ["train"] * 2 + ["baseline"] * 4
 
 
 def test_show_and_report(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

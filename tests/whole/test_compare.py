@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from prefixnas.run.events import Step
 from prefixnas.run.record import read_record
 from tests import ROOT
 from tests.workbench import digest, events
@@ -59,9 +60,9 @@ def test_a_killed_comparison_goes_on_and_repeats_nothing(tmp_path: Path) -> None
 
     # The interrupted run went on from its checkpoint: its clock began anew after the first trial.
     record = read_record(interrupted)
-    starts = [e for e, later in pairwise(record.events) if later["time"] < e["time"]]
-    assert [event["event"] for event in starts] == ["step"]
-    assert starts[0]["phase"] == "trial 1" and starts[0]["step"] <= steps
+    starts = [e for e, later in pairwise(record.events) if later.time < e.time]
+    (first,) = starts
+    assert isinstance(first, Step) and first.phase == "trial 1" and first.step <= steps
     assert record.start("steps") == {"search": 60, "total": 120}
 
     with (out / "runs.csv").open() as file:

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from prefixnas.run.events import Event, Step, read_events
 from tests.workbench import digest, events
 
 # Children are forked from a server that has imported everything and computed nothing.
@@ -33,7 +33,7 @@ SERVER.set_forkserver_preload(
     ]
 )
 
-SEARCH, TRAIN, WITHOUT = "search", "train", "without"
+SEARCH, TRAIN, BASELINE = "search", "train", "baseline"
 
 
 def arguments(bench: Path, run: Path, family: str, *more: str) -> list[str]:
@@ -43,8 +43,8 @@ def arguments(bench: Path, run: Path, family: str, *more: str) -> list[str]:
     return [*argv, "--log-every", "1", "--out", str(run)]
 
 
-def is_step(event: dict[str, Any], phase: str, step: int) -> bool:
-    return (event["event"], event.get("phase"), event.get("step")) == ("step", phase, step)
+def is_step(event: Event, phase: str, step: int) -> bool:
+    return isinstance(event, Step) and (event.phase, event.step) == (phase, step)
 
 
 def _child(argv: Sequence[str], at: tuple[str, int] | None, in_checkpoint: bool) -> None:
@@ -61,9 +61,9 @@ def _child(argv: Sequence[str], at: tuple[str, int] | None, in_checkpoint: bool)
     def kill(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def emit_and_die(run: Run, event: str, **values: Any) -> None:
-        emit(run, event, **values)
-        if at is not None and is_step({"event": event, **values}, *at):
+    def emit_and_die(run: Run, event: Event) -> None:
+        emit(run, event)
+        if at is not None and is_step(event, *at):
             if in_checkpoint:  # the tensors are there, the file that names them is not
                 prefixnas.run.checkpoint.write_text = kill
             else:
@@ -127,7 +127,7 @@ def kill_and_resume(
         assert start([*argv, *more], at, in_checkpoint) == -signal.SIGKILL
         assert not (run / "result.json").exists()
         if not in_checkpoint:
-            assert is_step(events(run)[-1], *at)
+            assert is_step(read_events(run)[-1], *at)
     assert start(["search", "--resume", "--out", str(run)]) == 0
 
 
@@ -137,7 +137,7 @@ def kill_and_resume(
         [(SEARCH, 5)],
         [(TRAIN, 4)],
         [(SEARCH, 0), (SEARCH, 7), (TRAIN, 0), (TRAIN, 7)],
-        [(SEARCH, 4), (SEARCH, 6), (TRAIN, 2), (WITHOUT, 15)],
+        [(SEARCH, 4), (SEARCH, 6), (TRAIN, 2), (BASELINE, 15)],
     ],
     ids=str,
 )

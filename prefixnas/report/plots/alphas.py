@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from prefixnas.report.plots.heatmap import short_labels
 from prefixnas.report.plots.style import FAINT, HUES, INK, plain
-from prefixnas.run.record import Event, Record, alpha_matrix, decisions
+from prefixnas.run import events
+from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED
+from prefixnas.run.record import Record, alpha_matrix, decisions
 from prefixnas.space.architecture import decision_key
 
 Floats = NDArray[np.float64]
@@ -45,30 +47,30 @@ class Norms:
 
 def alpha_gradient_norms(record: Record) -> Norms:
     """Return the recorded norms: of every step, or of every recorded one in older runs."""
-    sources = [("step", "alpha_gradient_norm"), ("alpha", "gradient_norm")]
-    for event, key in sources:
-        found = [(e["step"], e[key]) for e in record.of(event) if e.get(key) is not None]
+    steps = [(e.step, e.alpha_gradient_norm) for e in record.of(events.Step)]
+    alphas = [(e.step, e.gradient_norm) for e in record.of(events.Alpha)]
+    for source in (steps, alphas):
+        found = [(step, norm) for step, norm in source if norm is not None]
         if found:
-            steps, values = np.array(found, dtype=np.float64).T
-            return Norms(steps, values)
+            return Norms(*np.array(found, dtype=np.float64).T)
     return Norms(np.empty(0), np.empty(0))
 
 
 def trajectory_figure(record: Record) -> Figure | None:
     """Draw alpha itself over the steps: a panel per decision, a line per option."""
-    events = [event for event in record.of("alpha") if event.get("alphas")]
-    if not events:
+    found = [event for event in record.of(events.Alpha) if event.alphas]
+    if not found:
         return None
-    names = list(events[0]["alphas"])
+    names = list(found[0].alphas)
     figure, panels = _panels(len(names), len({decision_key(name) for name in names}))
     taken: Mapping[str, str] = record.architecture or {}
     handles: dict[tuple[str, int], Line2D] = {}
     for index, (axes, name) in enumerate(zip(panels, names, strict=True)):
-        options = list(events[0]["alphas"][name])
+        options = list(found[0].alphas[name])
         for place, (option, label) in enumerate(zip(options, short_labels(options), strict=True)):
-            steps = [event["step"] for event in events]
-            values = [event["alphas"][name][option] for event in events]
-            left = [event["probabilities"][name][option] > 0 for event in events]
+            steps = [event.step for event in found]
+            values = [event.alphas[name][option] for event in found]
+            left = [event.probabilities[name][option] > 0 for event in found]
             colour, style = HUES[place % len(HUES)], _STYLES[place // len(HUES) % len(_STYLES)]
             kept = np.where(left, np.array(values, dtype=np.float64), np.nan)
             wide = 2.2 if taken.get(name) == option else 1.1
@@ -219,26 +221,25 @@ def _boxes(axes: Axes, pooled: Mapping[str, Norms], logarithmic: bool) -> None:
 
 def discretisation_figure(record: Record) -> Figure | None:
     """Draw the scores of mixture, argmax child and trained child, per task and on average."""
-    names = {"mixture": "mixture", "argmax": "argmax child", "trained": "trained child"}
-    found = {e["name"]: e for e in record.of("evaluation") if e["split"] == "validation"}
-    events: list[Event] = [found[name] for name in names if name in found]
-    if "mixture" not in found or len(events) < 2:
+    scored = record.validated()
+    found = [scored[name] for name in (MIXTURE, ARGMAX, TRAINED) if name in scored]
+    if MIXTURE not in scored or len(found) < 2:
         return None
     figure = Figure((_WIDTH, 3.0), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    at = range(len(events))
-    for index, task in enumerate(events[0]["task_scores"]):
-        scores = [event["task_scores"].get(task) for event in events]
+    at = range(len(found))
+    for index, task in enumerate(found[0].task_scores):
+        scores = [event.task_scores.get(task, np.nan) for event in found]
         style, colour = _STYLES[index // len(HUES) % len(_STYLES)], HUES[index % len(HUES)]
         axes.plot(at, scores, marker="o", ms=3, lw=1.0, alpha=0.6, color=colour, ls=style,
                   label=plain(task))  # fmt: skip
-    means = [event["score"] for event in events]
+    means = [np.nan if event.score is None else event.score for event in found]
     axes.plot(at, means, "o-", color=INK, lw=2.4, ms=6, label="average")
     for place, mean in zip(at, means, strict=True):
         axes.annotate(f"{mean:.3f}", (place, mean), (0, 7), fontsize=9, fontweight="bold",
                       textcoords="offset points", ha="center", color=INK)  # fmt: skip
-    axes.set_xticks(at, [names[event["name"]] for event in events], fontsize=9)
-    axes.set_xlim(-0.3, len(events) - 0.7)
+    axes.set_xticks(at, [event.name for event in found], fontsize=9)
+    axes.set_xlim(-0.3, len(found) - 0.7)
     axes.margins(y=0.15)
     axes.set_ylabel("score", fontsize=8)
     axes.set_title(f"discretisation gap {means[0] - means[1]:+.4f}", fontsize=9, loc="left")

@@ -26,6 +26,7 @@ from prefixnas.report.plots.graph import graph_figure
 from prefixnas.report.plots.heatmap import alpha_figure
 from prefixnas.report.plots.style import FAINT, HUES, INK, plain, save_figure
 from prefixnas.report.plots.trials import trial_figure
+from prefixnas.run import events
 from prefixnas.run.record import Record, alpha_matrix, decisions, loss_series, read_record
 from prefixnas.space.graph import architecture_graph
 from prefixnas.space.space import SearchSpace
@@ -150,9 +151,9 @@ def loss_figure(record: Record) -> Figure | None:
 
 def mean_loss(record: Record, phase: str) -> tuple[NDArray[np.int64], Floats]:
     """Return steps and the mean of the tasks' losses in a phase."""
-    events = [e for e in record.of("step") if e["phase"] == phase and e["losses"]]
-    means = [sum(e["losses"].values()) / len(e["losses"]) for e in events]
-    return np.array([e["step"] for e in events], dtype=np.int64), np.array(means, dtype=np.float64)
+    found = [e for e in record.of(events.Step) if e.phase == phase and e.losses]
+    steps = np.array([e.step for e in found], dtype=np.int64)
+    return steps, np.array([e.loss for e in found], dtype=np.float64)
 
 
 def _task_curves(axes: Axes, record: Record, phase: str, tasks: Sequence[str]) -> dict[str, Line2D]:
@@ -172,16 +173,14 @@ def _task_curves(axes: Axes, record: Record, phase: str, tasks: Sequence[str]) -
 
 def stability_figure(record: Record) -> Figure | None:
     """Draw alpha's entropy, the norm of its gradient and its variance over the steps."""
-    sources = [
-        ("entropy of alpha [nats]", "step", "entropy"),
-        ("norm of alpha's gradient", "alpha", "gradient_norm"),
-        ("variance of alpha", "alpha", "variance"),
-    ]
-    series = {
-        title: [(e["step"], e[key]) for e in record.of(event) if e.get(key) is not None]
-        for title, event, key in sources
+    alphas = record.of(events.Alpha)
+    series: dict[str, list[tuple[int, float | None]]] = {
+        "entropy of alpha [nats]": [(e.step, e.entropy) for e in record.of(events.Step)],
+        "norm of alpha's gradient": [(e.step, e.gradient_norm) for e in alphas],
+        "variance of alpha": [(e.step, e.variance) for e in alphas],
     }
-    filled = {title: points for title, points in series.items() if points}
+    known = {title: [p for p in points if p[1] is not None] for title, points in series.items()}
+    filled = {title: points for title, points in known.items() if points}
     if not filled:
         return None
     figure = _figure(_WIDTH, 1.75 * len(filled) + 0.3)
@@ -197,10 +196,10 @@ def stability_figure(record: Record) -> Figure | None:
             axes.axhline(most, color=FAINT, lw=0.9, ls="--")
             axes.text(1.0, most, "all equal ", fontsize=7.5, color=FAINT, ha="right", va="top",
                       transform=axes.get_yaxis_transform())  # fmt: skip
-            for prune in record.of("prune"):
-                axes.axvline(prune["step"], color=HUES[1], lw=0.8, alpha=0.45, zorder=0)
+            for prune in record.of(events.Prune):
+                axes.axvline(prune.step, color=HUES[1], lw=0.8, alpha=0.45, zorder=0)
             axes.set_ylim(0, max(most, float(values.max())) * 1.06 or 1.0)
-            if record.of("prune"):
+            if record.of(events.Prune):
                 axes.set_title("vertical lines: pruning", fontsize=8, loc="right", color=HUES[1])
         elif values.min() > 0 and values.max() > 20 * values.min():
             axes.set_yscale("log")

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prefixnas.report.plots.style import FAINT, HUES
+from prefixnas.run import events
 from prefixnas.run.record import Record
 
 
@@ -30,8 +31,8 @@ class Tried:
 
 def tried(record: Record) -> list[Tried]:
     """Return all trials of a run, in their order."""
-    scores = {e["name"]: e["score"] for e in record.of("evaluation") if e["split"] == "selection"}
-    return [Tried(e["name"], e["choices"], scores.get(e["name"])) for e in record.of("trial")]
+    scores = {e.name: e.score for e in record.of(events.Evaluation) if e.split == "selection"}
+    return [Tried(e.name, e.choices, scores.get(e.name)) for e in record.of(events.Trial)]
 
 
 def trial_figure(record: Record) -> Figure | None:

@@ -46,7 +46,7 @@ def result(run: Path) -> dict[str, Any]:
 def test_train_spends_all_steps_on_one_architecture(trained: Trained) -> None:
     run = trained("llama")
     phases = [event["phase"] for event in events(run, "step")]
-    assert phases == ["train"] * 4 + ["without"] * 4
+    assert phases == ["train"] * 4 + ["baseline"] * 4
     assert result(run)["architecture"] == {}
     assert yaml.safe_load((run / "config.yaml").read_text())["strategy"] == "fixed"
     assert result(run)["columns"]["mixture"] is None

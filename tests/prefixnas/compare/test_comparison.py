@@ -312,8 +312,8 @@ def result(
     kind: str, label: str, seed: int, score: float, space: str = "default", number: int = 0
 ) -> CellResult:
     return CellResult(
-        space, label, kind, seed, seed + 1000 * number, "finished", score=score, argmax=score - 0.1,
-        search_steps=5, steps=10, search_seconds=1.0, seconds=2.0 + seed,
+        space, label, kind, seed, seed + 1000 * number, "finished", score=score,
+        argmax_child=score - 0.1, search_steps=5, steps=10, search_seconds=1.0, seconds=2.0 + seed,
         architecture=None if kind == "alone" else {"layer0/activation": "tanh"},
         task_scores={"first": score},
     )  # fmt: skip

@@ -29,10 +29,16 @@ from prefixnas.report.plots.alphas import (
     gradient_figure,
     trajectory_figure,
 )
+from prefixnas.run import events
+from prefixnas.run.events import Alpha, Evaluation, Event, Start, Step
 from prefixnas.run.record import read_record
 from tests.workbench import digest, write_lines
 
 OPTIONS = {"layer0/act": ["relu", "tanh"], "layer1/act": ["relu", "tanh", "gelu"]}
+
+
+def scored(name: str, score: float) -> Evaluation:
+    return Evaluation(name, "validation", {"task": {"accuracy": score}}, {"task": score}, score)
 
 
 def write_run(
@@ -48,21 +54,16 @@ def write_run(
     names = list(OPTIONS)
     equal = {name: {o: 1 / len(options) for o in options} for name, options in OPTIONS.items()}
     raw = {name: dict.fromkeys(options, 0.5) for name, options in OPTIONS.items()}
-    lines: list[dict[str, Any]] = [{"event": "start", "strategy": "darts", "seed": 0}]
+    found: list[Event] = [Start("small", "darts", "toy", 0, {"search": 4, "train": 0})]
     for step, norm in enumerate([None, *norms]):
-        common = {"phase": "search", "step": step}
-        losses = {"losses": {"task": 1.0}, "alpha_gradient_norm": norm}
-        lines.append({"event": "step", **common, **losses})
+        found.append(Step.of("search", step, 4, {"task": 1.0}, 1e-3, None, None, norm))
         if alphas:
-            more = {"gradient_norm": norm, "variance": 0.25 * step, "alphas": raw}
-            lines.append({"event": "alpha", **common, "probabilities": equal, **more})
-    for name, score in zip(("mixture", "argmax", "trained"), scores, strict=True):
-        shared = {"split": "validation", "scores": {"task": {"accuracy": score}}}
-        number = {"task_scores": {"task": score}, "score": score}
-        lines.append({"event": "evaluation", "name": name, **shared, **number})
-    choices = dict(zip(names, chosen, strict=True))
-    lines.append({"event": "architecture", "choices": choices})
-    write_lines(folder / "metrics.jsonl", lines)
+            variance = 0.25 * step
+            found.append(Alpha("search", step, equal, raw, gradient_norm=norm, variance=variance))
+    for name, score in zip(("mixture", "argmax child", "trained child"), scores, strict=True):
+        found.append(scored(name, score))
+    found.append(events.Architecture(dict(zip(names, chosen, strict=True))))
+    write_lines(folder / "metrics.jsonl", [event.to_json() for event in found])
     (folder / "config.yaml").write_text(yaml.safe_dump({"relaxation": "softmax", **config}))
     if finished:
         (folder / "result.json").write_text(json.dumps({"columns": {}}))
@@ -99,9 +100,8 @@ def test_numbers_per_run_and_per_group(runs: list[Path], tmp_path: Path) -> None
 
 def test_a_ste_run_has_the_gap_of_its_probabilities_too(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", scores=(0.5, 0.5, 0.5))
-    soft = {"scores": {}, "task_scores": {}, "score": 0.75, "split": "validation"}
     with (run / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"event": "evaluation", "name": "softmax mixture", **soft}) + "\n")
+        file.write(json.dumps(scored("softmax mixture", 0.75).to_json()) + "\n")
     (search,) = read_searches([run], "relaxation")
     assert (search.numbers["gap"], search.numbers["soft_gap"]) == (0.0, 0.25)
 

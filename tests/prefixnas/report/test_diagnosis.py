@@ -20,12 +20,11 @@ from prefixnas.base.options import option
 from prefixnas.launch.replay import difference
 from prefixnas.report.diagnosis import coupling, diagnose, gap, rate
 from prefixnas.report.diagnosis_view import figure
+from prefixnas.run.events import Alpha, Event, Gap, Probe, Step
 from prefixnas.run.objective import OBJECTIVES
 from prefixnas.run.record import Record, read_record
 from prefixnas.testing import ToyObjective
 from tests.workbench import digest
-
-Event = dict[str, Any]
 
 
 def record(*events: Event, **config: Any) -> Record:
@@ -34,27 +33,26 @@ def record(*events: Event, **config: Any) -> Record:
 
 def steps(squared: Any) -> list[Event]:
     return [
-        {"event": "step", "phase": "search", "step": n, "losses": {},
-         "weight_gradient_norm": math.sqrt(0.75 * s), "alpha_gradient_norm": math.sqrt(0.25 * s)}
+        Step.of("search", n, 1, {"task": 1.0}, 1e-3, None, math.sqrt(0.75 * s), math.sqrt(0.25 * s))
         for n, s in enumerate(squared)
-    ]  # fmt: skip
+    ]
 
 
 def probe(change: list[float], move: float = 0.5, step: int = 0) -> Event:
-    return {
-        "event": "probe", "step": step, "passes": 6, "weight_move": move, "alpha_move": 0.5,
-        "alpha_gradient_norm": [1.0] * len(change), "alpha_gradient_change": change,
-        "alpha_gradient_change_of_mean": 0.0, "gradient_change": change,
-        "squared_norm": 4.0, "squared_norm_of_mean": 1.0,
-    }  # fmt: skip
+    return Probe(
+        step=step, passes=6, weight_move=move, alpha_move=0.5,
+        alpha_gradient_norm=[1.0] * len(change), alpha_gradient_change=change,
+        alpha_gradient_change_of_mean=0.0, gradient_change=change, squared_norm=4.0,
+        squared_norm_of_mean=1.0,
+    )  # fmt: skip
 
 
 def ending(losses: list[list[float]], norms: list[list[float]], epsilon: float = 0.05) -> Event:
-    return {
-        "event": "gap", "passes": 2, "positions": [0.0, 1.0], "losses": losses,
-        "gradient_norms": norms, "smoothness": [1.0] * len(losses), "epsilon": {"act": epsilon},
-        "distance": math.sqrt(2) * epsilon,
-    }  # fmt: skip
+    return Gap(
+        passes=2, positions=[0.0, 1.0], losses=losses, gradient_norms=norms,
+        smoothness=[1.0] * len(losses), epsilon={"act": epsilon},
+        distance=math.sqrt(2) * epsilon,
+    )  # fmt: skip
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=20))
@@ -142,8 +140,7 @@ def test_what_is_said_of_the_bound(
 
 
 def test_without_probes_epsilon_is_that_of_the_last_record() -> None:
-    course = {"probabilities": {"act": {"tanh": 0.7, "gelu": 0.3}}, "phase": "search", "step": 0}
-    found = gap(record({"event": "alpha", **course}))
+    found = gap(record(Alpha("search", 0, {"act": {"tanh": 0.7, "gelu": 0.3}})))
     np.testing.assert_allclose(found.total_epsilon, 0.3)
     assert "not measured" in found.verdict
 
@@ -203,4 +200,4 @@ def test_a_run_without_probes_is_searched_again(
         assert "warning" not in out, "the second search took the same steps"
     assert before.items() <= digest(run).items(), "the run itself stays as it is"
     assert difference(read_record(run), read_record(run / "replay")) == 0
-    assert not read_record(run).of("probe")
+    assert not read_record(run).of(Probe)

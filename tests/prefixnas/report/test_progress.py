@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +25,7 @@ from prefixnas.report.progress import (
     describe,
     open_progress,
 )
+from prefixnas.run import events
 
 
 class Terminal(io.StringIO):
@@ -31,33 +33,14 @@ class Terminal(io.StringIO):
         return True
 
 
-def step(
-    number: int, total: int, time: float, phase: str = "search", **more: Any
-) -> dict[str, Any]:
-    losses = {"sst2": 0.5, "rte": 0.75}
-    return {
-        "event": "step",
-        "time": time,
-        "phase": phase,
-        "step": number,
-        "total": total,
-        "losses": losses,
-        "loss": 0.625,
-        "lr": 1e-3,
-        **more,
-    }
+def step(number: int, total: int, time: float, phase: str = "search", **more: Any) -> events.Step:
+    found = events.Step.of(phase, number, total, {"sst2": 0.5, "rte": 0.75}, 1e-3)
+    return replace(found, time=time, **more)
 
 
-def evaluation(name: str = "mixture") -> dict[str, Any]:
-    return {
-        "event": "evaluation",
-        "time": 9.0,
-        "name": name,
-        "split": "validation",
-        "scores": {"sst2": {"accuracy": 0.8}},
-        "task_scores": {"sst2": 0.8},
-        "score": 0.8,
-    }
+def evaluation(name: str = "mixture") -> events.Evaluation:
+    scores = {"sst2": {"accuracy": 0.8}}
+    return events.Evaluation(name, "validation", scores, {"sst2": 0.8}, 0.8, time=9.0)
 
 
 def lines(*events: Mapping[str, Any]) -> list[str]:
@@ -135,19 +118,18 @@ def test_a_step_is_not_shown_twice() -> None:
 
 def test_other_events_in_one_line_each() -> None:
     dropped = [[f"layer{n}/act", "relu"] for n in range(5)]
-    assert describe({"event": "prune", "step": 9, "dropped": dropped}) == (
+    assert describe(events.Prune(9, dropped)) == (
         "step 10: pruned layer0/act=relu, layer1/act=relu, layer2/act=relu and 2 more"
     )
     choices = {"layer0/act": "relu", "layer0/drop": "dropout(0.1)", "layer1/act": "tanh"}
-    assert describe({"event": "architecture", "choices": choices}) == (
+    assert describe(events.Architecture(choices)) == (
         "architecture: act: relu, tanh; drop: dropout(0.1)"
     )
-    assert describe({"event": "trial", "name": "trial 3", "choices": {"act": "relu"}}) == (
-        "trial 3: act: relu"
-    )
-    assert describe({"event": "warning", "message": "odd"}) == "warning: odd"
-    assert describe({"event": "end", "seconds": 3723.4}) == "finished in 1:02:03"
-    assert describe({"event": "alpha"}) == describe({"event": "of tomorrow"}) == ""
+    assert describe(events.Trial("trial 3", {"act": "relu"})) == ("trial 3: act: relu")
+    assert describe(events.Warning("odd")) == "warning: odd"
+    assert describe(events.End(3723.4)) == "finished in 1:02:03"
+    assert describe(events.Other("of tomorrow", {})) == ""
+    assert describe(events.Alpha("search", 0, {})) == ""
 
 
 def test_clock() -> None:

@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,18 +31,27 @@ from prefixnas.report.plots.run import (
 )
 from prefixnas.report.run_page import write_report
 from prefixnas.report.tables import best_of, score_rows, show, table
+from prefixnas.run import events as run_events
+from prefixnas.run.events import (
+    Alpha,
+    End,
+    Evaluation,
+    Event,
+    Prune,
+    Start,
+    Step,
+    Warning,
+    read_events,
+)
 from prefixnas.run.record import (
     Record,
     alpha_matrix,
     final_probabilities,
     loss_series,
-    read_events,
     read_record,
 )
 from prefixnas.space.architecture import Architecture, by_layer
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
-
-Event = dict[str, Any]
 
 SPACE = SearchSpace("small", Stack(2, Seq("linear", Choice("act", ["relu", "tanh"]))))
 CHOICES = {"layer0/act": "tanh", "layer1/act": "relu"}
@@ -68,70 +78,54 @@ COLUMNS = {
 }
 
 
-def steps(phase: str, total: int, began: float, **more: Any) -> list[Event]:
+def steps(phase: str, total: int, began: float, *more: float) -> list[Event]:
     return [
-        {
-            "event": "step",
-            "time": began + n + 1,
-            "phase": phase,
-            "step": n,
-            "total": total,
-            "losses": {TASKS[0]: 1.0 - 0.1 * n, TASKS[1]: 2.0 - 0.1 * n},
-            "loss": 1.5 - 0.1 * n,
-            "lr": 1e-3,
-            **more,
-        }
+        replace(
+            Step.of(phase, n, total, {TASKS[0]: 1 - 0.1 * n, TASKS[1]: 2 - 0.1 * n}, 1e-3, *more),
+            time=began + n + 1,
+        )
         for n in range(total)
     ]
 
 
 def evaluated(name: str, time: float, scores: dict[str, Any]) -> Event:
-    return {"event": "evaluation", "time": time, "name": name, "split": "validation", **scores}
+    return Evaluation(name, "validation", **scores, time=time)
 
 
 def events(alphas: bool = True) -> list[Event]:
     found: list[Event] = [
-        {"event": "start", "time": 0.0, "space": "small", "strategy": "darts", "seed": 3},
+        Start("small", "darts", "toy", 3, {"search": 3, "train": 4}),
         evaluated("untouched", 2.0, UNTOUCHED),
-        *steps("search", 3, 2.0, **({"entropy": 1.2} if alphas else {})),
+        *steps("search", 3, 2.0, *([1.2] if alphas else [])),
     ]
     if alphas:
         for n, (relu, tanh) in enumerate(COURSE):
-            found.append(
-                {
-                    "event": "alpha",
-                    "time": 5.0,
-                    "phase": "search",
-                    "step": 5 * n,
-                    "probabilities": {
-                        "layer0/act": {"relu": relu, "tanh": tanh},
-                        "layer1/act": {"relu": 0.6, "tanh": 0.4},
-                    },
-                    "gradient_norm": None if n == 0 else 0.1 * n,
-                    "variance": 0.01 * n,
-                }
-            )
-        found.append(
-            {"event": "prune", "time": 5.0, "step": 2, "dropped": [["layer0/act", "relu"]]}
-        )
+            shares = {
+                "layer0/act": {"relu": relu, "tanh": tanh},
+                "layer1/act": {"relu": 0.6, "tanh": 0.4},
+            }
+            norm = None if n == 0 else 0.1 * n
+            more = {"gradient_norm": norm, "variance": 0.01 * n}
+            found.append(Alpha("search", 5 * n, shares, **more, time=5.0))
+        found.append(Prune(2, [("layer0/act", "relu")], time=5.0))
         found.append(evaluated("mixture", 7.0, MIXTURE))
     return found
 
 
 def ending() -> list[Event]:
     return [
-        {"event": "architecture", "time": 7.0, "choices": CHOICES},
-        evaluated("argmax", 8.0, ARGMAX),
+        run_events.Architecture(CHOICES, time=7.0),
+        evaluated("argmax child", 8.0, ARGMAX),
         *steps("train", 4, 8.0),
-        evaluated("trained", 13.0, TRAINED),
-        {"event": "warning", "time": 13.0, "message": "<script>bad()</script> [red]"},
-        {"event": "end", "time": 13.0, "seconds": 13.0},
+        evaluated("trained child", 13.0, TRAINED),
+        Warning("<script>bad()</script> [red]", time=13.0),
+        End(13.0, time=13.0),
     ]
 
 
 def write(folder: Path, lines: list[Event], finished: bool = False, tail: str = "") -> Path:
     folder.mkdir(exist_ok=True)
-    text = "".join(json.dumps(line) + "\n" for line in lines)
+    text = "".join(json.dumps(line.to_json()) + "\n" for line in lines)
     (folder / "metrics.jsonl").write_text(text + tail, encoding="utf-8")
     config = {"space": yaml.safe_load(SPACE_TEXT), "note": "</pre><b>bold</b>", "seed": 3}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -190,8 +184,8 @@ def test_a_last_line_that_was_cut_off_is_left_out_with_a_note(tmp_path: Path, ta
     *kept, note = read_events(folder)
     assert kept == events()
     number = len(events()) + 1
-    assert note["event"] == "warning"
-    assert f"line {number}" in note["message"]
+    assert isinstance(note, Warning)
+    assert f"line {number}" in note.message
 
 
 @pytest.mark.parametrize(
@@ -199,8 +193,8 @@ def test_a_last_line_that_was_cut_off_is_left_out_with_a_note(tmp_path: Path, ta
     [
         ("{half", "not valid JSON"),
         ("[1]", "key 'event'"),
-        ('{"event": "step", "phase": "search", "step": 1}', "lacks the key 'losses'"),
-        ('{"event": "step", "phase": "search", "step": "x", "losses": {}}', "'x' as 'step'"),
+        ('{"event": "warning"}', "lacks the key 'message'"),
+        ('{"event": "stop", "step": "x", "reason": "settled"}', "'x' as 'step'"),
     ],
 )
 def test_other_damage_names_file_and_line(tmp_path: Path, line: str, message: str) -> None:
@@ -301,9 +295,10 @@ def test_short_labels_stay_different(options: list[str]) -> None:
 
 
 def test_losses_of_tasks_that_take_turns() -> None:
-    lines = steps("train", 4, 0.0)
-    for number, line in enumerate(lines):
-        line["losses"] = {"even" if number % 2 == 0 else "odd": float(number)}
+    lines: list[Event] = [
+        Step.of("train", number, 4, {"odd" if number % 2 else "even": float(number)}, 1e-3)
+        for number in range(4)
+    ]
     series = loss_series(in_memory(lines), "train")
     assert {task: (at.tolist(), values.tolist()) for task, (at, values) in series.items()} == {
         "even": ([0, 2], [0.0, 2.0]),
@@ -390,7 +385,7 @@ def test_table_of_a_result_and_of_a_run_that_goes_on(finished: Path) -> None:
     assert text_of(table(result)) == text_of(table(finished))
     (finished / "result.json").unlink()
     labels = [str(c.header) for c in table(finished).columns]
-    assert labels == ["task", "untouched", "mixture", "argmax", "trained"]
+    assert labels == ["task", "untouched", "mixture", "argmax child", "trained child"]
     with pytest.raises(UserError, match="columns"):
         table({})
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from prefixnas import Budget, Recipe, Run, load_space, search
+from prefixnas.run.events import Event
 from prefixnas.run.strategy import STRATEGIES, Strategy
 from prefixnas.testing import ToyObjective
 
@@ -29,7 +29,7 @@ def run(folder: Path, name: str, kill_after: int, resume: bool) -> None:
     """Search; send SIGKILL to this process after `kill_after` events (never, if negative)."""
     left = kill_after
 
-    def on_event(event: Mapping[str, Any]) -> None:
+    def on_event(event: Event) -> None:
         nonlocal left
         left -= 1
         if left == 0:

@@ -17,6 +17,7 @@ import torch
 
 from prefixnas.base.errors import UserError
 from prefixnas.run.evaluation import Split
+from prefixnas.run.events import Other
 from prefixnas.run.ledger import BudgetExceeded
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
@@ -98,7 +99,7 @@ def test_resuming_a_finished_run_trains_nothing_and_changes_nothing(tmp_path: Pa
 def test_resume_without_a_checkpoint_starts_anew(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"event": "half a li')
     run = make(tmp_path, resume=True)
-    run.emit("first")
+    run.emit(Other("first", {}))
     assert events(tmp_path) == [{"event": "first"}]
 
 
@@ -110,7 +111,7 @@ def test_a_new_run_forgets_the_checkpoint_of_an_old_one(tmp_path: Path) -> None:
 
 def test_events_that_were_lost_are_said(tmp_path: Path) -> None:
     run = make(tmp_path)
-    run.once("note", lambda: run.emit("first"))
+    run.once("note", lambda: run.emit(Other("first", {})))
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match=r"metrics.jsonl: missing or shorter"):
         make(tmp_path, resume=True)
@@ -212,10 +213,10 @@ def test_a_loop_goes_on_where_it_was_checkpointed(tmp_path: Path) -> None:
 def test_events_are_lines_with_the_time(tmp_path: Path) -> None:
     seen: list[Any] = []
     run = make(tmp_path, on_event=seen.append)
-    run.emit("hello", number=1.5, table={"a": None})
+    run.emit(Other("hello", {"number": 1.5, "table": {"a": None}}))
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     record = json.loads(line)
-    assert record == seen[0]
+    assert [event.to_json() for event in seen] == [record]
     assert record.pop("time") >= 0
     assert record == {"event": "hello", "number": 1.5, "table": {"a": None}}
 

@@ -88,18 +88,16 @@ def test_columns_are_the_table(tmp_path: Path) -> None:
         "trained child",
         "linear alone",
     ]
-    scores = {event["name"]: event["score"] for event in events if event["event"] == "evaluation"}
-    named = {"untouched": "untouched", "mixture": "mixture", "argmax child": "argmax"}
-    named |= {"trained child": "trained", "linear alone": "without"}
+    scored = [event for event in events if event["event"] == "evaluation"]
+    scores = {(event["name"], event["split"]): event["score"] for event in scored}
     for column, evaluation in result.columns.items():
         assert evaluation is not None
-        assert evaluation.score == scores[named[column]]
+        assert evaluation.score == scores[column, "validation"]
     trained = result.columns["trained child"]
     assert trained is not None
     assert result.score == trained.score
-    splits = {event["name"]: event["split"] for event in events if event["event"] == "evaluation"}
-    assert {name for name, split in splits.items() if split != "validation"} == {"selected"}
-    assert result.selected.score == scores["selected"]
+    assert [key for key in scores if key[1] != "validation"] == [("trained child", "selection")]
+    assert result.selected.score == scores["trained child", "selection"]
 
 
 def test_nothing_to_score_is_an_empty_column(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from prefixnas.network.relaxations import Relaxation, Softmax
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.run.evaluation import Evaluation, Split
+from prefixnas.run.events import Other
 from prefixnas.run.run import Run
 from prefixnas.run.strategy import Found, Strategy
 from prefixnas.run.training import Recipe, WeightOptimizer, fit
@@ -189,7 +190,7 @@ class Forgetful(Strategy):
         for step in run.steps("search", run.budget.search, {"weights": weights}):
             total += sum(weights.gradients(step, "train", "search").values())
             weights.step(step)
-            run.emit("progress", total=total)
+            run.emit(Other("progress", {"total": total}))
         return found
 
 
@@ -201,7 +202,7 @@ class Moody(Strategy):
 
     def search(self, run: Run, recipe: Recipe) -> Found:
         self.seen.append(1)
-        run.once("seen", lambda: run.emit("seen", times=len(self.seen)))
+        run.once("seen", lambda: run.emit(Other("seen", {"times": len(self.seen)})))
         return attach(run, settled(run, {}))
 
 
