@@ -29,8 +29,9 @@ from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.oneshot.level import Joint
 from prefixnas.run.evaluation import Split
 from prefixnas.run.objective import Objective
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.training import Recipe, WeightOptimizer
+from prefixnas.run.training import WeightOptimizer
 from prefixnas.space.loading import load_space
 from prefixnas.testing import ToyObjective
 

@@ -58,7 +58,7 @@ def experiment(arm: str, seed: int, trials: int) -> dict[str, Any]:
 def run(arm: str, seed: int, trials: int, out: Path) -> None:
     file, folder = out / f"{arm}-{seed}.yaml", out / f"{arm}-{seed}"
     file.write_text(yaml.safe_dump(experiment(arm, seed, trials), sort_keys=False))
-    command = [sys.executable, "-m", "peml", "tune", str(file), "--out", str(folder)]
+    command = [sys.executable, "-m", "prefixnas", "tune", str(file), "--out", str(folder)]
     if Study.begun(load_experiment(file), folder):
         command.append("--resume")
     environment = {"OMP_NUM_THREADS": "1", **os.environ}

@@ -28,8 +28,9 @@ from peml.model.model import load_language_model
 from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
 from prefixnas.network.supernet import Supernet, build_child
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.training import Recipe, WeightOptimizer
+from prefixnas.run.training import WeightOptimizer
 from prefixnas.space.loading import load_space
 
 Step = Callable[[], None]

@@ -25,9 +25,9 @@ from prefixnas.base.options import make, resolve
 from prefixnas.multitrial.strategy import TrialStrategy
 from prefixnas.run.strategy import STRATEGIES, Strategy
 from prefixnas.testing.tabular.regret import (
-    Agreement,
     Numbers,
-    agreement,
+    RankAgreement,
+    rank_agreement,
     regrets,
     run_regrets,
     spread,
@@ -113,20 +113,20 @@ def print_regrets(
     Console().print(grid)
 
 
-def agreements(table: Table) -> list[tuple[str, int, int, Agreement]]:
+def agreements(table: Table) -> list[tuple[str, int, int, RankAgreement]]:
     """Compare supernets, and trainings of one seed, with the table's means over seeds."""
     nets = [
-        (f"supernet, {net.training}", net.seed, net.steps, agreement(net.scores, table))
+        (f"supernet, {net.training}", net.seed, net.steps, rank_agreement(net.scores, table))
         for net in sorted(table.supernets, key=lambda net: (net.training, net.steps, net.seed))
     ]
     for steps in table.steps:
         for seed in table.seeds:
             scores = [table.score(one, "selection", seed, steps) for one in table.architectures]
-            nets.append((TRAINED, seed, steps, agreement(scores, table)))
+            nets.append((TRAINED, seed, steps, rank_agreement(scores, table)))
     return nets
 
 
-def print_agreements(found: Sequence[tuple[str, int, int, Agreement]]) -> None:
+def print_agreements(found: Sequence[tuple[str, int, int, RankAgreement]]) -> None:
     grid = Grid("scores of", "seed", "steps", "Kendall's tau", "p", "regret of its best")
     for name, seed, steps, one in found:
         numbers = (f"{one.tau:+.2f}", f"{one.p:.1g}", f"{one.regret:.4f}")

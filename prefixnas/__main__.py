@@ -19,6 +19,7 @@ COMMANDS = {
         "stability",
         "diagnose",
         "transfer",
+        "tune",
         "experiment",
     )
 }

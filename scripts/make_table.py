@@ -40,8 +40,9 @@ from prefixnas.network.modes import evaluation_mode
 from prefixnas.network.relaxations import Relaxation, SinglePath, Softmax
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.run.evaluation import Split
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.training import Recipe, WeightOptimizer
+from prefixnas.run.training import WeightOptimizer
 from prefixnas.space.loading import load_space
 
 SPACE = load_space("tabular")

@@ -8,40 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from prefixnas.base.errors import UserError
-from prefixnas.base.options import option
-from prefixnas.network.one_path import refuse_norm_behind
-from prefixnas.network.supernet import Supernet
-from prefixnas.oneshot.level import LEVELS
-from prefixnas.oneshot.probe import Probe, evaluate_softly
-from prefixnas.oneshot.recording import alphas_of, warn_of_dropout
-from prefixnas.oneshot.schedule import SCHEDULES, Plan
-from prefixnas.oneshot.selection import SELECTIONS, Selection
-from prefixnas.oneshot.stopping import EarlyStop
-from prefixnas.oneshot.update import UPDATES, make_relaxation
+from prefixnas import (
+    Budget,
+    Found,
+    Objective,
+    Recipe,
+    Run,
+    SearchSpace,
+    Strategy,
+    Supernet,
+    UserError,
+    WeightOptimizer,
+    oneshot,
+    option,
+)
 from prefixnas.run import events
 from prefixnas.run.checkpoint import Stateful
-from prefixnas.run.evaluation import MIXTURE
-from prefixnas.run.objective import Objective
-from prefixnas.run.run import Budget, Run
-from prefixnas.run.strategy import Found, Strategy
-from prefixnas.run.training import Plateau, Recipe, WeightOptimizer
-from prefixnas.space.space import SearchSpace
+from prefixnas.run.training import Best
 
 
 @dataclass(frozen=True)
-class Darts(Strategy):
+class Darts(oneshot.RelaxedOptions, Strategy):
     """Differentiable search: joint (Algorithm 1 of the paper), bilevel or second order."""
 
-    level: str = option("joint", "joint, bilevel or second-order: what moves alphas, and when")
-    update: str = option("logits", "logits (Adam) or projected (SGD on the simplex)")
-    relaxation: str = option("softmax", "softmax, gumbel, gumbel-hard, ste or one-path")
     selection: str = option("argmax", "argmax or perturbation (DARTS-PT)")
-    alpha_learning_rate: float | None = option(None, "of the alphas; none: the update's", above=0)
-    alpha_warmup: float = option(0.2, "share for the weights alone", at_least=0, at_most=1)
-    entropy_weight: float = option(0.05, "lambda of eq. 4, at the end of the search", at_least=0)
-    entropy_schedule: str = option("linear", "constant, linear or cosine: how lambda grows")
+    entropy_schedule: Literal["constant", "linear", "cosine"] = option("linear", "how lambda grows")
     temperature_start: float | None = option(None, "first; none: the relaxation's", above=0)
     temperature_end: float | None = option(None, "last; none: the relaxation's", above=0)
     prune_below: float = option(0.05, "drop what is less probable than this", at_least=0, below=1)
@@ -57,48 +50,47 @@ class Darts(Strategy):
 
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
         """Refuse unknown names, a space without alphas, a budget without a step of the alphas."""
-        make_relaxation(self.relaxation, self.update)
-        SCHEDULES.get(self.entropy_schedule, "key 'entropy_schedule'")
+        oneshot.make_relaxation(self.relaxation, self.update)
         names = {d.name for d in space.decisions if d.decided_by == "alpha"}
         if names <= set(space.settle(settings)):
             raise UserError(f"space {space.name!r} leaves no choice to alpha: nothing to search")
-        least = LEVELS.get(self.level, "key 'level'").passes + self._selection().cost(len(names))
+        least = self.level_class.passes + self._selection().cost(len(names))
         if budget.search < least:
             few = f"{budget.search} search steps are too few, at least {least} needed"
             raise UserError(f"{few}; raise steps or search_fraction")
 
     def check_objective(self, objective: Objective) -> None:
         """Refuse what the level cannot search on."""
-        LEVELS.get(self.level, "key 'level'").check(objective)
+        self.level_class.check(objective)
 
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Train the supernet, select an architecture, cut it out."""
         net, weights = self.train_supernet(run, recipe)
-        mixture = run.evaluate(MIXTURE, "validation")
-        evaluate_softly(run, net)
+        mixture = oneshot.evaluate_mixture(run, net)
         architecture = self._selection().choose(run, net, weights)
         run.replace(net.cut(architecture))
         return Found(architecture, mixture, weights)
 
     def train_supernet(self, run: Run, recipe: Recipe) -> tuple[Supernet, WeightOptimizer]:
         """Move weights and alphas, prune on the way; return the net and what moved its weights."""
-        update, heat = UPDATES.get(self.update)(), (self.temperature_start, self.temperature_end)
-        relaxation = make_relaxation(self.relaxation, self.update, *heat)
+        update, heat = self.update_class(), (self.temperature_start, self.temperature_end)
+        relaxation = oneshot.make_relaxation(self.relaxation, self.update, *heat)
         net = Supernet(run.space, run.objective.width, relaxation, run.settings)
-        refuse_norm_behind(net)
-        run.once("warned of dropout", lambda: warn_of_dropout(run))
+        oneshot.refuse_norm_behind(net)
+        run.once("warned of dropout", lambda: oneshot.warn_of_dropout(run))
         run.reset(net)
         weights = WeightOptimizer(run, recipe, run.budget.total)
         alphas = update.optimizer(net, self.alpha_learning_rate or update.learning_rate)
-        level = LEVELS.get(self.level)(run, net, weights, alphas)
-        grown = SCHEDULES.get(self.entropy_schedule)
-        probe = Probe(run, net, level.split, self.probe_every, self.probe_batches)
-        stop = EarlyStop(net, self.settled_records, self.settled_within, self.collapse_above)
-        ends = Plateau(run, recipe, "search")
+        level = self.level_class(run, net, weights, alphas)
+        grown = oneshot.SCHEDULES[self.entropy_schedule]
+        probe = oneshot.Probe(run, net, level.split, self.probe_every, self.probe_batches)
+        when = self.settled_records, self.settled_within, self.collapse_above
+        stop = oneshot.EarlyStop(net, *when)
+        best = Best(run, keep=False)
         tuning = self._selection().cost(len(net.decisions))
-        plan = Plan.of(run.budget.search - tuning, level.passes, self.alpha_warmup)
-        state: Mapping[str, Stateful] = dict(weights=weights, alphas=alphas, stop=stop, ends=ends)
-        loop = run.steps("search", plan.steps, state, plan.cost)
+        plan = oneshot.Timetable.of(run.budget.search - tuning, level.passes, self.alpha_warmup)
+        parts: dict[str, Stateful] = dict(weights=weights, alphas=alphas, stop=stop, best=best)
+        loop = run.steps("search", plan.steps, parts, plan.cost)
         for step in loop:
             net.progress = run.spent / plan.budget
             gradient, moves = None, step >= plan.warmup
@@ -110,14 +102,16 @@ class Darts(Strategy):
             norms = net.entropy().item(), weights.norm, gradient
             run.emit(events.Step.of("search", step, plan.steps, losses, weights.rate, *norms))
             if records := step % self.log_every == 0 or step == plan.steps - 1:
-                run.emit(alphas_of(net, "search", step, gradient))
+                run.emit(oneshot.alphas_of(net, "search", step, gradient))
             if moves and (dropped := net.prune(self.prune_below, plan.left(step, self.prune_to))):
                 run.emit(events.Prune(step, dropped))
-            if reason := ends.look(step) or (stop.look(net) if moves and records else ""):
+            settled = stop.look(net) if moves and records else ""
+            if reason := best.epoch(recipe, "search", step) or settled:
                 run.emit(events.Stop(step, reason))
                 loop.stop()
         run.once("probed at the end", probe.finish)
         return net, weights
 
-    def _selection(self) -> Selection:
-        return SELECTIONS.get(self.selection, "key 'selection'")(self.tune_steps, self.random_order)
+    def _selection(self) -> oneshot.Selection:
+        selection = oneshot.SELECTIONS.get(self.selection, "key 'selection'")
+        return selection(self.tune_steps, self.random_order)

@@ -11,13 +11,16 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from prefixnas.base.errors import UserError
-from prefixnas.base.options import option
-from prefixnas.multitrial.strategy import Scored, TrialStrategy
-from prefixnas.run.run import Budget
-from prefixnas.space.architecture import Architecture
-from prefixnas.space.open_space import OpenSpace
-from prefixnas.space.space import SearchSpace
+from prefixnas import (
+    Architecture,
+    Budget,
+    OpenSpace,
+    Scored,
+    SearchSpace,
+    TrialStrategy,
+    UserError,
+    option,
+)
 
 
 @dataclass(frozen=True)

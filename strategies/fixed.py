@@ -10,14 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefixnas.base.errors import UserError
-from prefixnas.base.options import option
-from prefixnas.network.supernet import build_child
-from prefixnas.run.run import Budget, Run
-from prefixnas.run.strategy import Found, Strategy
-from prefixnas.run.training import Recipe
-from prefixnas.space.architecture import Architecture
-from prefixnas.space.space import SearchSpace
+from prefixnas import (
+    Architecture,
+    Budget,
+    Found,
+    Recipe,
+    Run,
+    SearchSpace,
+    Strategy,
+    UserError,
+    build_child,
+    option,
+)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prefixnas.base.options import option
-from prefixnas.multitrial.strategy import Scored, TrialStrategy
-from prefixnas.space.architecture import Architecture
-from prefixnas.space.open_space import OpenSpace
+from prefixnas import Architecture, OpenSpace, Scored, TrialStrategy, option
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prefixnas.base.options import option
-from prefixnas.multitrial.strategy import Scored, TrialStrategy
-from prefixnas.space.architecture import Architecture
+from prefixnas import Architecture, OpenSpace, Scored, TrialStrategy, option
 from prefixnas.space.encoding import encode
-from prefixnas.space.open_space import OpenSpace
 
 Array = NDArray[np.float64]
 

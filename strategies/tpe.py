@@ -12,10 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from prefixnas.base.options import option
-from prefixnas.multitrial.strategy import Scored, TrialStrategy
-from prefixnas.space.architecture import Architecture
-from prefixnas.space.open_space import OpenSpace
+from prefixnas import Architecture, OpenSpace, Scored, TrialStrategy, option
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,26 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
-from prefixnas.base.errors import UserError
-from prefixnas.base.options import option
+from prefixnas import (
+    Architecture,
+    Budget,
+    Found,
+    Objective,
+    Recipe,
+    Run,
+    SearchSpace,
+    Strategy,
+    Supernet,
+    UserError,
+    option,
+)
 from prefixnas.multitrial.halving import Contest, rounds
 from prefixnas.multitrial.proxy import emit_price, price_of, proxy_settings
-from prefixnas.multitrial.shortlist import candidates, probabilities_of, widest
-from prefixnas.network.supernet import Supernet
-from prefixnas.run.objective import Objective
-from prefixnas.run.run import Budget, Run
-from prefixnas.run.strategy import Found, Strategy
-from prefixnas.run.training import Recipe
-from prefixnas.space.architecture import Architecture
-from prefixnas.space.space import SearchSpace
+from prefixnas.multitrial.shortlist import probabilities_of, shortlist, widest
+from prefixnas.oneshot import RelaxedOptions
 
 from .darts import Darts
 
@@ -34,20 +39,14 @@ COUNTED = 2
 
 
 @dataclass(frozen=True)
-class TwoStage(Strategy):
+class TwoStage(RelaxedOptions, Strategy):
     """Search on a proxy, then train the best architectures by successive halving."""
 
     proxy: list[str] = option([], "what makes it cheap: layers=2 train=200; none: fewer steps")
     proxy_share: float = option(0.5, "share of the search budget it gets", above=0, below=1)
     proxy_cost: float | None = option(None, "of its step; none: operations are counted", above=0)
-    candidates: int = option(4, "architectures that enter the second stage", at_least=1)
+    shortlist: int = option(4, "architectures that enter the second stage", at_least=1)
     halving: int = option(2, "one of so many goes on after each round", at_least=2)
-    level: str = option("joint", "joint, bilevel or second-order: what moves alphas, and when")
-    update: str = option("logits", "logits (Adam) or projected (SGD on the simplex)")
-    relaxation: str = option("softmax", "softmax, gumbel, gumbel-hard, ste or one-path")
-    alpha_learning_rate: float | None = option(None, "of the alphas; none: the update's", above=0)
-    alpha_warmup: float = option(0.2, "share for the weights alone", at_least=0, at_most=1)
-    entropy_weight: float = option(0.05, "lambda of eq. 4, at the end of the search", at_least=0)
 
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
         """Refuse options, and a budget that does not reach for both stages."""
@@ -56,11 +55,11 @@ class TwoStage(Strategy):
             raise UserError("key 'proxy_cost': there is no proxy; name what makes one with 'proxy'")
         steps = self._steps(budget, self.proxy_cost or 1.0)
         self._darts().check(space, settings, Budget(steps, 0))
-        left, sizes = budget.search - self._share(budget), rounds(self.candidates, self.halving)
-        if (least := self.candidates * len(sizes)) > left:
+        left, sizes = budget.search - self._share(budget), rounds(self.shortlist, self.halving)
+        if (least := self.shortlist * len(sizes)) > left:
             raise UserError(
-                f"key 'candidates': {self.candidates} candidates need at least {least} steps, the "
-                f"second stage has {left}; raise steps, or lower candidates or proxy_share"
+                f"key 'shortlist': {self.shortlist} architectures need at least {least} steps, the "
+                f"second stage has {left}; raise steps, or lower shortlist or proxy_share"
             )
 
     def check_objective(self, objective: Objective) -> None:
@@ -81,7 +80,7 @@ class TwoStage(Strategy):
         darts.check(run.space, run.settings, Budget(steps, 0))
         with run.stage("proxy", proxy, steps, price, held):
             net, _ = darts.train_supernet(run, recipe)
-        chosen = run.once("candidates", partial(self._candidates, run, net))
+        chosen = run.once("shortlist", partial(self._shortlist, run, net))
         left = run.once("left", lambda: run.budget.search - run.spent)
 
         contest = Contest(run, recipe, [Architecture(each, run.space.name) for each in chosen])
@@ -89,7 +88,7 @@ class TwoStage(Strategy):
         for number, size in enumerate(sizes, 1):
             share = left // len(sizes) // size
             scores = {
-                place: contest.train(f"round {number} candidate {place + 1}", place, share)
+                place: contest.train(f"round {number} architecture {place + 1}", place, share)
                 for place in alive
             }
             alive = contest.keep_best(scores, math.ceil(size / self.halving))
@@ -98,13 +97,19 @@ class TwoStage(Strategy):
         return Found(contest.architectures[alive[0]], optimizer=contest.attach(alive[0]))
 
     def _darts(self) -> Darts:
-        common = {entry.name for entry in fields(self)} & {entry.name for entry in fields(Darts)}
-        # Nothing is pruned: what is unlikely may still be among the best k.
-        return Darts(prune_below=0.0, **{name: getattr(self, name) for name in common})
+        return Darts(
+            level=self.level,
+            update=self.update,
+            relaxation=self.relaxation,
+            alpha_learning_rate=self.alpha_learning_rate,
+            alpha_warmup=self.alpha_warmup,
+            entropy_weight=self.entropy_weight,
+            prune_below=0.0,  # what is unlikely may still be among the best k
+        )
 
-    def _candidates(self, run: Run, net: Supernet) -> list[dict[str, str]]:
-        held, rng = run.space.settle(run.settings), random.Random(f"candidates {run.seed}")
-        found = candidates(run.space, probabilities_of(net), held, self.candidates, rng)
+    def _shortlist(self, run: Run, net: Supernet) -> list[dict[str, str]]:
+        held, rng = run.space.settle(run.settings), random.Random(f"shortlist {run.seed}")
+        found = shortlist(run.space, probabilities_of(net), held, self.shortlist, rng)
         return [architecture.choices for architecture in found]
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import operator
 import typing
@@ -90,7 +91,7 @@ def fields_of(options: Sections) -> dict[str, dataclasses.Field[Any]]:
     found: dict[str, dataclasses.Field[Any]] = {}
     owner: dict[str, str] = {}
     for part, cls in options.items():
-        for entry in dataclasses.fields(cls):
+        for entry in _own_first(cls):
             if entry.name in found:
                 raise UserError(
                     f"the key {entry.name!r} of the {part} ({cls.__name__}) is a key of the "
@@ -98,6 +99,15 @@ def fields_of(options: Sections) -> dict[str, dataclasses.Field[Any]]:
                 )
             found[entry.name], owner[entry.name] = entry, part
     return found
+
+
+def _own_first(cls: type[Any]) -> list[dataclasses.Field[Any]]:
+    """Return a dataclass's fields, those of its bases behind its own."""
+    depth: dict[str, int] = {}
+    for level, base in enumerate(cls.__mro__):
+        for name in inspect.get_annotations(base):
+            depth.setdefault(name, level)
+    return sorted(dataclasses.fields(cls), key=lambda entry: depth[entry.name])
 
 
 def types_of(options: Sections) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from prefixnas.base.console import Parser
 from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.files import make_folder, refuse_used, write_text
-from prefixnas.commands.flags import add_flag
+from prefixnas.base.options import fields_of
+from prefixnas.commands.flags import add_flags
 
 if TYPE_CHECKING:
     from prefixnas.compare.cells import Cell
@@ -119,7 +120,6 @@ HELD = ("strategy", "steps", "seed")
 
 
 def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
-    from prefixnas.base.options import types_of
     from prefixnas.compare.variants import CompareConfig
 
     parser = Parser(prog=prog, description=HELP if help else None, add_help=help)
@@ -133,12 +133,8 @@ def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
     seen = set(HELD)
     every: list[type[Any]] = [CompareConfig, *classes]
     for cls in every:
-        group = parser.add_argument_group(cls.__name__)
-        kinds = types_of({"": cls})
-        for entry in dataclasses.fields(cls):
-            if entry.name not in seen:
-                add_flag(group, entry, kinds[entry.name])
-                seen.add(entry.name)
+        add_flags(parser, cls.__name__, cls, seen)
+        seen |= {*fields_of({"": cls})}
     if not classes:
         parser.add_argument("--objective")
         parser.add_argument("--plugin", nargs="*")

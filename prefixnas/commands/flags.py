@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Collection
 from typing import Any, get_args
 
+from prefixnas.base.console import Parser
+from prefixnas.base.options import default_of, fields_of, is_list, literals, types_of
 
-def add_flag(group: Any, entry: dataclasses.Field[Any], kind: Any) -> None:
+
+def add_flags(parser: Parser, title: str, cls: type[Any], skip: Collection[str] = ()) -> None:
+    """Offer the keys of a dataclass of options as flags, in a group of their own.
+
+    Args:
+        parser: The command's parser.
+        title: Of the group.
+        cls: The dataclass.
+        skip: Keys that are not offered.
+    """
+    group, kinds = parser.add_argument_group(title), types_of({"": cls})
+    for name, entry in fields_of({"": cls}).items():
+        if name not in skip:
+            _add_flag(group, entry, kinds[name])
+
+
+def _add_flag(group: Any, entry: dataclasses.Field[Any], kind: Any) -> None:
     """Offer a key of the configuration as a flag."""
-    from prefixnas.base.options import default_of, is_list, literals
-
     flag = "--" + entry.name.replace("_", "-")
     text = entry.metadata.get("help", "")
     shown = default_of(entry)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from prefixnas.base.console import Parser
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import refuse_used
-from prefixnas.commands.flags import add_flag
+from prefixnas.commands.flags import add_flags
 
 HELP = "search, train on, evaluate, export"
 
@@ -77,8 +76,6 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
 def _parser(
     prog: str, options: Mapping[str, type[Any]], fixed: Mapping[str, Any], *, help: bool
 ) -> Parser:
-    from prefixnas.base.options import types_of
-
     parser = Parser(prog=prog, add_help=help, argument_default=None)
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")
     parser.add_argument("--out", type=Path, metavar="RUN", help="run directory (default: runs/...)")
@@ -90,12 +87,8 @@ def _parser(
         parser.add_argument("--objective")
         parser.add_argument("--plugin", nargs="*", default=[])
         return parser
-    kinds = types_of(options)
     for part, cls in options.items():
-        group = parser.add_argument_group(f"{part} ({cls.__name__})" if part != "run" else "run")
-        for entry in dataclasses.fields(cls):
-            if entry.name not in fixed:
-                add_flag(group, entry, kinds[entry.name])
+        add_flags(parser, f"{part} ({cls.__name__})" if part != "run" else "run", cls, fixed)
     return parser
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, read_yaml, refuse_used, write_text
-from prefixnas.commands.flags import add_flag
+from prefixnas.commands.flags import add_flags
 
 if TYPE_CHECKING:
     from prefixnas.compare.transfer import Transfer
@@ -56,10 +56,6 @@ NAMES = ("strategy", "objective", "plugin")
 
 
 def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parser:
-    import dataclasses
-
-    from prefixnas.base.options import types_of
-
     parser = Parser(prog=prog, description=HELP, add_help=help, argument_default=None)
     parser.add_argument("group", type=Path, nargs="*", help="groups of tasks: YAML files of keys")
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys of all groups as YAML")
@@ -74,12 +70,8 @@ def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parse
         for name in ("strategy", "objective"):
             parser.add_argument(f"--{name}")
         parser.add_argument("--plugin", nargs="*")
-    kinds = types_of(options)
     for part, cls in options.items():
-        group = parser.add_argument_group(f"{part} ({cls.__name__})")
-        for entry in dataclasses.fields(cls):
-            if entry.name not in HELD:
-                add_flag(group, entry, kinds[entry.name])
+        add_flags(parser, f"{part} ({cls.__name__})", cls, HELD)
     return parser
 
 

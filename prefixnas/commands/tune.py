@@ -1,4 +1,4 @@
-"""The command line of `peml tune`."""
+"""`prefixnas tune`: many searches, to find hyper-parameters together with the architecture."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ BEGINNING = ".beginning"
 """Lies in the folder of a study while its problem is tried: a killed command is resumable then."""
 
 
-def tune_command(argv: Sequence[str], prog: str) -> int:
-    """Tune the hyper-parameters of an experiment file.
+HELP = "many searches: hyper-parameters and architecture together"
 
-    Args:
-        argv: The arguments after the command.
-        prog: How the command is called, for the help.
-    """
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
     flags = _parser(prog).parse_args(argv)
     from prefixnas.experiments.experiment import load_experiment
     from prefixnas.experiments.nni.settings import read_settings

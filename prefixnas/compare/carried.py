@@ -11,13 +11,12 @@ from torch import Tensor
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
-from prefixnas.base.options import make, resolve
+from prefixnas.base.options import resolve
 from prefixnas.launch.config import read_config
 from prefixnas.launch.plan import RunPlan, find_options, plan_run
 from prefixnas.network.supernet import build_child
 from prefixnas.run.run import Run
 from prefixnas.run.search import search
-from prefixnas.run.training import Recipe
 
 
 def carry_over(source: Path, target: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -93,8 +92,7 @@ def _opened(folder: Path) -> tuple[Run, Any]:
     plan = _planned(values, str(folder / "config.yaml"))
     objective = plan.objective.build(plan.budget.total, plan.run.seed)
     run = plan.open(folder, objective, resume=True)
-    recipe = make(Recipe, resolve(find_options([("", values)])[0], [("", values)]))
-    return run, search(run, plan.strategy, recipe, baseline=False).architecture
+    return run, search(run, plan.strategy, plan.run, baseline=False).architecture
 
 
 def _planned(values: Mapping[str, Any], where: str) -> RunPlan:

@@ -13,7 +13,7 @@ REFERENCES = "references"
 """The folder of the hand-made modules, which belong to no space that is searched."""
 
 
-Kind = Literal["search", "draw", "hand-made", "retrained"]
+CellKind = Literal["search", "draw", "hand-made", "retrained"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Cell:
         needs: The run whose architecture it trains.
     """
 
-    kind: Kind
+    kind: CellKind
     space: str
     label: str
     seed: int

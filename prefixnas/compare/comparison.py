@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import fields_of, resolve, types_of
-from prefixnas.compare.cells import REFERENCES, Cell, Kind, _begun
+from prefixnas.compare.cells import REFERENCES, Cell, CellKind, _begun
 from prefixnas.compare.variants import (
     HELD,
     CompareConfig,
@@ -124,7 +124,7 @@ class Comparison:
             plan_run(find_options([(variant.label, values)])[0], values)
             planned[REFERENCES, variant.label] = values, None
 
-        def cell(kind: Kind, space: str, variant: Variant, seed: int, number: int = 0) -> Cell:
+        def cell(kind: CellKind, space: str, variant: Variant, seed: int, number: int = 0) -> Cell:
             values, refused = planned[space, variant.label]
             own = seed + number * STRIDE
             folder = out / space / variant.folder / f"seed{own}"

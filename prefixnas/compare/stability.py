@@ -17,11 +17,8 @@ from prefixnas.base.files import write_csv
 from prefixnas.compare.agreement import OVERALL, Agreement, agreement
 from prefixnas.report.plots.alphas import Norms, alpha_gradient_norms
 from prefixnas.run import events
-from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED
+from prefixnas.run.evaluation import ARGMAX, MIXTURE, SOFT, TRAINED
 from prefixnas.run.record import Record, alpha_matrix, decisions, read_search
-
-SOFT = "softmax mixture"
-"""Name of the evaluation of the mixture weighted by the probabilities themselves."""
 
 
 @dataclass(frozen=True)

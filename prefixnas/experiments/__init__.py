@@ -1,1 +1,4 @@
-"""Experiments: many searches with different hyper-parameters, and the engines that run them."""
+"""Many runs by hyper-parameters: Optuna's study of an experiment file; `nni` runs the same file.
+
+For commands. May import: everything up to launch.
+"""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.locks import Lock
+from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.hyperparameters import assign
 from prefixnas.experiments.rows import ARCHITECTURE, ERROR, PARAMETERS, STEPS, VALIDATION, quiet
 from prefixnas.experiments.samplers import suggest
@@ -15,15 +18,15 @@ from prefixnas.experiments.trial import Pruned, TrialResult
 if TYPE_CHECKING:
     import optuna
 
-    from prefixnas.experiments.study import Study
-
 
 class Claim:
     """A trial that this process took up; nobody else does until it is closed.
 
     Args:
-        study: The study.
+        experiment: What it is a trial of.
         trial: Optuna's trial.
+        known: Epochs that were reported before.
+        folder: Its run directory.
         lock: The lock that was taken.
 
     Attributes:
@@ -32,13 +35,19 @@ class Claim:
         assigned: The keys of the search that its hyper-parameters set.
     """
 
-    def __init__(self, study: Study, trial: optuna.Trial, lock: Lock) -> None:
-        self._study, self._trial, self._lock = study, trial, lock
-        self.number = trial.number
-        self.folder = study.trial_folder(trial.number)
-        self._known = set(study.row(trial.number).epochs)
+    def __init__(
+        self,
+        experiment: Experiment,
+        trial: optuna.Trial,
+        known: Iterable[int],
+        folder: Path,
+        lock: Lock,
+    ) -> None:
+        self._experiment, self._trial, self._lock = experiment, trial, lock
+        self.number, self.folder = trial.number, folder
+        self._known = set(known)
         with quiet():
-            self.assigned = assign(study.experiment.hyperparameters, partial(suggest, trial))
+            self.assigned = assign(experiment.hyperparameters, partial(suggest, trial))
 
     @property
     def params(self) -> dict[str, Any]:
@@ -47,7 +56,7 @@ class Claim:
 
     def config(self) -> dict[str, Any]:
         """Return the complete configuration of the trial's search."""
-        return self._study.experiment.resolve(self.assigned)
+        return self._experiment.resolve(self.assigned)
 
     def report(self, epoch: int, score: float) -> None:
         """Note an epoch's score, once.
@@ -80,13 +89,21 @@ class Claim:
         for name, value in notes.items():
             if value is not None:
                 self._trial.set_user_attr(name, value)
-        self._study.tell(self._trial, None if result.pruned else result.score)
-        self.close()
+        self._tell(None if result.pruned else result.score)
 
     def fail(self, error: str) -> None:
         """Tell the study why the trial came to nothing, and close."""
         self._trial.set_user_attr(ERROR, error)
-        self._study.tell(self._trial, None, failed=True)
+        self._tell(None, failed=True)
+
+    def _tell(self, score: float | None, *, failed: bool = False) -> None:
+        """Write the trial's end: its score, or None if it was pruned or failed; close."""
+        import optuna
+
+        states = optuna.trial.TrialState
+        state = states.COMPLETE if score is not None else states.FAIL if failed else states.PRUNED
+        with quiet():
+            self._trial.study.tell(self._trial, score, state)
         self.close()
 
     def close(self) -> None:

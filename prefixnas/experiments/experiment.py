@@ -14,7 +14,7 @@ import yaml
 from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.options import FLAG, Options, make, option, resolve, types_of
 from prefixnas.experiments.hyperparameters import (
-    Choice,
+    Alternatives,
     Hyperparameter,
     Range,
     corners,
@@ -199,7 +199,7 @@ def read_experiment(layers: Any, where: str) -> Experiment:
         )
     experiment = Experiment(file, where, parameters, target)
     _check_keys(experiment)
-    _check_engine(experiment)
+    _check_samplers(experiment)
     return experiment
 
 
@@ -271,18 +271,18 @@ def _check_kinds(
                 raise UserError(
                     f"{where}: {parameter.name!r} takes whole numbers: use int or logint"
                 )
-        elif isinstance(parameter, Choice):
+        elif isinstance(parameter, Alternatives):
             for each in parameter.options:
                 if assigned.get(parameter.key) == each.value:
                     _check_kinds(each.within, assigned, kinds, where)
 
 
-def _check_engine(experiment: Experiment) -> None:
+def _check_samplers(experiment: Experiment) -> None:
     """Look sampler and pruner up, and try them."""
-    from prefixnas.experiments.samplers import try_engines
+    from prefixnas.experiments.samplers import try_samplers
 
     file = experiment.file
-    try_engines(file.sampler, file.pruner, experiment.hyperparameters, file.seed, experiment.where)
+    try_samplers(file.sampler, file.pruner, experiment.hyperparameters, file.seed, experiment.where)
 
 
 def _first_difference(before: Any, now: Any) -> tuple[str, Any, Any]:

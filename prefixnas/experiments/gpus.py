@@ -1,4 +1,4 @@
-"""Which GPUs a worker of `peml tune` needs: its own, or shares of them."""
+"""Which GPUs a worker of `prefixnas tune` needs: its own, or shares of them."""
 
 from __future__ import annotations
 

@@ -54,12 +54,12 @@ class Option:
 
     label: Scalar
     value: Any
-    within: tuple[Range | Choice, ...] = ()
+    within: tuple[Range | Alternatives, ...] = ()
     fixed: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
-class Choice:
+class Alternatives:
     """One of several values.
 
     Attributes:
@@ -78,7 +78,7 @@ class Choice:
         return tuple(option.label for option in self.options)
 
 
-Hyperparameter = Range | Choice
+Hyperparameter = Range | Alternatives
 Ask = Callable[[Hyperparameter], Any]
 """Returns a number within a range, or the label of an option."""
 
@@ -135,7 +135,7 @@ def _flat(
     """Yield names and extremes of all, with the answers that lead there."""
     for parameter in hyperparameters:
         yield parameter.name, parameter.extremes, opened
-        if isinstance(parameter, Choice):
+        if isinstance(parameter, Alternatives):
             for option in parameter.options:
                 yield from _flat(option.within, {**opened, parameter.name: option.label})
 
@@ -183,7 +183,7 @@ def _number(bound: Any, whole: bool, place: str) -> float:
     return int(number) if whole else float(number)
 
 
-def _read_choice(key: str, given: list[Any], place: str, where: str, inside: str) -> Choice:
+def _read_choice(key: str, given: list[Any], place: str, where: str, inside: str) -> Alternatives:
     if not given:
         raise UserError(f"{place}: the choice has no options")
     options = []
@@ -205,7 +205,7 @@ def _read_choice(key: str, given: list[Any], place: str, where: str, inside: str
     twice = next((one for one in labels if labels.count(one) > 1), None)
     if len(set(map(str, labels))) < len(labels):
         raise UserError(f"{place}: the option {twice!r} occurs twice")
-    return Choice(key, inside + key, tuple(options))
+    return Alternatives(key, inside + key, tuple(options))
 
 
 def _opens(spec: Any) -> bool:
@@ -218,7 +218,7 @@ def _label(value: Any) -> Scalar:
     return json.dumps(value)
 
 
-def _by_label(choice: Choice, label: Any) -> Option:
+def _by_label(choice: Alternatives, label: Any) -> Option:
     for option in choice.options:
         if option.label == label and isinstance(option.label, bool) == isinstance(label, bool):
             return option

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.errors import UserError, nearest, unknown
-from prefixnas.experiments.hyperparameters import Choice, Hyperparameter, assign
+from prefixnas.experiments.hyperparameters import Alternatives, Hyperparameter, assign
 from prefixnas.experiments.rows import quiet
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def make_sampler(named: Named, seed: int, where: str) -> BaseSampler:
 
 def suggest(trial: Trial, parameter: Hyperparameter) -> Any:
     """Return what the trial's sampler proposes for one hyper-parameter."""
-    if isinstance(parameter, Choice):
+    if isinstance(parameter, Alternatives):
         labels = [option.label for option in parameter.options]
         return trial.suggest_categorical(parameter.name, labels)
     low, high = parameter.low, parameter.high
@@ -127,7 +127,7 @@ def suggest(trial: Trial, parameter: Hyperparameter) -> Any:
     return trial.suggest_float(parameter.name, low, high, log=parameter.log)
 
 
-def try_engines(
+def try_samplers(
     sampler: Named, pruner: Named, parameters: Sequence[Hyperparameter], seed: int, where: str
 ) -> None:
     """Let sampler and pruner handle a few trials that nobody runs: some fail only in their work.

@@ -141,17 +141,6 @@ class Study:
         sign = 1 if self.experiment.target.direction == "maximize" else -1
         return max(complete, key=lambda row: sign * (row.score or 0.0), default=None)
 
-    def tell(self, trial: optuna.Trial, score: float | None, *, failed: bool = False) -> None:
-        """Write a trial's end: its score, or None if it was pruned or failed."""
-        import optuna
-
-        states = optuna.trial.TrialState
-        with quiet():
-            if score is not None:
-                self.optuna.tell(trial, score)
-            else:
-                self.optuna.tell(trial, state=states.FAIL if failed else states.PRUNED)
-
     def trial_folder(self, number: int) -> Path:
         """Return the run directory of a trial."""
         return self.folder / "trials" / f"{number:04}"
@@ -204,7 +193,9 @@ class Study:
         ):
             self._storage.set_trial_user_attr(trial_id, name, value)
         with quiet():
-            return Claim(self, optuna.Trial(self.optuna, trial_id), lock)
+            trial = optuna.Trial(self.optuna, trial_id)
+            known = self.row(number).epochs
+            return Claim(self.experiment, trial, known, self.trial_folder(number), lock)
 
     def _fill_up(self) -> None:
         """Write the trials that are still missing, as waiting ones."""

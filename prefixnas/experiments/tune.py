@@ -1,4 +1,4 @@
-"""`peml tune`: worker processes on one study, watched until there is nothing left to do.
+"""`prefixnas tune`: worker processes on one study, watched until there is nothing left to do.
 
 The process that the user starts imports no torch: it starts the workers, shows the study, and ends
 them. Whatever kills it kills them too, and the next one goes on where the study stands.

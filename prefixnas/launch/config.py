@@ -12,12 +12,13 @@ import yaml
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import read_yaml
-from prefixnas.base.options import Options, option
+from prefixnas.base.options import option
+from prefixnas.run.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class RunConfig(Options):
-    """What every run has, whatever its strategy and objective."""
+class RunConfig(Recipe):
+    """What every run has, whatever its strategy and objective; how weights are trained first."""
 
     space: str = option("default", "a shipped space or a YAML file")
     strategy: str = option("darts", "how to search")
@@ -31,20 +32,6 @@ class RunConfig(Options):
     seed: int = option(0, "seed of everything random", at_least=0, below=2**32)
     set: list[str] = option(
         [], "options of choices, set by hand: activation=tanh (every layer), layer0/activation=relu"
-    )
-    warmup: int = option(10, "steps in which the learning rate grows from 0", at_least=0)
-    decay: float = option(
-        0.5, "share of the steps, at the end, in which it falls to 0", at_least=0, at_most=1
-    )
-    clip: float = option(1.0, "largest norm of the gradient", above=0)
-    eval_every: int = option(
-        0,
-        "steps of an epoch, which ends with a look at the selection split; training keeps the best "
-        "weights seen; 0: no epochs, the last are kept",
-        at_least=0,
-    )
-    patience: int = option(
-        0, "epochs without a better score before a loop ends; 0: never", at_least=0
     )
     checkpoint_every: int = option(50, "steps between checkpoints", at_least=1)
     processes: int = option(

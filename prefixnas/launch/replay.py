@@ -7,13 +7,12 @@ from collections.abc import Callable
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, write_text
-from prefixnas.base.options import make, resolve
+from prefixnas.base.options import resolve
 from prefixnas.launch.config import dump_config, read_config
 from prefixnas.launch.plan import find_options, plan_run
 from prefixnas.run import events
 from prefixnas.run.events import Event
 from prefixnas.run.record import Record, read_record
-from prefixnas.run.training import Recipe
 
 
 def search_again(
@@ -55,7 +54,7 @@ def search_again(
     run = plan.open(folder, objective, on_event, resume=same)
     if objective.optional:
         run.reset(None)  # as before any search: what it draws at random comes first
-    plan.strategy.search(run, make(Recipe, values))
+    plan.strategy.search(run, plan.run)
     return read_record(folder)
 
 

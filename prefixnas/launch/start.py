@@ -8,7 +8,7 @@ from typing import Any
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, refuse_used, write_text
-from prefixnas.base.options import Sections, make
+from prefixnas.base.options import Sections
 from prefixnas.launch.config import dump_config
 from prefixnas.launch.plan import plan_run
 from prefixnas.launch.together import start_together
@@ -16,7 +16,6 @@ from prefixnas.report.run_page import write_report
 from prefixnas.run.events import Event
 from prefixnas.run.ranks import ranks_here
 from prefixnas.run.search import SearchResult, search
-from prefixnas.run.training import Recipe
 
 
 def start_run(
@@ -64,9 +63,8 @@ def start_run(
     if ranks.first:
         make_folder(folder)
         write_text(folder / "config.yaml", dump_config(values))
-    recipe = make(Recipe, values)
     run = plan.open(folder, objective, on_event, resume=resume)
-    result = search(run, plan.strategy, recipe, baseline=plan.run.baseline)
+    result = search(run, plan.strategy, plan.run, baseline=plan.run.baseline)
     if ranks.first:
         write_report(folder, run.space)
     return result

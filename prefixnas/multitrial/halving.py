@@ -10,8 +10,9 @@ from typing import Any
 
 from prefixnas.network.supernet import build_child
 from prefixnas.run import events
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
-from prefixnas.run.training import Recipe, WeightOptimizer, fit
+from prefixnas.run.training import WeightOptimizer, fit
 from prefixnas.space.architecture import Architecture
 
 

@@ -155,7 +155,7 @@ def deal(
     ]
 
 
-def candidates(
+def shortlist(
     space: SearchSpace,
     probabilities: Probabilities,
     held: Mapping[str, str],

@@ -18,9 +18,9 @@ from prefixnas.base.options import option
 from prefixnas.multitrial.weights import WEIGHTS
 from prefixnas.network.supernet import build_child
 from prefixnas.run import events
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.strategy import Found, Strategy
-from prefixnas.run.training import Recipe
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.open_space import OpenSpace
 from prefixnas.space.space import SearchSpace

@@ -11,8 +11,9 @@ from prefixnas.base.errors import UserError
 from prefixnas.network.relaxations import SinglePath
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.run import events
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.training import Best, Recipe, WeightOptimizer, fit
+from prefixnas.run.training import Best, WeightOptimizer, fit
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.open_space import OpenSpace
 from prefixnas.space.space import SearchSpace

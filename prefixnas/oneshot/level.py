@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.registry import Registry
 from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.look_ahead import look_ahead
-from prefixnas.oneshot.rewind import Mark
+from prefixnas.oneshot.rewind import Bookmark, gradient_of, put
 from prefixnas.run.evaluation import Split
 from prefixnas.run.objective import Objective
 from prefixnas.run.run import Run
@@ -136,17 +134,17 @@ class SecondOrder(Level):
 
     def step(self, step: int, entropy_weight: float) -> tuple[Losses, float]:
         """Pass a selection batch and four times one training batch."""
-        before = Mark(self.run.objective)
+        before = Bookmark(self.run.objective)
         self.weights.gradients(step, "train", PHASE)
         look = look_ahead(self.weights, self.run.spent)
         start = [weight.detach().clone() for weight in look.weights]
 
-        _put(look.weights, look.ahead)
+        put(look.weights, look.ahead)
         self.alphas.zero_grad(set_to_none=True)
         self.weights.gradients(step, "selection", PHASE)
-        outer = [_gradient(weight) for weight in look.weights]
-        direct = [_gradient(alpha) for alpha in self.net.alphas]
-        after = Mark(self.run.objective)
+        outer = [gradient_of(weight) for weight in look.weights]
+        direct = [gradient_of(alpha) for alpha in self.net.alphas]
+        after = Bookmark(self.run.objective)
 
         direction = look.pull_back(outer)
         length = torch.nn.utils.get_total_norm(direction)
@@ -156,31 +154,21 @@ class SecondOrder(Level):
             for sign in (1, -1):
                 before.back()
                 moved = zip(start, direction, strict=True)
-                _put(look.weights, [weight + sign * reach * way for weight, way in moved])
+                put(look.weights, [weight + sign * reach * way for weight, way in moved])
                 self.alphas.zero_grad(set_to_none=True)
                 self.weights.gradients(step, "train", PHASE)
                 for total, alpha in zip(through, self.net.alphas, strict=True):
-                    total += sign * _gradient(alpha) / (2 * reach)
+                    total += sign * gradient_of(alpha) / (2 * reach)
 
         self.alphas.zero_grad(set_to_none=True)
         (entropy_weight * self.net.entropy()).backward()  # type: ignore[no-untyped-call]
         for alpha, first, second in zip(self.net.alphas, direct, through, strict=True):
-            alpha.grad = _gradient(alpha) + first + second
+            alpha.grad = gradient_of(alpha) + first + second
         norm = self._move_alphas()
         before.back()
-        _put(look.weights, start)
+        put(look.weights, start)
         losses = self.weights.gradients(step, "train", PHASE)
         after.back()
-        _put(look.weights, start)  # going back restored the objective's own weights of that time
+        put(look.weights, start)  # going back restored the objective's own weights of that time
         self.weights.step(self.run.spent)
         return losses, norm
-
-
-def _gradient(parameter: Tensor) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
-
-
-@torch.no_grad()
-def _put(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    for weight, value in zip(weights, values, strict=True):
-        weight.copy_(value)

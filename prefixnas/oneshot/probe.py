@@ -18,7 +18,7 @@ from torch import Tensor
 from prefixnas.network.mixture import Mixture
 from prefixnas.network.simplex import Simplex
 from prefixnas.network.supernet import Supernet
-from prefixnas.oneshot.rewind import Mark
+from prefixnas.oneshot.rewind import Bookmark, gradient_of, put
 from prefixnas.run import events
 from prefixnas.run.evaluation import Split
 from prefixnas.run.loop import refuse_nan
@@ -66,7 +66,7 @@ class Probe:
         squares = 0.0
         with self._undisturbed(weights, alphas):
             for _ in range(self.batches):
-                place = Mark(self.run.objective)
+                place = Bookmark(self.run.objective)
                 first = self._pass(place, weights, before[0], before[1])
                 here = [*first.weights, *first.alphas]
                 _add(mean, here, 1 / self.batches)
@@ -113,7 +113,7 @@ class Probe:
         with self._undisturbed(weights, alphas), mixed_by_alpha(self.net):
             kept = _copies(weights)
             for _ in range(self.batches):
-                place = Mark(self.run.objective)
+                place = Bookmark(self.run.objective)
                 passed = [
                     self._pass(place, weights, kept, _between(start, end, position))
                     for position in POSITIONS
@@ -143,29 +143,29 @@ class Probe:
         return [weight for group in groups for weight in group["params"]]
 
     def _pass(
-        self, place: Mark, weights: list[Tensor], values: list[Tensor], alphas: list[Tensor]
+        self, place: Bookmark, weights: list[Tensor], values: list[Tensor], alphas: list[Tensor]
     ) -> _Passed:
         """Pass the batch at `place` with these weights and alphas."""
         place.back()
         own = [*self.net.alphas]
-        _put([*weights, *own], [*values, *alphas])
+        put([*weights, *own], [*values, *alphas])
         for parameter in (*weights, *own):
             parameter.grad = None
         losses = self.run.objective.backward(self.split)
         refuse_nan(losses, "probe", 0, self.run.folder)
         loss = sum(losses.values()) / len(losses)
-        return _Passed(loss, [_gradient(w) for w in weights], [_gradient(a) for a in own])
+        return _Passed(loss, [gradient_of(w) for w in weights], [gradient_of(a) for a in own])
 
     @contextmanager
     def _undisturbed(self, weights: list[Tensor], alphas: list[Tensor]) -> Iterator[None]:
         """Put the place in the data, the random state, weights and alphas back afterwards."""
-        home, parameters = Mark(self.run.objective), [*weights, *alphas]
+        home, parameters = Bookmark(self.run.objective), [*weights, *alphas]
         values = _copies(parameters)
         try:
             yield
         finally:
             home.back()
-            _put(parameters, values)
+            put(parameters, values)
             for parameter in parameters:
                 parameter.grad = None
 
@@ -179,7 +179,7 @@ def mixed_by_alpha(net: Supernet) -> Iterator[None]:
     relaxation, alphas = net.relaxation, _copies([*net.alphas])
     mixtures = [module for module in net.root.modules() if isinstance(module, Mixture)]
     paths = [mixture.one_path for mixture in mixtures]
-    _put([*net.alphas], [*net.probabilities().values()])
+    put([*net.alphas], [*net.probabilities().values()])
     net.relaxation = Simplex()
     for mixture in mixtures:
         mixture.one_path = False
@@ -187,22 +187,9 @@ def mixed_by_alpha(net: Supernet) -> Iterator[None]:
         yield
     finally:
         net.relaxation = relaxation
-        _put([*net.alphas], alphas)
+        put([*net.alphas], alphas)
         for mixture, path in zip(mixtures, paths, strict=True):
             mixture.one_path = path
-
-
-def evaluate_softly(run: Run, net: Supernet) -> None:
-    """Score the mixture weighted by its probabilities, where its relaxation evaluates another one.
-
-    A straight-through mixture is evaluated as its argmax child, so that its own gap is 0 by
-    construction; this is the mixture to compare it with.
-    """
-    sample = torch.tensor([0.25, 0.75])
-    relaxation = net.relaxation
-    if not torch.allclose(relaxation.expected(sample), relaxation.probabilities(sample)):
-        with mixed_by_alpha(net):
-            run.evaluate("softmax mixture", "validation")
 
 
 def _along_simplex(gradients: Sequence[Tensor], alive: Sequence[Tensor]) -> list[Tensor]:
@@ -225,10 +212,6 @@ def _zeros(*groups: Sequence[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(tensor) for group in groups for tensor in group]
 
 
-def _gradient(parameter: Tensor) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
-
-
 def _minus(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
     return [a - b for a, b in zip(first, second, strict=True)]
 
@@ -241,9 +224,3 @@ def _add(sums: Sequence[Tensor], terms: Sequence[Tensor], factor: float) -> None
 
 def _norm(tensors: Sequence[Tensor]) -> float:
     return float(torch.nn.utils.get_total_norm([tensor.detach() for tensor in tensors]))
-
-
-@torch.no_grad()
-def _put(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.copy_(value)

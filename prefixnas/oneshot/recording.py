@@ -1,4 +1,4 @@
-"""What a differentiable search records of its alphas."""
+"""What a differentiable search records of its alphas and of the mixture at its end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from prefixnas.network.supernet import Supernet
+from prefixnas.oneshot.probe import mixed_by_alpha
+from prefixnas.run.evaluation import MIXTURE, SOFT, Evaluation
 from prefixnas.run.events import Alpha, Warning
 from prefixnas.run.run import Run
 from prefixnas.space.space import dropout_under_alpha
@@ -45,3 +47,18 @@ def warn_of_dropout(run: Run) -> None:
     for key in dropout_under_alpha(run.space):
         message = f"choice {key!r} puts dropout rates under alpha, whose gradient cannot choose "
         run.emit(Warning(message + "them: the lowest rate tends to win"))
+
+
+def evaluate_mixture(run: Run, net: Supernet) -> Evaluation:
+    """Score the mixture on the split "validation"; also weighted by its probabilities.
+
+    A straight-through mixture is evaluated as its argmax child, so that its own gap is 0 by
+    construction; the one that is weighted by the probabilities is the mixture to compare it with.
+    """
+    found = run.evaluate(MIXTURE, "validation")
+    sample = torch.tensor([0.25, 0.75])
+    relaxation = net.relaxation
+    if not torch.allclose(relaxation.expected(sample), relaxation.probabilities(sample)):
+        with mixed_by_alpha(net):
+            run.evaluate(SOFT, "validation")
+    return found

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-from prefixnas.base.registry import Registry
 
 
 @dataclass(frozen=True)
-class Plan:
+class Timetable:
     """Steps of the weights alone, then steps of weights and alphas.
 
     Attributes:
@@ -24,8 +22,8 @@ class Plan:
     warmup: int
 
     @classmethod
-    def of(cls, budget: int, passes: int, warmup: float) -> Plan:
-        """Return a plan with the share `warmup` of the budget, or less, for the weights alone.
+    def of(cls, budget: int, passes: int, warmup: float) -> Timetable:
+        """Return one with the share `warmup` of the budget, or less, for the weights alone.
 
         At least one step of both is left.
         """
@@ -45,25 +43,24 @@ class Plan:
         return 1 - (1 - end) * (step + 1 - self.warmup) / (self.steps - self.warmup)
 
 
-Schedule = Callable[[float], float]
-
-SCHEDULES: Registry[Schedule] = Registry("schedule", "prefixnas.schedules")
-register_schedule = SCHEDULES.register
-
-
-@register_schedule("constant")
 def constant(progress: float) -> float:
     """Return 1: in full from the start."""
     return 1.0
 
 
-@register_schedule("linear")
 def linear(progress: float) -> float:
     """Return `progress`."""
     return progress
 
 
-@register_schedule("cosine")
 def cosine(progress: float) -> float:
     """Return half a cosine wave: slow at first, fast in the middle, slow at the end."""
     return (1 - math.cos(math.pi * progress)) / 2
+
+
+SCHEDULES: Mapping[str, Callable[[float], float]] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+}
+"""How a weight grows with the progress of a search, from [0, 1] to its share of the full weight."""

@@ -61,14 +61,14 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        written = data.get("format", 1)
+        name, plain, written = data["tensors"], data["state"], data.get("format", 1)
         if written != FORMAT:
             raise UserError(
                 f"{path}: written in format {written} by another version, this one goes on from "
                 f"format {FORMAT} alone; finish the run with the version that its config.yaml names"
             )
-        tensors = load_file(folder / data["tensors"])
-        state: dict[str, Any] = _unpack(data["state"], tensors)
+        tensors = load_file(folder / name)
+        state: dict[str, Any] = _unpack(plain, tensors)
     except UserError:
         raise
     except Exception as error:

@@ -14,6 +14,9 @@ Split = Literal["train", "selection", "validation"]
 UNTOUCHED, MIXTURE, ARGMAX, TRAINED = "untouched", "mixture", "argmax child", "trained child"
 """What every run scores on the split "validation": columns of its table, names of its events."""
 
+SOFT = "softmax mixture"
+"""The mixture weighted by its probabilities, where its relaxation evaluates another one."""
+
 BASELINE = "baseline"
 """The phase in which the objective is trained without a module, for one more column."""
 

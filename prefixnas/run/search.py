@@ -13,9 +13,10 @@ from prefixnas.base.files import write_text
 from prefixnas.run import events
 from prefixnas.run.evaluation import ARGMAX, BASELINE, MIXTURE, TRAINED, UNTOUCHED, Evaluation
 from prefixnas.run.objective import Objective
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
 from prefixnas.run.strategy import STRATEGIES, Strategy
-from prefixnas.run.training import Recipe, fit
+from prefixnas.run.training import fit
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import space_to_yaml
 

@@ -10,8 +10,9 @@ from prefixnas.base.options import Options
 from prefixnas.base.registry import Registry
 from prefixnas.run.evaluation import Evaluation
 from prefixnas.run.objective import Objective
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.training import Recipe, WeightOptimizer
+from prefixnas.run.training import WeightOptimizer
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.space import SearchSpace
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,33 +15,8 @@ from prefixnas.run.checkpoint import Stateful
 from prefixnas.run.evaluation import Split
 from prefixnas.run.events import Step
 from prefixnas.run.loop import refuse_nan
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How weights are trained, the same in every phase and for every baseline.
-
-    Attributes:
-        warmup: Steps in which the learning rate grows from 0.
-        decay: Share of the total steps, at the end, in which it falls to 0.
-        clip: Largest norm of the weights' gradient.
-        eval_every: Steps of an epoch, which ends with a look at the selection split; training keeps
-            the best weights seen; 0: no epochs, the last weights are kept.
-        patience: Epochs without a better score before searching or training ends early; 0: never.
-    """
-
-    warmup: int = 10
-    decay: float = 0.5
-    clip: float = 1.0
-    eval_every: int = 0
-    patience: int = 0
-
-    def rate(self, step: int, total: int) -> float:
-        """Return the learning rate's factor at `step` of `total`: up, level, down to 0."""
-        up = min(1.0, (step + 1) / max(1, self.warmup))
-        tail = max(1.0, self.decay * total)
-        return max(0.0, min(up, (total - step) / tail))
 
 
 class WeightOptimizer:
@@ -127,46 +101,12 @@ class WeightOptimizer:
         self.adamw.load_state_dict(dict(state))
 
 
-class Plateau:
-    """Epochs in a row without a better score, and when they are enough.
+class Best:
+    """The best score so far, how long ago that was, and, if asked for, the weights it belongs to.
 
     Args:
         run: The run.
-        recipe: `eval_every` is an epoch's steps, `patience` how many epochs are enough.
-        phase: The loop.
-
-    Attributes:
-        score: The best score; None before the first epoch.
-        waited: Epochs since then.
-    """
-
-    def __init__(self, run: Run, recipe: Recipe, phase: str) -> None:
-        self.run, self.recipe, self.phase = run, recipe, phase
-        self.score: float | None = None
-        self.waited = 0
-
-    def look(self, step: int) -> str:
-        """Score if the epoch ends with this step; return why the loop should end, or nothing."""
-        every, patience = self.recipe.eval_every, self.recipe.patience
-        if not every or (step + 1) % every:
-            return ""
-        score = _rankable(self.run.epoch(self.phase, step + 1).score)
-        better = self.score is None or score > self.score
-        self.score, self.waited = (score, 0) if better else (self.score, self.waited + 1)
-        enough = bool(patience) and self.waited >= patience
-        return f"no better score in {self.waited} epochs" if enough else ""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best score and the waiting."""
-        return {"score": self.score, "waited": self.waited}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore them."""
-        self.score, self.waited = state["score"], state["waited"]
-
-
-class Best:
-    """The best trained state so far by the selection score, and how long ago that was.
+        keep: Whether to keep the weights: the objective's and the attached module's.
 
     Attributes:
         score: The best score; None before the first look.
@@ -174,33 +114,46 @@ class Best:
         waited: Looks since the score rose last.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, keep: bool = True) -> None:
+        self.run, self.keep = run, keep
         self.score: float | None = None
         self.tag: Any = None
         self.waited = 0
         self._kept: dict[str, Any] = {}
 
     def look(self, score: float, tag: Any = None) -> bool:
-        """Keep the current weights if `score` is at least as good as the best; NaN is worst.
+        """Take a score; the weights stay if it is at least as good as the best; NaN is worst.
 
         Returns:
-            Whether they are kept.
+            Whether it is at least as good.
         """
-        score = _rankable(score)
+        score = float("-inf") if math.isnan(score) else score
         better = self.score is None or score > self.score
         self.waited = 0 if better else self.waited + 1
         if not better and score != self.score:
             return False
         self.score, self.tag = score, tag
-        module = self.run.module
-        self._kept = copy.deepcopy(
-            {
-                "objective": self.run.objective.state_dict(),
-                "module": module.state_dict() if module is not None else {},
-            }
-        )
+        if self.keep:
+            state = {"objective": self.run.objective.state_dict(), "module": {}}
+            if self.run.module is not None:
+                state["module"] = self.run.module.state_dict()
+            self._kept = copy.deepcopy(state)
         return True
+
+    def epoch(self, recipe: Recipe, phase: str, step: int) -> str:
+        """Look at the score on the split "selection" if an epoch ends with this step of a loop.
+
+        Returns:
+            Why the loop should end, or an empty text.
+        """
+        if not recipe.eval_every or (step + 1) % recipe.eval_every:
+            return ""
+        self.look(self.run.epoch(phase, step + 1).score)
+        return f"no better score in {self.waited} epochs" if self.enough(recipe) else ""
+
+    def enough(self, recipe: Recipe) -> bool:
+        """Tell whether the patience is at its end."""
+        return bool(recipe.patience) and self.waited >= recipe.patience
 
     def restore(self) -> None:
         """Put the best weights back; a module of the same architecture must be attached."""
@@ -217,10 +170,6 @@ class Best:
         """Restore them."""
         self.score, self.tag, self.waited = state["score"], state["tag"], state["waited"]
         self._kept = state["weights"]
-
-
-def _rankable(score: float) -> float:
-    return float("-inf") if math.isnan(score) else score
 
 
 def fit(
@@ -259,13 +208,10 @@ def fit(
         losses = optimizer.gradients(step, "train", phase)
         optimizer.step(before + step)
         run.emit(Step.of(phase, step, steps, losses, optimizer.rate))
-        looks = recipe.eval_every and (step + 1) % recipe.eval_every == 0
-        if looks and step + 1 < steps:
-            best.look(run.epoch(phase, step + 1).score)
-            if recipe.patience and best.waited >= recipe.patience:
-                loop.stop()
+        if step + 1 < steps and best.epoch(recipe, phase, step):
+            loop.stop()
     if recipe.eval_every:
-        if not (recipe.patience and best.waited >= recipe.patience):
+        if not best.enough(recipe):
             best.look(run.epoch(phase, "end").score)
         best.restore()
     return optimizer

@@ -19,10 +19,10 @@ import torch
 
 from prefixnas.run.events import Event
 from prefixnas.run.objective import Objective
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
 from prefixnas.run.strategy import Found, Strategy
-from prefixnas.run.training import Recipe
 from prefixnas.space.loading import space_from_yaml, space_to_yaml
 from prefixnas.space.ops import OPS
 from prefixnas.space.space import Node, Op, SearchSpace, children

@@ -23,7 +23,7 @@ def test_import_loads_nothing_heavy(package: str) -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("name", prefixnas.__all__)
+@pytest.mark.parametrize("name", sorted({*prefixnas.__all__} - {"__version__"}))
 def test_every_public_name_is_documented(name: str) -> None:
     item = getattr(prefixnas, name)
     assert name in dir(prefixnas)
@@ -33,7 +33,7 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'Serach'"):
+    with pytest.raises(AttributeError, match="Serach"):
         _ = prefixnas.Serach  # type: ignore[attr-defined]
 
 

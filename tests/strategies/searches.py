@@ -17,7 +17,7 @@ SEARCHES: dict[str, Strategy] = {
     "darts-second-order": Darts(level="second-order", prune_below=0),
     "darts-projected": Darts(update="projected"),
     "darts-perturbation": Darts(selection="perturbation"),
-    "two-stage": TwoStage(candidates=2),
+    "two-stage": TwoStage(shortlist=2),
     "random": RandomSearch(trials=4),
     "evolution": Evolution(trials=6, population=3, sample=2),
     "tpe": Tpe(trials=6, startup=3),

@@ -16,9 +16,9 @@ from prefixnas.base.errors import UserError
 from prefixnas.network.simplex import Simplex, project
 from prefixnas.network.supernet import Supernet, weights_of
 from prefixnas.run.evaluation import Split
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
-from prefixnas.run.training import Recipe
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.darts import Darts
 from prefixnas.testing import ToyObjective
@@ -371,7 +371,7 @@ def test_perturbation_reserves_its_tuning_steps() -> None:
         ({"update": "project"}, "update 'project'.*projected"),
         ({"relaxation": "onepath"}, "relaxation 'onepath'.*one-path"),
         ({"selection": "max"}, "selection 'max'.*argmax"),
-        ({"entropy_schedule": "quadratic"}, "schedule 'quadratic'"),
+        ({"entropy_schedule": "quadratic"}, "'entropy_schedule': unknown value 'quadratic'"),
         ({"level": "second-order"}, "4 search steps are too few, at least 5"),
         ({"selection": "perturbation", "tune_steps": 4}, "4 search steps are too few, at least 5"),
     ],

@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.training import Recipe
 from prefixnas.space.open_space import OpenSpace
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.random import RandomSearch

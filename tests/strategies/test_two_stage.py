@@ -16,9 +16,9 @@ from prefixnas.multitrial.proxy import whole_numbers
 from prefixnas.network.supernet import Supernet
 from prefixnas.run.evaluation import Split
 from prefixnas.run.objective import Objective
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.strategy import Strategy
-from prefixnas.run.training import Recipe
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.two_stage import TwoStage
 from prefixnas.testing import StrategyContract, ToyObjective
@@ -61,7 +61,7 @@ class Cheap(ToyObjective):
 
 class TestWithoutProxy(StrategyContract):
     def strategy(self) -> Strategy:
-        return TwoStage(candidates=3)
+        return TwoStage(shortlist=3)
 
     def spaces(self) -> list[SearchSpace]:
         return [SPACE, DEEP]
@@ -71,7 +71,7 @@ class TestWithProxy(StrategyContract):
     imports = ("tests.strategies.test_two_stage",)
 
     def strategy(self) -> Strategy:
-        return TwoStage(proxy=["rows=4"], proxy_share=0.7, candidates=2)
+        return TwoStage(proxy=["rows=4"], proxy_share=0.7, shortlist=2)
 
     def objective(self) -> Any:
         return Cheap
@@ -99,7 +99,7 @@ def steps(events: list[dict[str, Any]]) -> Counter[str]:
 
 
 def test_halves_until_one_is_left(tmp_path: Path) -> None:
-    run, found, events = go(tmp_path, TwoStage(candidates=8, proxy_share=0.4), 80)
+    run, found, events = go(tmp_path, TwoStage(shortlist=8, proxy_share=0.4), 80)
     taken = steps(events)
     assert taken.pop("search") == 32
     rounds = [[n for phase, n in taken.items() if f"round {r} " in phase] for r in (1, 2, 3)]
@@ -119,18 +119,18 @@ def test_halves_until_one_is_left(tmp_path: Path) -> None:
 
 def test_a_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """Two rounds of one candidate are one training: weights, data, moments and rates."""
-    run, found, events = go(tmp_path, TwoStage(candidates=2, proxy_share=0.5), 24)
-    assert steps(events) == {"search": 12, "round 1 candidate 1": 6, "round 1 candidate 2": 6}
+    run, found, events = go(tmp_path, TwoStage(shortlist=2, proxy_share=0.5), 24)
+    assert steps(events) == {"search": 12, "round 1 architecture 1": 6, "round 1 architecture 2": 6}
     weights = found.optimizer.adamw.state
     assert {int(state["step"]) for state in weights.values()} == {6}
     assert set(weights) == {w for group in run.objective.parameters() for w in group["params"]}
-    three = go(tmp_path / "three", TwoStage(candidates=4, proxy_share=0.5), 24)
+    three = go(tmp_path / "three", TwoStage(shortlist=4, proxy_share=0.5), 24)
     rates = {
         phase: [e["lr"] for e in three[2] if e["event"] == "step" and e["phase"] == phase]
         for phase in steps(three[2])
     }
     winner = next(phase for phase in rates if phase.startswith("round 2")).split()[-1]
-    joined = rates[f"round 1 candidate {winner}"] + rates[f"round 2 candidate {winner}"]
+    joined = rates[f"round 1 architecture {winner}"] + rates[f"round 2 architecture {winner}"]
     recipe = Recipe(warmup=2)
     assert joined == pytest.approx([0.01 * recipe.rate(step, 29) for step in range(4)])
     assert {int(s["step"]) for s in three[1].optimizer.adamw.state.values()} == {4}
@@ -138,7 +138,7 @@ def test_a_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_the_proxy_is_paid_by_operations(tmp_path: Path) -> None:
     """A step with half of the rows has half of the matrix products."""
-    strategy = TwoStage(proxy=["rows=4"], candidates=2, proxy_share=0.5)
+    strategy = TwoStage(proxy=["rows=4"], shortlist=2, proxy_share=0.5)
     run, _, events = go(tmp_path, strategy, 44)
     taken = steps(events)
     assert taken["search"] == (22 - 4) * 2
@@ -151,7 +151,7 @@ def test_the_proxy_is_paid_by_operations(tmp_path: Path) -> None:
 
 
 def test_a_price_by_hand_needs_no_counting(tmp_path: Path) -> None:
-    strategy = TwoStage(proxy=["rows=4"], proxy_cost=0.25, candidates=2)
+    strategy = TwoStage(proxy=["rows=4"], proxy_cost=0.25, shortlist=2)
     run, _, events = go(tmp_path, strategy, 40)
     assert steps(events)["search"] == 80
     assert run.spent == 40
@@ -160,7 +160,7 @@ def test_a_price_by_hand_needs_no_counting(tmp_path: Path) -> None:
 
 
 def test_the_second_stage_decides_the_choices_by_trial(tmp_path: Path) -> None:
-    _, found, events = go(tmp_path, TwoStage(candidates=6, proxy_share=0.4), 60, DEEP)
+    _, found, events = go(tmp_path, TwoStage(shortlist=6, proxy_share=0.4), 60, DEEP)
     tried = [event["choices"] for event in events if event["event"] == "trial"]
     first = tried[:6]
     assert {choices["depth"] for choices in first} == {"1", "2", "3"}
@@ -172,14 +172,14 @@ def test_the_second_stage_decides_the_choices_by_trial(tmp_path: Path) -> None:
 
 def test_what_is_set_by_hand_stays(tmp_path: Path) -> None:
     settings = {"depth": "2", "layer1/f": "gelu"}
-    _, _, events = go(tmp_path, TwoStage(candidates=4), 40, DEEP, settings)
+    _, _, events = go(tmp_path, TwoStage(shortlist=4), 40, DEEP, settings)
     for choices in (event["choices"] for event in events if event["event"] == "trial"):
         assert {name: choices[name] for name in settings} == settings
 
 
 def test_candidates_follow_the_alphas(tmp_path: Path) -> None:
     """The first candidate is what the supernet says, where it was held."""
-    run, _, events = go(tmp_path, TwoStage(candidates=4, alpha_learning_rate=0.5), 60)
+    run, _, events = go(tmp_path, TwoStage(shortlist=4, alpha_learning_rate=0.5), 60)
     last = [e for e in events if e["event"] == "alpha"][-1]["probabilities"]
     first = next(event for event in events if event["event"] == "trial")["choices"]
     for name, table in last.items():
@@ -190,12 +190,12 @@ def test_candidates_follow_the_alphas(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"candidates": 9}, "9 candidates need at least 36 steps, the second stage has 20"),
+        ({"shortlist": 9}, "9 architectures need at least 36 steps, the second stage has 20"),
         ({"proxy": ["rows"]}, "expected NAME=VALUE, not 'rows'"),
         ({"proxy": ["rows=4", "rows=5"]}, "'rows' is given twice"),
         ({"proxy_cost": 0.5}, "there is no proxy"),
-        ({"proxy_share": 0.05, "candidates": 2, "proxy": ["rows=4"]}, "search steps are too few"),
-        ({"candidates": 0}, "'candidates': must be at least 1"),
+        ({"proxy_share": 0.05, "shortlist": 2, "proxy": ["rows=4"]}, "search steps are too few"),
+        ({"shortlist": 0}, "'shortlist': must be at least 1"),
         ({"level": "bilvel"}, "did you mean 'bilevel'"),
     ],
 )

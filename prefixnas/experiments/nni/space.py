@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from prefixnas.experiments.hyperparameters import Choice, Hyperparameter, Range
+from prefixnas.experiments.hyperparameters import Alternatives, Hyperparameter, Range
 
 NAME = "_name"
 
@@ -32,7 +32,7 @@ def _spec(parameter: Hyperparameter) -> dict[str, Any]:
     return {"_type": "choice", "_value": [option.label for option in parameter.options]}
 
 
-def _is_nested(choice: Choice) -> bool:
+def _is_nested(choice: Alternatives) -> bool:
     return any(option.within for option in choice.options)
 
 
@@ -41,7 +41,7 @@ def depth(hyperparameters: Sequence[Hyperparameter]) -> int:
     inner = [
         1 + depth(option.within)
         for parameter in hyperparameters
-        if isinstance(parameter, Choice)
+        if isinstance(parameter, Alternatives)
         for option in parameter.options
         if option.within
     ]

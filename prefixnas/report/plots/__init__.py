@@ -1,1 +1,1 @@
-"""plots."""
+"""Figures of one run; all of them look as `style` says."""

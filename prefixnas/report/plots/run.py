@@ -114,7 +114,7 @@ def smooth(values: Floats, span: float) -> Floats:
 def loss_figure(record: Record) -> Figure | None:
     """Draw a panel per phase: each task's loss, raw and smoothed, and the mean of the tasks.
 
-    Phases that differ by a number only ("candidate 3") share a panel of their mean losses.
+    Phases that differ by a number only ("trial 3") share a panel of their mean losses.
     """
     panels: dict[str, list[str]] = {}
     for phase in record.phases():

@@ -94,7 +94,7 @@ def run_regrets(
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RankAgreement:
     """How well some scores of a table's architectures rank them.
 
     Attributes:
@@ -108,7 +108,7 @@ class Agreement:
     regret: float
 
 
-def agreement(scores: Sequence[float], table: Table | None = None) -> Agreement:
+def rank_agreement(scores: Sequence[float], table: Table | None = None) -> RankAgreement:
     """Compare scores (`Supernet.scores`, say) with those of the trained children.
 
     Args:
@@ -119,7 +119,7 @@ def agreement(scores: Sequence[float], table: Table | None = None) -> Agreement:
     trained = [table.score(architecture, "validation") for architecture in table.architectures]
     tau, p = kendalltau(scores, trained)
     first = table.architectures[int(np.argmax(scores))]
-    return Agreement(float(tau), float(p), table.regret(first))
+    return RankAgreement(float(tau), float(p), table.regret(first))
 
 
 @dataclass(frozen=True)

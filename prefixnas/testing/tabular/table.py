@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Supernet:
+class SupernetScores:
     """Scores of all children cut out of one supernet, with the weights they inherit.
 
     Attributes:
@@ -53,7 +53,7 @@ class Table:
     architectures: tuple[Architecture, ...]
     seeds: tuple[int, ...]
     steps: tuple[int, ...]
-    supernets: tuple[Supernet, ...]
+    supernets: tuple[SupernetScores, ...]
     _scores: Mapping[tuple[Architecture, int, int], Mapping[str, float]]
 
     @classmethod
@@ -69,7 +69,7 @@ class Table:
             for steps, splits in row["steps"].items()
         }
         supernets = tuple(
-            Supernet(
+            SupernetScores(
                 row["training"], row["seed"], int(steps), tuple(-item["loss"] for item in items)
             )
             for row in data["supernets"]

@@ -148,7 +148,7 @@ def test_wrong_settings_are_refused(
 
 
 def test_two_stage_keeps_its_promises_on_a_language_model(bench: Path) -> None:
-    strategy = TwoStage(proxy=["layers=1", "train=8"], proxy_share=0.7, candidates=2)
+    strategy = TwoStage(proxy=["layers=1", "train=8"], proxy_share=0.7, shortlist=2)
     check = StrategyCheck(strategy, SPACE, lambda: build(bench, "llama"))
     for promise in ("architecture", "budget", "alphas", "same_seed", "resume", "selection"):
         getattr(check, promise)()
@@ -158,7 +158,7 @@ def test_two_stage_keeps_its_promises_on_a_language_model(bench: Path) -> None:
 def test_two_stage_on_the_wide_space(family: str, bench: Path) -> None:
     """Length, start, depth and width come from the second stage, alphas from the first."""
     space = load_space("wide")
-    strategy = TwoStage(proxy=["layers=1"], proxy_share=0.6, candidates=2)
+    strategy = TwoStage(proxy=["layers=1"], proxy_share=0.6, shortlist=2)
     StrategyCheck(strategy, space, lambda: build_wide(bench, family)).architecture()
 
 
@@ -177,7 +177,7 @@ def run(bench: Path, out: Path, *arguments: str) -> int:
 def test_the_command_line(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "run")
-        arguments = ["--proxy", "layers=1", "train=8", "--steps", "60", "--candidates", "3"]
+        arguments = ["--proxy", "layers=1", "train=8", "--steps", "60", "--shortlist", "3"]
         assert run(bench, out, *arguments) == 0
         (told,) = events(out, "proxy")
         assert 0 < float(str(told["price"])) < 1
@@ -189,7 +189,7 @@ def test_the_command_line(bench: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["--proxy", "layrs=1"], "unknown setting 'layrs': did you mean 'layers'"),
         (["--proxy", "layers=7"], "layers is 7, the model has 2"),
-        (["--candidates", "40"], "40 candidates need at least 240 steps"),
+        (["--shortlist", "40"], "40 architectures need at least 240 steps"),
     ],
 )
 def test_mistakes_are_one_line(

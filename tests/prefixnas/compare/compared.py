@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from prefixnas.base.errors import UserError
 from prefixnas.run.evaluation import Split
 from prefixnas.run.objective import register_objective
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
 from prefixnas.run.strategy import Found, Strategy, register_strategy
-from prefixnas.run.training import Recipe
 from prefixnas.testing.toy import ToyObjective
 
 

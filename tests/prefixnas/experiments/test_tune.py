@@ -26,7 +26,7 @@ from tests.prefixnas.experiments.small import small
 
 
 def tune(file: Path, out: Path, *flags: str, **variables: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "peml", "tune", str(file), "--out", str(out), *flags]
+    command = [sys.executable, "-m", "prefixnas", "tune", str(file), "--out", str(out), *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     with out.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What `peml tune` shows while it runs: on terminals of any size, and where there is none."""
+"""What `prefixnas tune` shows while it runs: on terminals of any size, and where there is none."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from prefixnas.multitrial.shortlist import Probabilities, candidates, deal, most_likely, widest
+from prefixnas.multitrial.shortlist import Probabilities, deal, most_likely, shortlist, widest
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import load_space
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
@@ -124,7 +124,7 @@ def test_candidates_are_different_and_possible(
     space, table, held = drawn
     by_alpha = {decision.name for decision in space.decisions if decision.decided_by == "alpha"}
     table = {name: options for name, options in table.items() if name in by_alpha}
-    found = candidates(space, table, held, count, random.Random(0))
+    found = shortlist(space, table, held, count, random.Random(0))
     assert len(found) == len(set(found)) <= count
     assert all(probability(space, table, held, a) > 0 for a in found)
     best = next(most_likely(space, table, widest(space, held)))
@@ -136,12 +136,12 @@ def test_without_choices_by_trial_the_candidates_are_the_likeliest() -> None:
     table = {
         f"layer{i}/f": {"relu": 0.5 - i / 10, "tanh": 0.3 + i / 10, "gelu": 0.2} for i in (0, 1)
     }
-    found = candidates(space, table, {}, 5, random.Random(0))
+    found = shortlist(space, table, {}, 5, random.Random(0))
     assert found == list(islice(most_likely(space, table), 5))
 
 
 def test_candidates_cross_likely_alphas_with_trial_options() -> None:
-    found = candidates(deep(), {}, {}, 9, random.Random(0))
+    found = shortlist(deep(), {}, {}, 9, random.Random(0))
     assert len(found) == 9
     assert {a["depth"] for a in found} == {"2", "3", "4"}
     assert {a["layer0/d"] for a in found} == {"identity", "zero"}
@@ -150,5 +150,5 @@ def test_candidates_cross_likely_alphas_with_trial_options() -> None:
 
 def test_all_there_are_is_enough() -> None:
     space = SearchSpace("s", Seq("linear", Choice("f", ["relu", "tanh"])))
-    assert len(candidates(space, {"f": {"relu": 1.0, "tanh": 0.0}}, {}, 5, random.Random(0))) == 1
-    assert len(candidates(space, {}, {}, 5, random.Random(0))) == 2
+    assert len(shortlist(space, {"f": {"relu": 1.0, "tanh": 0.0}}, {}, 5, random.Random(0))) == 1
+    assert len(shortlist(space, {}, {}, 5, random.Random(0))) == 2

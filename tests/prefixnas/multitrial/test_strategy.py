@@ -17,9 +17,9 @@ from prefixnas import UserError
 from prefixnas.multitrial.strategy import Scored, TrialStrategy
 from prefixnas.report.plots.trials import trial_figure, tried
 from prefixnas.report.run_page import render
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.record import read_record
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.training import Recipe
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.open_space import OpenSpace
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack

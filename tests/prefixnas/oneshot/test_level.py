@@ -16,11 +16,12 @@ from prefixnas.network.simplex import Simplex
 from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.level import LEVELS, SecondOrder
 from prefixnas.oneshot.look_ahead import look_ahead
-from prefixnas.oneshot.rewind import Mark
+from prefixnas.oneshot.rewind import Bookmark
 from prefixnas.run.evaluation import Split
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
-from prefixnas.run.training import Recipe, WeightOptimizer
+from prefixnas.run.training import WeightOptimizer
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.darts import Darts
 from prefixnas.strategies.two_stage import TwoStage
@@ -140,7 +141,7 @@ def test_second_order_gradient_is_the_total_derivative(
     run, net, weights = ready(tmp_path, relaxation)
     objective = run.objective
     assert isinstance(objective, Double)
-    mark, optimizer = Mark(objective), copy.deepcopy(weights.state_dict())
+    mark, optimizer = Bookmark(objective), copy.deepcopy(weights.state_dict())
     module = copy.deepcopy(net.state_dict())
 
     def reset() -> None:

@@ -14,9 +14,9 @@ import torch
 
 from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.probe import POSITIONS, Probe
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
-from prefixnas.run.training import Recipe
 from prefixnas.space.space import Choice, SearchSpace, Seq
 from prefixnas.strategies.darts import Darts
 from prefixnas.testing import StrategyCheck, ToyObjective

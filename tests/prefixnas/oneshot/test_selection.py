@@ -13,8 +13,9 @@ from torch import nn
 from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.selection import SELECTIONS, Perturbation, Selection
 from prefixnas.run.evaluation import Evaluation, Split
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.training import Recipe, WeightOptimizer
+from prefixnas.run.training import WeightOptimizer
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.testing import ToyObjective
 

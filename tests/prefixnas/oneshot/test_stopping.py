@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prefixnas.network.supernet import Supernet
-from prefixnas.oneshot.schedule import SCHEDULES, Plan
+from prefixnas.oneshot.schedule import SCHEDULES, Timetable
 from prefixnas.oneshot.stopping import Collapsed, Settled
 from prefixnas.space.space import Choice, Op, SearchSpace, Seq, Stack
 
@@ -100,9 +100,9 @@ def test_pruning_the_strong_option_does_not_hide_the_collapse() -> None:
     assert "layer0/f" in before == collapsed.look(net)
 
 
-@pytest.mark.parametrize("name", SCHEDULES.names())
+@pytest.mark.parametrize("name", list(SCHEDULES))
 def test_schedules_rise_to_one(name: str) -> None:
-    values = [SCHEDULES.get(name)(step / 10) for step in range(11)]
+    values = [SCHEDULES[name](step / 10) for step in range(11)]
     assert values == sorted(values) and values[-1] == pytest.approx(1)
     assert values[0] == (1.0 if name == "constant" else 0.0)
 
@@ -111,7 +111,7 @@ def test_schedules_rise_to_one(name: str) -> None:
 @pytest.mark.parametrize("warmup", [0.0, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("budget", [5, 12, 101])
 def test_a_plan_spends_its_budget(budget: int, passes: int, warmup: float) -> None:
-    plan = Plan.of(budget, passes, warmup)
+    plan = Timetable.of(budget, passes, warmup)
     costs = [plan.cost(step) for step in range(plan.steps)]
     assert budget - passes < sum(costs) <= budget
     assert costs.count(passes) >= 1 and plan.left(plan.steps - 1, 0.3) == pytest.approx(0.3)

@@ -19,9 +19,9 @@ from prefixnas.base.errors import UserError
 from prefixnas.run.evaluation import Split
 from prefixnas.run.events import Other
 from prefixnas.run.ledger import BudgetExceeded
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
-from prefixnas.run.training import Recipe
 from prefixnas.space.loading import load_space
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.testing import ToyObjective

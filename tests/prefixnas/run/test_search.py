@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from prefixnas.base.errors import UserError
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import SearchResult, search
 from prefixnas.run.strategy import Strategy
-from prefixnas.run.training import Recipe
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import load_space
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack

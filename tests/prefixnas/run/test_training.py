@@ -16,8 +16,9 @@ from torch import nn
 from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import build_child
 from prefixnas.run.evaluation import Evaluation, Split
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.training import Best, Recipe, WeightOptimizer, fit
+from prefixnas.run.training import Best, WeightOptimizer, fit
 from prefixnas.space.loading import load_space
 from prefixnas.testing import ToyObjective
 

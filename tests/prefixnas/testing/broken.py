@@ -18,9 +18,10 @@ from prefixnas.network.relaxations import Relaxation, Softmax
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.events import Other
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
 from prefixnas.run.strategy import Found, Strategy
-from prefixnas.run.training import Recipe, WeightOptimizer, fit
+from prefixnas.run.training import WeightOptimizer, fit
 from prefixnas.space.architecture import Architecture
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.testing import ToyObjective

@@ -16,7 +16,7 @@ from prefixnas.space.loading import load_space
 from prefixnas.space.open_space import OpenSpace
 from prefixnas.strategies.darts import Darts
 from prefixnas.strategies.random import RandomSearch
-from prefixnas.testing.tabular.regret import agreement, regrets, run_regrets, spread
+from prefixnas.testing.tabular.regret import rank_agreement, regrets, run_regrets, spread
 from prefixnas.testing.tabular.table import Table, shipped_table
 
 ARCHITECTURES = list(load_space("tabular").enumerate())
@@ -115,7 +115,7 @@ def test_whole_runs_give_the_regret_of_what_they_choose() -> None:
 def test_agreement_is_kendalls_tau_with_the_trained_children() -> None:
     rising = [float(number) for number in range(64)]
     known = table(rising, rising)
-    falling, same = (agreement(net.scores, known) for net in known.supernets)
+    falling, same = (rank_agreement(net.scores, known) for net in known.supernets)
     assert (falling.tau, same.tau) == (-1, 1)
     assert (falling.regret, same.regret) == (63, 0)
 

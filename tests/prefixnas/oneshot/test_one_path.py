@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from prefixnas.base.errors import UserError
-from prefixnas.network.one_path import refuse_norm_behind
 from prefixnas.network.relaxations import OnePath
 from prefixnas.network.simplex import Simplex
 from prefixnas.network.supernet import Supernet, weights_of
+from prefixnas.oneshot.one_path import refuse_norm_behind
 from prefixnas.space.ops import register_op
 from prefixnas.space.space import Choice, Op, SearchSpace, Seq, Stack, Sum
 from prefixnas.testing import BrokenPromise, RelaxationCheck, shipped_spaces

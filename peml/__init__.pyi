@@ -1,0 +1,9 @@
+"""The public names of peml, and where they are."""
+
+from .adapters.evaluate import evaluate as evaluate
+from .adapters.export import export as export
+from .adapters.load import load as load
+from .objective.config import LanguageModelConfig as LanguageModelConfig
+from .tasks.task import load_tasks as load_tasks
+
+__version__: str
