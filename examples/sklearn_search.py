@@ -89,7 +89,7 @@ def main() -> None:
     arguments = parser.parse_args()
     space = load_space(str(Path(__file__).with_name("digits.yaml")))
     budget = Budget(arguments.steps // 2, arguments.steps - arguments.steps // 2)
-    for strategy in (Darts(), Evolution(trials=4, population=2, sample=2), TwoStage(candidates=3)):
+    for strategy in (Darts(), Evolution(trials=4, population=2, sample=2), TwoStage(shortlist=3)):
         name = type(strategy).__name__
         objective = Digits().build(budget.total, seed=0)
         run = Run(arguments.out / name, space, objective, budget, seed=0)

@@ -24,6 +24,7 @@ from prefixnas.__main__ import main
 from prefixnas.base.errors import RunLost, UserError
 from prefixnas.launch.processes import launch
 from prefixnas.launch.together import Follower
+from prefixnas.run.events import End
 from prefixnas.run.ranks import Ranks, check_devices
 from tests.workbench import digest, events
 
@@ -185,6 +186,7 @@ import json, sys
 import torch
 from pathlib import Path
 from prefixnas.base.errors import Ended
+from prefixnas.run.events import End
 from prefixnas.run.ranks import end_now, join, leave
 
 ranks = join()
@@ -217,11 +219,12 @@ def test_following_a_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     follower = Follower(path, 0)
     assert follower.new() == []
-    path.write_text('{"a": 1}\n{"a"')
-    assert follower.new() == [{"a": 1}]
-    path.write_text('{"a": 1}\n{"a": 2}\n')
-    assert follower.new() == [{"a": 2}]
-    assert Follower(path, 9).new() == [{"a": 2}]
+    first, second = (f'{{"event": "end", "time": 0.5, "seconds": {n}}}\n' for n in (1.0, 2.0))
+    path.write_text(first + second[:9])
+    assert follower.new() == [End(1.0, time=0.5)]
+    path.write_text(first + second)
+    assert follower.new() == [End(2.0, time=0.5)]
+    assert Follower(path, len(first)).new() == [End(2.0, time=0.5)]
 
 
 # Shares
