@@ -25,7 +25,7 @@ from prefixnas.run.checkpoint import load_checkpoint, save_checkpoint
 from prefixnas.run.evaluation import Split
 from prefixnas.run.objective import Objective
 from prefixnas.space.space import Choice, SearchSpace, Seq
-from prefixnas.testing.promise import BrokenPromise, expect
+from prefixnas.testing.promise import BrokenPromise, a_test_for_each, expect
 
 _SPACE = SearchSpace("contract", Seq("linear", Choice("activation", ["tanh", "gelu"])))
 
@@ -308,6 +308,7 @@ def check_objective(
         getattr(check, promise)()
 
 
+@a_test_for_each(PROMISES, ObjectiveCheck)
 class ObjectiveContract(ABC):
     """The promises of an objective as pytest tests; subclass it and say which objective."""
 
@@ -319,46 +320,6 @@ class ObjectiveContract(ABC):
         """Return the checks."""
         return ObjectiveCheck(self.objective)
 
-    def test_reset_follows_the_seed(self) -> None:
-        """See `ObjectiveCheck.reset`."""
-        self.check().reset()
-
-    def test_losses_and_scores_of_every_task(self) -> None:
-        """See `ObjectiveCheck.losses`."""
-        self.check().losses()
-
-    def test_module_is_fed_with_its_width(self) -> None:
-        """See `ObjectiveCheck.width`."""
-        self.check().width()
-
-    def test_evaluation_changes_nothing(self) -> None:
-        """See `ObjectiveCheck.evaluate`."""
-        self.check().evaluate()
-
-    def test_every_weight_receives_a_gradient(self) -> None:
-        """See `ObjectiveCheck.gradients`."""
-        self.check().gradients()
-
-    def test_gradients_add_up(self) -> None:
-        """See `ObjectiveCheck.backward`."""
-        self.check().backward()
-
-    def test_selection_leaves_the_training_order(self) -> None:
-        """See `ObjectiveCheck.splits`."""
-        self.check().splits()
-
-    def test_state_survives_a_checkpoint(self) -> None:
-        """See `ObjectiveCheck.state`."""
-        self.check().state()
-
-    def test_replace_keeps_all_other_weights(self) -> None:
-        """See `ObjectiveCheck.replace`."""
-        self.check().replace()
-
-    def test_it_trains_without_a_module(self) -> None:
-        """See `ObjectiveCheck.without`."""
-        self.check().without()
-
-    def test_artefacts_are_written(self) -> None:
-        """See `ObjectiveCheck.save`."""
-        self.check().save()
+    def keep(self, promise: str) -> None:
+        """Check one promise."""
+        getattr(self.check(), promise)()

@@ -1,6 +1,11 @@
-"""How a contract says which promise was broken."""
+"""How a contract says which promise was broken, and becomes tests."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+C = TypeVar("C", bound=type)
 
 
 class BrokenPromise(AssertionError):
@@ -23,3 +28,26 @@ def expect(condition: bool, promise: str, text: str) -> None:
     """Raise `BrokenPromise` unless `condition` holds."""
     if not condition:
         raise BrokenPromise(promise, text)
+
+
+def a_test_for_each(promises: Sequence[str], checks: type) -> Callable[[C], C]:
+    """Give a contract a pytest test for each promise, `test_<promise>`.
+
+    Args:
+        promises: Names of methods of `checks`, which the contract's method `keep` is called with.
+        checks: The class whose methods say what is promised.
+    """
+
+    def test_of(promise: str) -> Callable[[Any], None]:
+        def test(contract: Any) -> None:
+            contract.keep(promise)
+
+        test.__doc__ = getattr(checks, promise).__doc__
+        return test
+
+    def add(contract: C) -> C:
+        for promise in promises:
+            setattr(contract, f"test_{promise}", test_of(promise))
+        return contract
+
+    return add
