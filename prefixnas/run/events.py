@@ -49,15 +49,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Start(Event):
-    """The run begins.
-
-    Attributes:
-        space: Name of the space.
-        strategy: Name of the strategy.
-        objective: Name of the problem.
-        seed: The run's seed.
-        steps: Of the parts "search" and "train".
-    """
+    """The run begins; `steps` are those of its parts "search" and "train"."""
 
     space: str
     strategy: str
@@ -180,14 +172,7 @@ class Gap(Event):
 
 @dataclass(frozen=True)
 class Discretisation(Event):
-    """Validation scores before and after the choice, and of the child that was trained on.
-
-    Attributes:
-        mixture: Score of the mixture.
-        argmax_child: Of the child cut out of it, before any training.
-        trained_child: Of the child trained on.
-        gap: The mixture's less that of the argmax child.
-    """
+    """Validation scores before and after the choice; `gap` is mixture less argmax child."""
 
     mixture: float
     argmax_child: float
@@ -197,12 +182,7 @@ class Discretisation(Event):
 
 @dataclass(frozen=True)
 class Prune(Event):
-    """Candidates are dropped.
-
-    Attributes:
-        step: After which step.
-        dropped: Pairs of decision and option.
-    """
+    """Candidates are dropped after a step: pairs of decision and option."""
 
     step: int
     dropped: Sequence[tuple[str, str]]
@@ -210,12 +190,7 @@ class Prune(Event):
 
 @dataclass(frozen=True)
 class Perturbation(Event):
-    """A decision is taken by the score without each of its options (DARTS-PT).
-
-    Attributes:
-        decision: Its name.
-        score_without: By option, the score on the split "selection" without it.
-    """
+    """A decision is taken by the selection score without each of its options (DARTS-PT)."""
 
     decision: str
     score_without: Numbers
@@ -223,12 +198,7 @@ class Perturbation(Event):
 
 @dataclass(frozen=True)
 class Stop(Event):
-    """A search ends before its budget does.
-
-    Attributes:
-        step: After which step.
-        reason: Why.
-    """
+    """A search ends after a step, before its budget does."""
 
     step: int
     reason: str
@@ -236,12 +206,7 @@ class Stop(Event):
 
 @dataclass(frozen=True)
 class Trial(Event):
-    """An architecture is tried.
-
-    Attributes:
-        name: Of its phase and evaluation.
-        choices: Option by decision.
-    """
+    """An architecture is tried; `name` is that of its phase and of its evaluation."""
 
     name: str
     choices: Mapping[str, str]
@@ -249,12 +214,7 @@ class Trial(Event):
 
 @dataclass(frozen=True)
 class Proxy(Event):
-    """What a step on the proxy counted for.
-
-    Attributes:
-        price: In steps of the whole problem.
-        seconds: Of a step, as measured: "proxy", "whole"; None where none was taken.
-    """
+    """What a step on the proxy counted for, in steps, and the seconds of a step of each."""
 
     price: float
     seconds: Mapping[str, float | None]
@@ -262,14 +222,7 @@ class Proxy(Event):
 
 @dataclass(frozen=True)
 class Epoch(Event):
-    """An epoch ends: scores on the split "selection" of what is trained.
-
-    Attributes:
-        epoch: Its number, from 1, over all phases.
-        phase: The loop.
-        score: Mean over the tasks.
-        task_scores: By task.
-    """
+    """An epoch ends, counted from 1 over all phases: scores on the split "selection"."""
 
     epoch: int
     phase: str
@@ -279,15 +232,7 @@ class Epoch(Event):
 
 @dataclass(frozen=True)
 class Evaluation(Event):
-    """A model is scored.
-
-    Attributes:
-        name: What it is: a column of the table, or as the strategy calls it.
-        split: On which data.
-        scores: By task and metric.
-        task_scores: By task.
-        score: Mean over the tasks; None in a run that never had one.
-    """
+    """A model is scored; its name is a column of the table, or as the strategy calls it."""
 
     name: str
     split: str
@@ -298,33 +243,21 @@ class Evaluation(Event):
 
 @dataclass(frozen=True)
 class Architecture(Event):
-    """The architecture is chosen.
-
-    Attributes:
-        choices: Option by decision.
-    """
+    """The architecture is chosen: option by decision."""
 
     choices: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Warning(Event):
-    """Something that the user should know.
-
-    Attributes:
-        message: In a sentence.
-    """
+    """Something that the user should know, in a sentence."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class End(Event):
-    """The run is over.
-
-    Attributes:
-        seconds: Since its process began.
-    """
+    """The run is over, so many seconds after its process began."""
 
     seconds: float
 
