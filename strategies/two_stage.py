@@ -27,8 +27,9 @@ from prefixnas import (
     UserError,
     option,
 )
+from prefixnas.base.options import read_pairs
 from prefixnas.multitrial.halving import Contest, rounds
-from prefixnas.multitrial.proxy import emit_price, price_of, proxy_settings
+from prefixnas.multitrial.proxy import emit_price, price_of
 from prefixnas.multitrial.shortlist import probabilities_of, shortlist, widest
 from prefixnas.oneshot import RelaxedOptions
 
@@ -50,8 +51,8 @@ class TwoStage(RelaxedOptions, Strategy):
 
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
         """Refuse options, and a budget that does not reach for both stages."""
-        proxy_settings(self.proxy)
-        if self.proxy_cost is not None and not self.proxy:
+        cheaper = self._settings
+        if self.proxy_cost is not None and not cheaper:
             raise UserError("key 'proxy_cost': there is no proxy; name what makes one with 'proxy'")
         steps = self._steps(budget, self.proxy_cost or 1.0)
         self._darts().check(space, settings, Budget(steps, 0))
@@ -66,11 +67,11 @@ class TwoStage(RelaxedOptions, Strategy):
         """Refuse a proxy that the objective does not have."""
         self._darts().check_objective(objective)
         if self.proxy:
-            objective.check_proxy(proxy_settings(self.proxy))
+            objective.check_proxy(self._settings)
 
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Rank architectures on the proxy; train the best ones, fewer and fewer of them."""
-        settings, darts = proxy_settings(self.proxy), self._darts()
+        settings, darts = self._settings, self._darts()
         proxy = run.objective.proxy(settings) if settings else run.objective
         held = widest(run.space, run.space.settle(run.settings))
         price = self.proxy_cost or 1.0
@@ -111,6 +112,10 @@ class TwoStage(RelaxedOptions, Strategy):
         held, rng = run.space.settle(run.settings), random.Random(f"shortlist {run.seed}")
         found = shortlist(run.space, probabilities_of(net), held, self.shortlist, rng)
         return [architecture.choices for architecture in found]
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        return read_pairs(self.proxy, "key 'proxy'")
 
     @property
     def _counts(self) -> bool:

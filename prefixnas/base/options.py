@@ -75,6 +75,23 @@ class Options:
                 raise UserError(f"{where}: must be {allowed}, not {value!r}")
 
 
+def read_pairs(items: Sequence[str], where: str, form: str = "NAME=VALUE") -> dict[str, str]:
+    """Read `["layers=2", "train=200"]` as a mapping.
+
+    Raises:
+        UserError: An item is no pair, or a name comes twice.
+    """
+    pairs: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise UserError(f"{where}: expected {form}, not {item!r}")
+        if name in pairs:
+            raise UserError(f"{where}: {name!r} is given twice")
+        pairs[name] = value
+    return pairs
+
+
 FLAG = "flag"
 """Where values come from that were typed as flags, and so are texts."""
 

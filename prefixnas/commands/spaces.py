@@ -21,12 +21,12 @@ def main(argv: Sequence[str], prog: str) -> int:
 
     from prefixnas.base.plugins import load_plugin
     from prefixnas.network.supernet import count_parameters
-    from prefixnas.space.loading import load_space, space_names, space_to_yaml
+    from prefixnas.space.loading import SPACES, load_space, space_to_yaml
 
     for plugin in args.plugin:
         load_plugin(plugin)
     if args.name is None:
-        for name in space_names():
+        for name in SPACES.names():
             space = load_space(name)
             print(f"{name:14} {space.size:>12,} architectures, {len(space.decisions)} decisions")
         return 0

@@ -12,7 +12,7 @@ import yaml
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import read_yaml
-from prefixnas.base.options import option
+from prefixnas.base.options import option, read_pairs
 from prefixnas.run.recipe import Recipe
 
 
@@ -43,13 +43,7 @@ class RunConfig(Recipe):
     @property
     def settings(self) -> dict[str, str]:
         """`set` as a mapping from decision to option."""
-        pairs = {}
-        for item in self.set:
-            key, equals, value = item.partition("=")
-            if not equals or not key or not value:
-                raise UserError(f"key 'set': expected DECISION=OPTION, not {item!r}")
-            pairs[key] = value
-        return pairs
+        return read_pairs(self.set, "key 'set'", "DECISION=OPTION")
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,23 +16,6 @@ from prefixnas.run.run import Run
 from prefixnas.space.architecture import Architecture
 
 KEY = "key 'proxy'"
-
-
-def proxy_settings(items: Sequence[str]) -> dict[str, str]:
-    """Read `layers=2 train=200` as a mapping.
-
-    Raises:
-        UserError: An item is no pair, or a key comes twice.
-    """
-    settings: dict[str, str] = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals or not key or not value:
-            raise UserError(f"{KEY}: expected NAME=VALUE, not {item!r}")
-        if key in settings:
-            raise UserError(f"{KEY}: {key!r} is given twice")
-        settings[key] = value
-    return settings
 
 
 def whole_numbers(settings: Mapping[str, str], allowed: Collection[str]) -> dict[str, int]:

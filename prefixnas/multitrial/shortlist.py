@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice, product
 
 from prefixnas.network.supernet import Supernet
-from prefixnas.space.architecture import Architecture
+from prefixnas.space.architecture import Architecture, decision_key
 from prefixnas.space.space import Decision, SearchSpace
 
 Probabilities = Mapping[str, Mapping[str, float]]
@@ -100,7 +100,7 @@ def trial_groups(space: SearchSpace, held: Mapping[str, str]) -> list[list[Decis
     for decision in space.decisions:
         is_open = decision.name not in held and len(decision.options) > 1
         if decision.decided_by == "trial" and is_open:
-            key = decision.name.rsplit("/", 1)[-1]
+            key = decision_key(decision.name)
             groups.setdefault((key, decision.options), []).append(decision)
     return list(groups.values())
 

@@ -93,51 +93,36 @@ class TrialStrategy(Strategy):
             run.reset(build_child(run.space, only, run.objective.width))
             return Found(only)
         run.once("warned of the random start", lambda: self._warn_of_random_start(run))
-        weights = source(run, recipe, trials)
-
-        def score(number: int, architecture: Architecture) -> float:
-            return weights.score(f"trial {number}", architecture)
-
-        def note(number: int, make: Callable[[], Proposals]) -> Proposals:
-            def announced() -> Proposals:
-                proposals = make()
-                run.emit(events.Trial(f"trial {number}", proposals[-1]))
-                return proposals
-
-            return run.once(f"proposals {number}", announced)
-
-        tried = self.explore(space, score, run.seed, note)
-        best = max(reversed(tried), key=lambda trial: trial.score).architecture
+        weights, tried = source(run, recipe, trials), _Tried(space)
+        for number in range(trials):
+            announce = partial(self._announce, run, number, tried)
+            proposals = run.once(f"proposals {number}", announce)
+            tried.add(proposals, partial(weights.score, f"trial {number}"))
+        best = max(reversed(tried.scored()), key=lambda trial: trial.score).architecture
         return Found(best, optimizer=weights.attach(best))
 
     def explore(
-        self,
-        space: OpenSpace,
-        score: Callable[[int, Architecture], float],
-        seed: int,
-        note: Callable[[int, Callable[[], Proposals]], Proposals] = lambda _, make: make(),
+        self, space: OpenSpace, score: Callable[[Architecture], float], seed: int
     ) -> list[Scored]:
         """Try `trials` different architectures, or all there are, with any scoring function.
 
         Args:
             space: What is open of the space.
-            score: From the trial's number and its architecture to a score.
+            score: From an architecture to its score.
             seed: Seed of all proposals.
-            note: Called with the trial's number and what makes its proposals, returns them; a
-                run notes them here, so that it makes them once.
 
         Returns:
             The architectures in the order in which they were tried, each once.
         """
-        history: list[Scored] = []
-        known: dict[Architecture, float] = {}
-        for number in range(space.count(self.trials)):
-            proposals = note(number, partial(self._until_new, space, tuple(history), seed))
-            *repeats, new = (Architecture(choices, space.space.name) for choices in proposals)
-            value = score(number, new)
-            known[new] = -math.inf if math.isnan(value) else value
-            history += [Scored(item, known[item]) for item in (*repeats, new)]
-        return [Scored(architecture, value) for architecture, value in known.items()]
+        tried = _Tried(space)
+        for _ in range(space.count(self.trials)):
+            tried.add(self._until_new(tried, seed), score)
+        return tried.scored()
+
+    def _announce(self, run: Run, number: int, tried: _Tried) -> Proposals:
+        proposals = self._until_new(tried, run.seed)
+        run.emit(events.Trial(f"trial {number}", proposals[-1]))
+        return proposals
 
     def _warn_of_random_start(self, run: Run) -> None:
         if self.trials <= self.random_start():
@@ -145,19 +130,38 @@ class TrialStrategy(Strategy):
             message += f"{self.random_start()}, so this is random search; raise trials"
             run.emit(events.Warning(message))
 
-    def _until_new(self, space: OpenSpace, history: Sequence[Scored], seed: int) -> Proposals:
+    def _until_new(self, tried: _Tried, seed: int) -> Proposals:
         """Return the choices of proposals up to the first one that is new, which is the last."""
-        known = {trial.architecture: trial for trial in history}
-        told = list(history)
+        told = list(tried.history)
         for _ in range(PATIENCE):
-            new = self.propose(space, tuple(told), _random(seed, len(told)))
-            if new not in known:
+            new = self.propose(tried.space, tuple(told), _random(seed, len(told)))
+            if new not in tried.scores:
                 break
-            told.append(known[new])
+            told.append(Scored(new, tried.scores[new]))
         else:
-            new = space.unseen(known, _random(seed, len(told)))
-        repeats = (trial.architecture for trial in told[len(history) :])
+            new = tried.space.unseen(tried.scores, _random(seed, len(told)))
+        repeats = (trial.architecture for trial in told[len(tried.history) :])
         return [architecture.choices for architecture in (*repeats, new)]
+
+
+class _Tried:
+    """What was proposed so far, in order, and the score of each architecture."""
+
+    def __init__(self, space: OpenSpace) -> None:
+        self.space = space
+        self.history: list[Scored] = []
+        self.scores: dict[Architecture, float] = {}
+
+    def add(self, proposals: Proposals, score: Callable[[Architecture], float]) -> None:
+        """Score the last proposal, which is new; the others are told again."""
+        *repeats, new = (Architecture(choices, self.space.space.name) for choices in proposals)
+        value = score(new)
+        self.scores[new] = -math.inf if math.isnan(value) else value
+        self.history += [Scored(item, self.scores[item]) for item in (*repeats, new)]
+
+    def scored(self) -> list[Scored]:
+        """Return every architecture once, in the order in which they were tried."""
+        return [Scored(architecture, score) for architecture, score in self.scores.items()]
 
 
 def _random(seed: int, proposals: int) -> random.Random:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import resources
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,11 @@ import yaml
 
 from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.files import load_yaml, read_yaml
+from prefixnas.base.registry import Registry
 from prefixnas.space.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum
 
 _NODES = ("seq", "sum", "choice", "stack")
 _EXTRAS = ("name", "sizes", "knobs")
-_GROUP = "prefixnas.spaces"
 
 
 def space_from_yaml(text: str, where: str = "space") -> SearchSpace:
@@ -53,12 +52,12 @@ def space_to_yaml(space: SearchSpace) -> str:
     return yaml.safe_dump({**head, **body}, sort_keys=False)
 
 
-def space_names() -> list[str]:
-    """Return the names of the shipped spaces and of those that installed packages offer."""
-    shipped = [
-        path.name.removesuffix(".yaml") for path in _shipped() if path.name.endswith(".yaml")
-    ]
-    return sorted({*shipped, *(point.name for point in entry_points(group=_GROUP))})
+SPACES: Registry[SearchSpace | str] = Registry("space", "prefixnas.spaces")
+"""Spaces by name: the objects themselves, or the paths of YAML files."""
+
+for _file in resources.files("prefixnas.search_spaces").iterdir():
+    if _file.name.endswith(".yaml"):
+        SPACES.register(_file.name.removesuffix(".yaml"))(str(_file))
 
 
 def load_space(reference: str) -> SearchSpace:
@@ -69,18 +68,8 @@ def load_space(reference: str) -> SearchSpace:
     """
     if reference.endswith((".yaml", ".yml")):
         return _space(read_yaml(Path(reference)), reference)
-    for path in _shipped():
-        if path.name == f"{reference}.yaml":
-            return space_from_yaml(path.read_text(encoding="utf-8"), path.name)
-    for point in entry_points(group=_GROUP):
-        if point.name == reference:
-            offered = point.load()
-            return offered if isinstance(offered, SearchSpace) else load_space(str(offered))
-    raise unknown("space", reference, space_names())
-
-
-def _shipped() -> list[Any]:
-    return list(resources.files("prefixnas.search_spaces").iterdir())
+    offered = SPACES.get(reference)
+    return offered if isinstance(offered, SearchSpace) else load_space(offered)
 
 
 def _space(data: Any, where: str) -> SearchSpace:

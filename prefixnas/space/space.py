@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import prod
 
 from prefixnas.base.errors import UserError, unknown
-from prefixnas.space.architecture import Architecture
+from prefixnas.space.architecture import Architecture, decision_key
 from prefixnas.space.nodes import (
     Choice,
     DecidedBy,
@@ -179,7 +179,7 @@ class SearchSpace:
         """
         resolved: dict[str, str] = {}
         for key, option in settings.items():
-            hits = [d for d in self.decisions if d.name == key or d.name.rsplit("/", 1)[-1] == key]
+            hits = [d for d in self.decisions if d.name == key or decision_key(d.name) == key]
             if not hits:
                 raise unknown(
                     "decision", key, {d.name for d in self.decisions}, f"space {self.name!r}"

@@ -23,7 +23,7 @@ SPACE = SearchSpace("s", Stack(3, Seq("linear", Choice("f", OPTIONS))))
 LARGE = SearchSpace("l", Stack(9, Seq("linear", Choice("f", OPTIONS))))
 
 
-def hits(_: int, architecture: Architecture) -> float:
+def hits(architecture: Architecture) -> float:
     return float(sum(option == "tanh" for option in architecture.values()))
 
 
@@ -68,7 +68,7 @@ def test_it_takes_what_promises_most() -> None:
         Architecture({"layer0/f": "tanh", "layer1/f": "tanh"}, "p"),
         Architecture({"layer0/f": "gelu", "layer1/f": "silu"}, "p"),
     ]
-    told = [Scored(item, hits(0, item)) for item in space.enumerate() if item not in left]
+    told = [Scored(item, hits(item)) for item in space.enumerate() if item not in left]
     for seed in range(5):
         assert Surrogate().propose(rest, told, random.Random(seed)) == left[0]
 
@@ -77,5 +77,5 @@ def test_scores_that_say_nothing_do_no_harm() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for value in (0.5, float("nan"), -1e30):
-            tried = Surrogate(trials=9).explore(OpenSpace(SPACE), lambda *_, v=value: v, 0)
+            tried = Surrogate(trials=9).explore(OpenSpace(SPACE), lambda _, v=value: v, 0)
             assert len(tried) == 9

@@ -49,29 +49,27 @@ def test_it_proposes_what_optuna_suggests() -> None:
 
 def test_it_learns_the_good_options() -> None:
     rest = OpenSpace(SPACE)
-    last = [
-        Tpe(trials=20).explore(rest, lambda _, item: hits(item), seed)[10:] for seed in range(5)
-    ]
+    last = [Tpe(trials=20).explore(rest, hits, seed)[10:] for seed in range(5)]
     found = [trial.score for tried in last for trial in tried]
     assert sum(found) / len(found) > 1.1  # 0.75 are expected of random architectures
 
 
 def test_conditional_choices_and_settings() -> None:
     rest = OpenSpace(NESTED, {"outer": NESTED.decisions[0].options[1]})
-    tried = Tpe(trials=9, startup=2).explore(rest, lambda _, item: hits(item), 0)
+    tried = Tpe(trials=9, startup=2).explore(rest, hits, 0)
     assert {trial.architecture for trial in tried} == set(rest.enumerate())
-    tried = Tpe(trials=9, startup=2).explore(OpenSpace(NESTED), lambda _, item: hits(item), 0)
+    tried = Tpe(trials=9, startup=2).explore(OpenSpace(NESTED), hits, 0)
     assert {trial.architecture for trial in tried} == set(NESTED.enumerate())
 
 
 def test_an_infinitely_bad_score_is_told() -> None:
-    tried = Tpe(trials=9, startup=2).explore(OpenSpace(SPACE), lambda *_: float("nan"), 0)
+    tried = Tpe(trials=9, startup=2).explore(OpenSpace(SPACE), lambda _: float("nan"), 0)
     assert len(tried) == 9
 
 
 def test_optuna_says_nothing_and_its_verbosity_stays(capfd: pytest.CaptureFixture[str]) -> None:
     before = optuna.logging.get_verbosity()
-    Tpe(trials=4, startup=1).explore(OpenSpace(SPACE), lambda _, item: hits(item), 0)
+    Tpe(trials=4, startup=1).explore(OpenSpace(SPACE), hits, 0)
     assert optuna.logging.get_verbosity() == before
     assert capfd.readouterr() == ("", "")
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +55,7 @@ def regrets(
     asked = replace(strategy, trials=evaluations)
     rows = []
     for seed in seeds:
-
-        def score(_: int, architecture: Architecture, seed: int = seed) -> float:
-            return table.score(architecture, "selection", seed)
-
-        tried = asked.explore(space, score, seed)
+        tried = asked.explore(space, partial(table.score, split="selection", seed=seed), seed)
         rows.append([table.regret(one) for one in _leaders(tried)])
     return np.array(rows)
 

@@ -6,6 +6,7 @@ from itertools import count
 
 from hypothesis import strategies as st
 
+from prefixnas.space.nodes import with_sizes
 from prefixnas.space.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum
 
 OPERATIONS: list[Node] = [
@@ -26,6 +27,7 @@ OPERATIONS: list[Node] = [
 def spaces(draw: st.DrawFn, depth: int = 3) -> SearchSpace:
     """Draw a space with every kind of node in it, knobs among them."""
     names = count()
+    sizes = {"few": draw(st.integers(1, 2))}
 
     def node(left: int) -> Node:
         kinds = ["op"] if left == 0 else ["op", "seq", "sum", "choice", "choice", "stack"]
@@ -39,7 +41,7 @@ def spaces(draw: st.DrawFn, depth: int = 3) -> SearchSpace:
             return Stack(layers(), node(left - 1), shared, f"stack{next(names)}")
         if kind == "choice":
             options = [node(left - 1) for _ in range(draw(st.integers(1, 3)))]
-            unique = {option.label: option for option in options}
+            unique = {with_sizes(option, sizes).label: option for option in options}
             decided_by = draw(st.sampled_from(["alpha", "trial"]))
             return Choice(f"key{next(names)}", list(unique.values()), decided_by)
         return draw(st.sampled_from(OPERATIONS))
@@ -57,4 +59,4 @@ def spaces(draw: st.DrawFn, depth: int = 3) -> SearchSpace:
         return Stack(layers(), choice, name=f"site{next(names)}") if draw(st.booleans()) else choice
 
     knobs = [knob() for _ in range(draw(st.integers(0, 2)))]
-    return SearchSpace("random", node(depth), knobs, {"few": draw(st.integers(1, 2))})
+    return SearchSpace("random", node(depth), knobs, sizes)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prefixnas.base.errors import UserError
-from prefixnas.space.loading import load_space, space_from_yaml, space_names, space_to_yaml
+from prefixnas.space.loading import SPACES, load_space, space_from_yaml, space_to_yaml
 from prefixnas.space.space import Choice, Op, SearchSpace, Seq, Stack, Sum
 
 
@@ -91,7 +91,7 @@ def test_mistakes(text: str, said: str) -> None:
 
 
 def test_spaces_are_found_by_name_and_by_file(tmp_path: Path) -> None:
-    assert {"default", "paper", "sensitivity"} <= set(space_names())
+    assert {"default", "paper", "sensitivity"} <= set(SPACES.names())
     path = tmp_path / "mine.yaml"
     path.write_text(space_to_yaml(load_space("default")))
     assert load_space(str(path)) == load_space("default")
