@@ -13,6 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from prefixnas.report.grid import facts
+from prefixnas.space.architecture import decision_key
+
 #: Plain lines of steps: at the earliest and at the latest after so many seconds.
 SOONEST, LATEST = 2.0, 30.0
 
@@ -77,9 +80,7 @@ def describe(event: Mapping[str, Any]) -> str:
         more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
         return f"step {event['step'] + 1}: pruned {', '.join(pairs[:3])}{more}"
     if kind in ("architecture", "trial"):
-        keys: dict[str, list[str]] = {}
-        for name, option in event["choices"].items():
-            keys.setdefault(name.rsplit("/", 1)[-1], []).append(option)
+        keys = by_key(event["choices"])
         listing = "; ".join(f"{key}: {', '.join(options)}" for key, options in keys.items())
         return f"{event.get('name', 'architecture')}: {listing}"
     if kind == "stop":
@@ -92,6 +93,14 @@ def describe(event: Mapping[str, Any]) -> str:
     if kind == "end":
         return f"finished in {clock(event['seconds'])}"
     return ""
+
+
+def by_key(choices: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return options by the key of their decisions: `{"activation": ["relu", "tanh"]}`."""
+    keys: dict[str, list[str]] = {}
+    for name, option in choices.items():
+        keys.setdefault(decision_key(name), []).append(option)
+    return keys
 
 
 class PlainProgress(Progress):
@@ -152,8 +161,7 @@ class PlainProgress(Progress):
         self._print("  ".join(parts))
 
     def _print(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        print(line, file=self._stream, flush=True)
 
 
 class LiveProgress(Progress):
@@ -208,10 +216,8 @@ class LiveProgress(Progress):
             Text(f"{done}/{event['total']}"),
             Text(left, "cyan"),
         )
-        losses = Table.grid(padding=(0, 2))
-        for task, loss in self._smooth.items():
-            losses.add_row(Text(f"  {task}", "dim"), Text(f"{loss:.3f}"))
-        facts = Text("  loss per task, smoothed", "dim")
+        losses = facts((f"  {task}", f"{loss:.3f}") for task, loss in self._smooth.items())
+        said = Text("  loss per task, smoothed", "dim")
         if event.get("entropy") is not None:
-            facts = Text(f"  alpha entropy {event['entropy']:.3f} nats", "magenta")
-        return Group(bar, facts, losses)
+            said = Text(f"  alpha entropy {event['entropy']:.3f} nats", "magenta")
+        return Group(bar, said, losses)
