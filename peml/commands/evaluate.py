@@ -24,13 +24,13 @@ def main(argv: Sequence[str], prog: str) -> int:
     args = parser.parse_intermixed_args(argv)
 
     from rich.console import Console
-    from rich.table import Table
 
     from peml.adapters.evaluate import evaluate
     from peml.adapters.manifest import read_manifest
     from peml.model.quiet import quiet_libraries
     from peml.tasks.spec import check_split
     from peml.tasks.task import load_tasks
+    from prefixnas.report.grid import Grid, Number, number
 
     check_split(args.split)
     quiet_libraries()
@@ -40,11 +40,12 @@ def main(argv: Sequence[str], prog: str) -> int:
     if args.json:
         print(json.dumps(scores))
         return 0
-    table = Table("task", "metric", "score")
-    for task, metrics in scores.items():
-        for metric, value in metrics.items():
-            table.add_row(task, metric, f"{value:.3f}")
-    Console().print(table)
+    rows = [
+        [task, metric, number(value)]
+        for task, metrics in scores.items()
+        for metric, value in metrics.items()
+    ]
+    Console().print(Grid(["task", "metric", Number("score")], rows))
     return 0
 
 

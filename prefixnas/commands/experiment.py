@@ -142,25 +142,23 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from prefixnas.experiments.nni.table import write_table
+    from prefixnas.experiments.nni.table import open_study, write_table
 
     experiment, folder = _load(arguments)
     path = arguments.to or folder / "trials.csv"
-    write_table(experiment, folder, path)
+    write_table(open_study(experiment, folder), path)
     print(path)
     return 0
 
 
 def _show(experiment: Experiment, folder: Path, before: str = "") -> None:
-    from rich.console import Console
+    from prefixnas.experiments.nni.table import open_study, read_rows, summary
+    from prefixnas.experiments.view import print_trials
 
-    from prefixnas.experiments.nni.table import summary, trial_table
-
-    table = trial_table(experiment, folder)
+    study = open_study(experiment, folder)
     print(before, end="")
-    console = Console()
-    console.print(table)
-    console.print(summary(experiment, folder), highlight=False)
+    print_trials(read_rows(study), experiment.target.direction)
+    print(summary(study))
 
 
 def _load(arguments: argparse.Namespace, **changes: object) -> tuple[Experiment, Path]:

@@ -100,8 +100,9 @@ def _search(
     from prefixnas.launch.plan import plan_run
     from prefixnas.launch.start import start_run
     from prefixnas.report.progress import open_progress
-    from prefixnas.report.tables import table
+    from prefixnas.report.tables import score_table
     from prefixnas.run.ranks import end_now, join, leave, said_once
+    from prefixnas.run.record import read_record
 
     ranks = join()
     with said_once(ranks):
@@ -111,7 +112,7 @@ def _search(
             start_run(options, values, folder, resume=resume, on_event=on_event)
     leave()
     if ranks.first:
-        Console().print(table(folder))
+        Console().print(score_table(read_record(folder).columns()))
         print(f"run directory: {folder}")
     if ranks.count > 1:
         end_now()

@@ -136,16 +136,11 @@ def _write_report(study: Study) -> None:
 
 
 def _finish(study: Study) -> int:
-    from rich.console import Console
-
     from prefixnas.experiments.rows import ERROR, FAIL
-    from prefixnas.experiments.view import WIDE, describe, trial_table
+    from prefixnas.experiments.view import describe, print_trials
 
     rows = study.rows()
-    terminal = Console()
-    width = terminal.width if terminal.is_terminal else WIDE
-    table = trial_table(rows, study.experiment.target.direction, width=width)
-    Console(width=width).print(table)
+    print_trials(rows, study.experiment.target.direction)
     print(f"study: {study.folder}")
     for row in rows:
         if row.state == FAIL:

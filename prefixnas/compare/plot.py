@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from prefixnas.compare.comparison import AVERAGE_RANDOM
 from prefixnas.compare.summary import Summary
-from prefixnas.report.plots.style import FAINT, HUES, plain
+from prefixnas.report.plots.style import FAINT, HUES, add_legend, hue, new_panels, plain, tidy
 
 _SHAPES = {"alone": "*", "draw": "X", "hand-made": "sDPv^", "search": "oH8p"}
 _GREYS = ("#333333", "#555555", "#777777", "#999999", "#222222")
@@ -30,29 +30,18 @@ def comparison_figure(tables: Mapping[str, Sequence[Summary]]) -> Figure | None:
         return None
     labels = list(dict.fromkeys((row.kind, row.label) for rows in spaces.values() for row in rows))
     across = min(len(spaces), 2)
-    down = -(-len(spaces) // across)
-    lines = -(-len(labels) // 4)
-    figure = Figure(
-        figsize=(1.0 + 5.0 * across, 3.6 * down + 0.25 * lines + 0.4),
-        layout="constrained",
-        facecolor="white",
-    )
+    lines = math.ceil(len(labels) / 4)
+    width = 1.0 + 5.0 * across
+    figure, panels = new_panels(len(spaces), across, 3.6, 0.25 * lines + 0.4, width=width)
     handles: dict[str, Line2D] = {}
-    for index, (space, rows) in enumerate(spaces.items()):
-        axes = figure.add_subplot(down, across, 1 + index)
-        axes.set_title(plain(f"space {space}"), fontsize=10, loc="left")
+    for axes, (space, rows) in zip(panels, spaces.items(), strict=True):
         for row in rows:
             same = [label for kind, label in labels if kind == row.kind]
             handles[row.label] = _variant(axes, row, *_look(row, same.index(row.label)))
-        axes.set_xlabel("seconds of a run: search, training, evaluations", fontsize=8)
-        axes.set_ylabel("validation score", fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e3e5e8", lw=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(labelsize=8)
+        seconds = "seconds of a run: search, training, evaluations"
+        tidy(axes, f"space {space}", x=seconds, y="validation score", grid="both")
         axes.set_xlim(left=0)
-    figure.legend(list(handles.values()), list(map(plain, handles)), ncols=4, fontsize=8,
-                  loc="outside lower center", frameon=False)  # fmt: skip
+    add_legend(figure, 4, list(handles.values()))
     return figure
 
 
@@ -60,7 +49,7 @@ def _look(row: Summary, number: int) -> tuple[str, str]:
     """Return colour and marker: hues for searches, greys for what they are compared with."""
     shapes = _SHAPES[row.kind]
     if row.kind == "search":
-        return HUES[number % len(HUES)], shapes[number // len(HUES) % len(shapes)]
+        return hue(number), shapes[number // len(HUES) % len(shapes)]
     if row.kind == "draw":
         return FAINT, shapes
     return _GREYS[number % len(_GREYS)], shapes[number % len(shapes)]
@@ -81,7 +70,7 @@ def _variant(axes: Axes, row: Summary, colour: str, marker: str) -> Line2D:
         axes.plot(found, before, "o", mfc="white", mec=colour, ms=4.5, mew=1.0)
     axes.errorbar(seconds, mean, yerr=row.spread, fmt=marker, color=colour, ms=8, capsize=3,
                   lw=1.2, mec="white", mew=0.8)  # fmt: skip
-    return Line2D([], [], marker=marker, color=colour, ls="", ms=7)
+    return Line2D([], [], marker=marker, color=colour, ls="", ms=7, label=plain(row.label))
 
 
 def _point(x: float | None, y: float | None) -> tuple[list[float], list[float]]:

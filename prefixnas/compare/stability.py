@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.box import SIMPLE
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.estimates import mean_and_spread
 from prefixnas.base.files import write_csv
 from prefixnas.compare.agreement import OVERALL, Agreement, agreement
+from prefixnas.report.grid import Grid, Number, number
 from prefixnas.report.plots.alphas import Norms, alpha_gradient_norms
 from prefixnas.run import events
 from prefixnas.run.evaluation import ARGMAX, MIXTURE, SOFT, TRAINED
@@ -124,42 +123,44 @@ def agreements(searches: Sequence[Measured]) -> list[Agreement]:
 
 
 def tables(groups: Mapping[str, Sequence[Measured]], by: str) -> Group:
-    """Return the table of stability and that of agreement, to be printed: a column per group."""
-    grid = _grid(by, [f"{label} ({len(members)})" for label, members in groups.items()])
-    for key, title in COLUMNS.items():
-        values = [[search.numbers[key] for search in members] for members in groups.values()]
-        grid.add_row(title, *(_with_spread(*mean_and_spread(column)) for column in values))
+    """Return the table of stability and that of agreement, to be printed."""
     parts: list[RenderableType] = [
         Text("Stability: mean over runs, ± standard deviation over runs", "bold"),
-        grid,
+        number_table(groups, by),
     ]
-    found = [{row.decision: row for row in agreements(members)} for members in groups.values()]
-    if names := list(dict.fromkeys(name for rows in found for name in rows)):
-        same = _grid("decision", [*groups, "chance"])
-        for name in sorted(names, key=lambda name: name == OVERALL):
-            rows = [of_group.get(name) for of_group in found]
-            chance = next(row.chance for row in rows if row is not None)
-            shares = ("-" if row is None else f"{row.share:.2f}" for row in rows)
-            same.add_row(Text(name), *shares, f"{chance:.2f}")
-        overall = [rows.get(OVERALL) for rows in found]
-        p_values = ("-" if row is None else f"{row.p_value:.3f}" for row in overall)
-        same.add_row("p: chance agrees as much", *p_values, "")
+    if (same := agreement_table(groups)).rows:
         parts += [Text("Share of the pairs of runs that took the same option", "bold"), same]
     return Group(*parts)
 
 
-def _grid(first: str, others: Sequence[str]) -> Table:
-    grid = Table(box=SIMPLE, header_style="bold", pad_edge=False)
-    grid.add_column(Text(first))
-    for title in others:
-        grid.add_column(Text(title), justify="right", no_wrap=True)
-    return grid
+def number_table(groups: Mapping[str, Sequence[Measured]], by: str) -> Grid:
+    """Return the table of stability: a row per number, a column per group."""
+    head = [by, *(Number(f"{label} ({len(members)})") for label, members in groups.items())]
+    rows = []
+    for key, title in COLUMNS.items():
+        found = [mean_and_spread(s.numbers[key] for s in members) for members in groups.values()]
+        rows.append([title, *(number(mean, ".4f", spread) for mean, spread in found)])
+    return Grid(head, rows)
 
 
-def _with_spread(mean: float | None, spread: float | None) -> str:
-    if mean is None:
-        return "-"
-    return f"{mean:.4f}" + (f" ± {spread:.4f}" if spread is not None else "")
+def agreement_table(groups: Mapping[str, Sequence[Measured]]) -> Grid:
+    """Return how far the runs of each group agree: a row per decision, then one for all of them.
+
+    There are no rows where no group has two runs.
+    """
+    found = [{row.decision: row for row in agreements(members)} for members in groups.values()]
+    names = list(dict.fromkeys(name for rows in found for name in rows))
+    cells = []
+    for name in sorted(names, key=lambda name: name == OVERALL):
+        rows = [of_group.get(name) for of_group in found]
+        chance = next(row.chance for row in rows if row is not None)
+        shares = (number(row.share if row else None, ".2f") for row in rows)
+        cells.append([name, *shares, number(chance, ".2f")])
+    if names:
+        overall = [rows.get(OVERALL) for rows in found]
+        p_values = (number(row.p_value if row else None) for row in overall)
+        cells.append(["p: chance agrees as much", *p_values, ""])
+    return Grid(["decision", *map(Number, [*groups, "chance"])], cells)
 
 
 def write_tables(folder: Path, groups: Mapping[str, Sequence[Measured]], by: str) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -11,7 +11,16 @@ from prefixnas.base.estimates import mean_and_spread
 from prefixnas.compare.agreement import OVERALL
 from prefixnas.compare.stability import COLUMNS, Measured, agreements
 from prefixnas.report.plots.alphas import gradient_figure
-from prefixnas.report.plots.style import FAINT, HUES, INK, plain, save_figure
+from prefixnas.report.plots.style import (
+    FAINT,
+    INK,
+    add_legend,
+    hue,
+    new_panels,
+    plain,
+    save_figures,
+    tidy,
+)
 
 Groups = Mapping[str, Sequence[Measured]]
 
@@ -22,17 +31,12 @@ def write_stability_plots(folder: Path, groups: Groups) -> list[Path]:
     Raises:
         UserError: A file cannot be written.
     """
-    makers: dict[str, Callable[[], Figure | None]] = {
-        "gradients": lambda: norm_figure(groups),
-        "stability": lambda: number_figure(groups),
-        "agreement": lambda: agreement_figure(groups),
+    figures = {
+        "gradients": norm_figure(groups),
+        "stability": number_figure(groups),
+        "agreement": agreement_figure(groups),
     }
-    written = []
-    for name, make in makers.items():
-        if (figure := make()) is not None:
-            save_figure(figure, folder / f"{name}.png")
-            written.append(folder / f"{name}.png")
-    return written
+    return list(save_figures(folder, figures).values())
 
 
 def norm_figure(groups: Groups) -> Figure | None:
@@ -49,24 +53,18 @@ def number_figure(groups: Groups) -> Figure:
         for key in COLUMNS
         if any(search.numbers[key] is not None for members in groups.values() for search in members)
     ]
-    figure = Figure((2.4 * len(keys) + 0.4, 2.9), layout="constrained", facecolor="white")
-    for index, key in enumerate(keys):
-        axes = figure.add_subplot(1, len(keys), 1 + index)
+    figure, panels = new_panels(len(keys), len(keys), 2.9, width=2.4 * len(keys) + 0.4)
+    for axes, key in zip(panels, keys, strict=True):
         for place, members in enumerate(groups.values()):
             values = [v for search in members if (v := search.numbers[key]) is not None]
-            colour = HUES[place % len(HUES)]
-            axes.plot([place] * len(values), values, "o", color=colour, alpha=0.6, ms=5, mew=0)
+            axes.plot([place] * len(values), values, "o", color=hue(place), alpha=0.6, ms=5, mew=0)
             mean, _ = mean_and_spread(values)
             if mean is not None:
                 axes.plot([place - 0.28, place + 0.28], [mean] * 2, color=INK, lw=1.8)
-        axes.set_title(COLUMNS[key], fontsize=9, loc="left")
         axes.set_xticks(range(len(groups)), [plain(label) for label in groups], rotation=20,
                         ha="right")  # fmt: skip
         axes.set_xlim(-0.6, len(groups) - 0.4)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e3e5e8", lw=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(labelsize=8)
+        tidy(axes, COLUMNS[key])
         axes.margins(y=0.15)
         if "gap" in key:
             axes.axhline(0, color=FAINT, lw=0.9, ls="--")
@@ -82,14 +80,12 @@ def agreement_figure(groups: Groups) -> Figure | None:
     names = list(dict.fromkeys(row.decision for rows in found.values() for row in rows))
     names.sort(key=lambda name: name == OVERALL)
     thick = 0.8 / len(found)
-    figure = Figure((9.0, 0.19 * len(names) * len(found) + 0.15 * len(names) + 0.9),
-                    layout="constrained", facecolor="white")  # fmt: skip
-    axes = figure.add_subplot()
+    figure, (axes,) = new_panels(1, 1, (0.19 * len(found) + 0.15) * len(names) + 0.9)
     for place, (label, rows) in enumerate(found.items()):
         for row in rows:
             middle = names.index(row.decision) - 0.4 + (place + 0.5) * thick
             first = row.decision == rows[0].decision
-            axes.barh(middle, row.share, height=0.88 * thick, color=HUES[place % len(HUES)],
+            axes.barh(middle, row.share, height=0.88 * thick, color=hue(place),
                       label=plain(label) if first else None)  # fmt: skip
             axes.plot([row.chance] * 2, [middle - thick / 2, middle + thick / 2], color=INK, lw=1.5,
                       label="chance" if first and place == len(found) - 1 else None)  # fmt: skip
@@ -97,8 +93,6 @@ def agreement_figure(groups: Groups) -> Figure | None:
     axes.get_yticklabels()[-1].set_fontweight("bold")
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, 1.02)
-    axes.set_xlabel("share of the pairs of runs that took the same option", fontsize=8)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    tidy(axes, x="share of the pairs of runs that took the same option", grid="x")
+    add_legend(figure, 4)
     return figure

@@ -82,7 +82,7 @@ class Summary:
             "retrained": retrained,
             "retrained_sd": retrained_sd,
         }
-        for name in (AVERAGE_RANDOM, RANDOM_SEARCH, HAND_MADE):
+        for name in COMPARED_WITH:
             for suffix, found in (("", self.over), ("_retrained", self.over_retrained)):
                 other = found.get(name)
                 key = f"over_{name.replace(' ', '_').replace('-', '_')}{suffix}"
@@ -103,6 +103,7 @@ class Summary:
 
 
 RANDOM_SEARCH, HAND_MADE = "random search", "best hand-made"
+COMPARED_WITH = (AVERAGE_RANDOM, RANDOM_SEARCH, HAND_MADE)
 
 
 def summarise(comparison: Comparison, results: Sequence[CellResult]) -> dict[str, list[Summary]]:

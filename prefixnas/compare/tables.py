@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
-from rich.box import SIMPLE
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from prefixnas.base.estimates import Difference, mean_and_spread
@@ -17,7 +16,8 @@ from prefixnas.compare.cells import Cell
 from prefixnas.compare.comparison import AVERAGE_RANDOM, Comparison
 from prefixnas.compare.plot import comparison_figure
 from prefixnas.compare.results import CellResult, read_cells
-from prefixnas.compare.summary import HAND_MADE, RANDOM_SEARCH, Summary, summarise
+from prefixnas.compare.summary import COMPARED_WITH, Summary, summarise
+from prefixnas.report.grid import Grid, Number, in_markdown, number
 from prefixnas.report.plots.style import save_figure
 
 Tables = Mapping[str, Sequence[Summary]]
@@ -51,34 +51,38 @@ def write_comparison(
     return results, render(tables)
 
 
-def headings(rows: Sequence[Summary]) -> list[str]:
-    """Return the titles of a table's columns."""
-    titles = ["", "score", f"over {AVERAGE_RANDOM}", f"over {RANDOM_SEARCH}", f"over {HAND_MADE}"]
-    if any(row.retrained for row in rows):
+def space_table(rows: Sequence[Summary]) -> Grid:
+    """Return the table of a space: a row per variant, what it is compared with before those."""
+    retrained = any(row.retrained for row in rows)
+    titles = ["score", *(f"over {name}" for name in COMPARED_WITH)]
+    if retrained:
         titles += ["trained anew", f"over {AVERAGE_RANDOM}"]
-    return [*titles, "steps", "seconds", "memory", "parameters", "agreement"]
+    titles += ["steps", "seconds", "memory", "parameters", "agreement"]
+    refused = ["refused", *["-"] * (len(titles) - 1)]
+    cells = [
+        [row.label, *(_cells(row, retrained) if row.refused is None else refused)] for row in rows
+    ]
+    kinds = [row.kind for row in rows]
+    breaks = [n for n, pair in enumerate(pairwise(kinds), 1) if pair[0] != "search" == pair[1]]
+    return Grid(["", *map(Number, titles)], cells, breaks)
 
 
-def cells_of(row: Summary, rows: Sequence[Summary]) -> list[str]:
-    """Return a row of a table as texts, under `headings`."""
-    if row.refused is not None:
-        return [row.label, "refused", *["-"] * (len(headings(rows)) - 2)]
-    scores = _mean(row.mean, row.spread, len(row.runs), row.failed)
-    names = (AVERAGE_RANDOM, RANDOM_SEARCH, HAND_MADE)
-    texts = [row.label, scores, *(_difference(row.over.get(name)) for name in names)]
-    if any(other.retrained for other in rows):
-        texts += [_mean(*mean_and_spread(row.retrained.values()), len(row.retrained), 0)]
-        texts += [_difference(row.over_retrained.get(AVERAGE_RANDOM))]
+def _cells(row: Summary, retrained: bool) -> list[str]:
+    texts = [_mean(row.mean, row.spread, len(row.runs), "failed" if row.failed else "-")]
+    texts += [_difference(row.over.get(name)) for name in COMPARED_WITH]
+    if retrained:
+        texts.append(_mean(*mean_and_spread(row.retrained.values()), len(row.retrained)))
+        texts.append(_difference(row.over_retrained.get(AVERAGE_RANDOM)))
     peak = max((run.peak_device_memory or run.peak_memory or 0 for run in row.runs), default=0)
-    agreement = "-"
-    if row.agreement is not None and row.chance is not None:
-        agreement = f"{row.agreement:.2f} (chance {row.chance:.2f})"
+    agreement = number(row.agreement, ".2f")
+    if row.chance is not None:
+        agreement += f" (chance {row.chance:.2f})"
     return [
         *texts,
-        _whole(row.mean_of("steps")),
-        _whole(row.mean_of("seconds")),
+        number(row.mean_of("steps"), ",.0f"),
+        number(row.mean_of("seconds"), ",.0f"),
         f"{peak / 2**20:,.0f} MiB" if peak else "-",
-        _whole(row.mean_of("parameters")),
+        number(row.mean_of("parameters"), ",.0f"),
         agreement,
     ]
 
@@ -87,18 +91,7 @@ def render(tables: Tables) -> Group:
     """Return the tables for a terminal."""
     parts: list[RenderableType] = []
     for space, rows in tables.items():
-        parts.append(Text(f"\nspace {space}", "bold"))
-        grid = Table(box=SIMPLE, header_style="bold", pad_edge=False)
-        for index, title in enumerate(headings(rows)):
-            grid.add_column(Text(title), justify="right" if index else "left")
-        kind = rows[0].kind if rows else ""
-        for row in rows:
-            if row.kind == "search" and kind != "search":
-                grid.add_section()
-            kind = row.kind
-            grid.add_row(*map(Text, cells_of(row, rows)))
-        parts.append(grid)
-        parts += [Text(line) for line in remarks(rows)]
+        parts += [Text(f"\nspace {space}", "bold"), space_table(rows), *map(Text, remarks(rows))]
     return Group(*parts, Text(f"\n{LEGEND}", "dim"))
 
 
@@ -106,12 +99,8 @@ def markdown(tables: Tables) -> str:
     """Return the same as Markdown."""
     parts = ["# Comparison\n"]
     for space, rows in tables.items():
-        titles = headings(rows)
-        lines = [titles, ["---"] * len(titles), *(cells_of(row, rows) for row in rows)]
-        parts.append(f"## Space {space}\n")
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
-        parts += [f"- {line}" for line in remarks(rows)]
-        parts.append("")
+        parts += [f"## Space {in_markdown(space)}\n", space_table(rows).markdown()]
+        parts += [*(f"- {in_markdown(line)}" for line in remarks(rows)), ""]
     return "\n".join([*parts, LEGEND, ""])
 
 
@@ -139,11 +128,8 @@ def _sentence(difference: Difference) -> str:
     return f"{difference.verdict} the average random architecture: {by}, {interval}"
 
 
-def _mean(mean: float | None, sd: float | None, runs: int, failed: int) -> str:
-    if mean is None:
-        return "failed" if failed else "-"
-    deviation = "" if sd is None else f" ± {sd:.3f}"
-    return f"{mean:.3f}{deviation} (n={runs})"
+def _mean(mean: float | None, spread: float | None, count: int, without: str = "-") -> str:
+    return without if mean is None else f"{number(mean, spread=spread)} (n={count})"
 
 
 def _difference(difference: Difference | None) -> str:
@@ -159,10 +145,6 @@ def _difference(difference: Difference | None) -> str:
 
 def _signed(number: float) -> str:
     return f"{round(number, 3) + 0.0:+.3f}"  # no "-0.000"
-
-
-def _whole(number: float | None) -> str:
-    return "-" if number is None else f"{number:,.0f}"
 
 
 def _architectures(results: Sequence[CellResult]) -> str:

@@ -18,16 +18,13 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
-from rich.table import Table
-from rich.text import Text
-
 from prefixnas.base.errors import UserError
 from prefixnas.base.estimates import mean_and_spread
 from prefixnas.base.files import write_csv
 from prefixnas.base.options import fields_of, resolve
 from prefixnas.compare.cells import Cell
 from prefixnas.launch.plan import Layers, find_options, plan_run
+from prefixnas.report.grid import Grid, Number, number
 from prefixnas.run.evaluation import TRAINED
 from prefixnas.run.record import read_result
 
@@ -149,22 +146,17 @@ def _score(folder: Path) -> float | None:
     return None if column is None else float(column["score"])
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the table: a row per direction, mean and spread over seeds, drops in brackets."""
+def table(rows: Sequence[Mapping[str, Any]]) -> Grid:
+    """Return the table: a row per direction, mean and spread over seeds."""
     columns = [name for name in (SEARCHED, ONLY_TRAINED, NEITHER, FIRST) if name in rows[0]]
-    grid = Table(box=SIMPLE, header_style="bold", pad_edge=False)
-    grid.add_column(Text("source → target"))
-    for name in columns:
-        grid.add_column(Text(name), justify="right", no_wrap=True)
-    for source, target in dict.fromkeys((row["source"], row["target"]) for row in rows):
-        members = [row for row in rows if (row["source"], row["target"]) == (source, target)]
-        cells = []
-        for name in columns:
-            mean, spread = mean_and_spread([row[name] for row in members])
-            text = "-" if mean is None else f"{mean:.3f}"
-            cells.append(text + (f" ± {spread:.3f}" if spread is not None else ""))
-        grid.add_row(Text(f"{source} → {target}"), *cells)
-    return grid
+    directions: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        directions.setdefault(f"{row['source']} → {row['target']}", []).append(row)
+    cells = []
+    for direction, members in directions.items():
+        found = [mean_and_spread(row[name] for row in members) for name in columns]
+        cells.append([direction, *(number(mean, spread=spread) for mean, spread in found)])
+    return Grid(["source → target", *map(Number, columns)], cells)
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], out: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from html import escape
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from prefixnas.base.files import write_text
 from prefixnas.experiments.rows import (
     ARCHITECTURE,
     COMPLETE,
-    ERROR,
     FAIL,
     PARAMETERS,
     PRUNED,
@@ -22,8 +20,10 @@ from prefixnas.experiments.rows import (
     Row,
     quiet,
 )
-from prefixnas.report.page import details, grid, image, page, section
-from prefixnas.report.progress import clock
+from prefixnas.experiments.view import short, trial_table
+from prefixnas.report.grid import facts, number
+from prefixnas.report.page import details, image, page, section, verbatim
+from prefixnas.report.progress import by_key, clock
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +45,9 @@ SCORE = "score"
 WORDS: Mapping[str, str] = {"Intermediate Value": SCORE, "Step": "epoch", "Hyperparameter": ""}
 """Optuna's words on the axes, in ours; what the caption says is left out."""
 
+COLUMNS = ("trial", "state", "score", "validation", "epochs", "steps")
+"""What the table shows of a trial besides its hyper-parameters."""
+
 LEGEND = 12
 """Lines that are named; more would cover the page, and are in the table anyway."""
 
@@ -56,23 +59,24 @@ def write_study_report(study: Study) -> Path:
         UserError: The file cannot be written.
     """
     rows, best = study.rows(), study.best()
+    trials = trial_table(rows, study.experiment.target.direction, COLUMNS, apart=True)
     path = study.folder / REPORT
     text = page(
         study.experiment.name,
-        _facts(rows, best),
+        _summary(rows, best),
         section("Best trial", _best(best)),
         section("Course", *(_plot(study, name) for name in PLOTS)),
-        section("Trials", _trials(rows)),
-        section("Experiment", details("the file, resolved", _pre(study.experiment.dump()))),
+        section("Trials", trials.html()),
+        section("Experiment", details("the file, resolved", verbatim(study.experiment.dump()))),
     )
     write_text(path, text)
     return path
 
 
-def _facts(rows: list[Row], best: Row | None) -> dict[str, str]:
+def _summary(rows: list[Row], best: Row | None) -> dict[str, str]:
     states = [row.state for row in rows]
     steps = sum(int(row.notes.get(STEPS, 0)) for row in rows)
-    facts = {
+    known = {
         "trials": str(len(rows)),
         "complete": str(states.count(COMPLETE)),
         "pruned": str(states.count(PRUNED)),
@@ -81,44 +85,24 @@ def _facts(rows: list[Row], best: Row | None) -> dict[str, str]:
         "time of all trials": clock(sum(row.seconds or 0.0 for row in rows)),
     }
     if best is not None:
-        facts["best score (selection)"] = _number(best.score)
-    return facts
+        known["best score (selection)"] = number(best.score, ".4f")
+    return known
 
 
 def _best(best: Row | None) -> str:
     if best is None:
         return ""
     notes = best.notes
-    rows = [
-        ["trial", str(best.number)],
-        ["score on the selection split", _number(best.score)],
-        ["score on the validation split", _number(notes.get(VALIDATION))],
-        *([name, _number(value)] for name, value in best.params.items()),
-        *([key, ", ".join(options)] for key, options in _by_key(notes).items()),
-        ["trained numbers", str(notes.get(PARAMETERS, "-"))],
-        ["run directory", f"trials/{best.number:04}"],
+    known = [
+        ("trial", str(best.number)),
+        ("score on the selection split", number(best.score, ".4f")),
+        ("score on the validation split", number(notes.get(VALIDATION), ".4f")),
+        *((name, short(value)) for name, value in best.params.items()),
+        *((key, ", ".join(taken)) for key, taken in by_key(notes.get(ARCHITECTURE, {})).items()),
+        ("trained numbers", str(notes.get(PARAMETERS, "-"))),
+        ("run directory", f"trials/{best.number:04}"),
     ]
-    return grid(["", ""], ([escape(name), escape(text)] for name, text in rows))
-
-
-def _trials(rows: list[Row]) -> str:
-    begun = [row for row in rows if row.params]
-    names = list(dict.fromkeys(name for row in begun for name in row.params))
-    lines = [
-        [
-            str(row.number),
-            row.state,
-            _number(row.score),
-            _number(row.notes.get(VALIDATION)),
-            str(len(row.epochs)),
-            str(row.notes.get(STEPS, "-")),
-            *(_number(row.params.get(name)) for name in names),
-            str(row.notes.get(ERROR, "")),
-        ]
-        for row in begun
-    ]
-    head = ["trial", "state", "selection", "validation", "epochs", "steps", *names, "error"]
-    return grid(map(escape, head), (map(escape, line) for line in lines)) if lines else ""
+    return facts(known).html()
 
 
 def _plot(study: Study, name: str) -> str:
@@ -168,18 +152,3 @@ def _tidy(figure: Figure) -> None:
     for lines in crowd:
         upwards = not lines.get_cmap().name.endswith("_r")
         lines.set_cmap("viridis_r" if upwards else "viridis")  # good trials are dark
-
-
-def _by_key(notes: Mapping[str, Any]) -> dict[str, list[str]]:
-    keys: dict[str, list[str]] = {}
-    for name, option in dict(notes.get(ARCHITECTURE, {})).items():
-        keys.setdefault(name.rsplit("/", 1)[-1], []).append(str(option))
-    return keys
-
-
-def _pre(text: str) -> str:
-    return f"<pre>{escape(text)}</pre>"
-
-
-def _number(value: Any) -> str:
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -7,17 +7,25 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, Self, TextIO
 
-from rich.box import SIMPLE
-from rich.console import Console, JustifyMethod
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, WAITING, Row
+from prefixnas.experiments.rows import (
+    COMPLETE,
+    ERROR,
+    FAIL,
+    PRUNED,
+    RUNNING,
+    STEPS,
+    VALIDATION,
+    WAITING,
+    Row,
+)
+from prefixnas.report.grid import Cell, Grid, Number, Span, number
 from prefixnas.report.progress import clock, terminal
 
-_STYLES = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan", WAITING: "dim"}
-_COLUMNS = ("trial", "state", "score", "epochs", "last", "time")
+_STYLES = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
 
 WIDE, NARROW = 160, 72
 """Columns of a table that is not for a terminal, and of a terminal that has room for all of it."""
@@ -44,61 +52,76 @@ def open_view(direction: str, stream: TextIO | None = None) -> View:
 
 
 def trial_table(
-    rows: Sequence[Row], direction: str, *, width: int = WIDE, folded: bool = True
-) -> Table:
-    """Return the table of trials; the best score is bold.
+    rows: Sequence[Row], direction: str, columns: Sequence[str], apart: bool = False
+) -> Grid:
+    """Return the table of the trials that have begun; the best score is bold.
 
     Args:
         rows: The trials.
-        direction: Which of them is the best.
-        width: Of the terminal; a narrow one gets fewer columns, and one line for each trial.
-        folded: Whether hyper-parameters may take several lines if there is room.
+        direction: `maximize` or `minimize`.
+        columns: What is shown of a trial before its hyper-parameters and its error.
+        apart: Whether each of these has a column, or all share one.
     """
     scores = [row.score for row in rows if row.score is not None]
     best = (max if direction == "maximize" else min)(scores, default=None)
-    table = Table(box=SIMPLE, header_style="bold", pad_edge=False)
-    titles = [title for title in _COLUMNS if width >= NARROW or title not in ("epochs", "last")]
-    for title in titles:
-        align: JustifyMethod = "left" if title == "state" else "right"
-        table.add_column(Text(title), justify=align, no_wrap=True)
-    table.add_column(_line("hyper-parameters, error"), overflow="fold")
-    for row in rows:
-        if row.state == WAITING:
-            continue
-        is_best = row.score is not None and row.score == best
-        cells = {
-            "trial": Text(str(row.number)),
-            "state": Text(row.state, _STYLES[row.state]),
-            "score": Text(_number(row.score), "bold" if is_best else ""),
-            "epochs": Text(str(len(row.epochs) or "-")),
-            "last": Text(_number(row.epochs[max(row.epochs)] if row.epochs else None)),
-            "time": Text("-" if row.seconds is None else clock(row.seconds)),
-        }
-        said, style = row.notes.get(ERROR) or describe(row.params), "red" * (row.state == FAIL)
-        facts = Text(str(said), style) if folded and width >= NARROW else _line(str(said), style)
-        table.add_row(*(cells[title] for title in titles), facts)
+    begun = [row for row in rows if row.state != WAITING]
+    names = list(dict.fromkeys(name for row in begun for name in row.params)) if apart else []
+    lines = []
+    for row in begun:
+        cells = _cells(row, row.score is not None and row.score == best)
+        values = [short(row.params.get(name)) for name in names]
+        said = str(row.notes.get(ERROR) or ("" if apart else describe(row.params)))
+        error = Span(said, "red" if row.state == FAIL else "")
+        lines.append([*(cells[title] for title in columns), *values, error])
+    head = [title if title == "state" else Number(title) for title in columns]
+    return Grid([*head, *names, "error" if apart else "hyper-parameters, error"], lines)
+
+
+def _cells(row: Row, best: bool) -> dict[str, Cell]:
+    """Return what can be shown of a trial, by the title of its column."""
+    return {
+        "trial": str(row.number),
+        "state": Span(row.state, _STYLES.get(row.state, "")),
+        "score": Span(number(row.score, ".4f"), "bold" if best else ""),
+        "validation": number(row.notes.get(VALIDATION), ".4f"),
+        "epochs": str(len(row.epochs) or "-"),
+        "last": number(row.epochs[max(row.epochs)] if row.epochs else None, ".4f"),
+        "steps": str(row.notes.get(STEPS, "-")),
+        "time": "-" if row.seconds is None else clock(row.seconds),
+    }
+
+
+def for_terminal(rows: Sequence[Row], direction: str, width: int, *, folded: bool) -> Group:
+    """Return the table for a terminal, and how many trials are waiting.
+
+    Args:
+        rows: The trials.
+        direction: `maximize` or `minimize`.
+        width: Of the terminal; a narrow one gets fewer columns, and one line for each trial.
+        folded: Whether a trial may take several lines if there is room.
+    """
+    wide = width >= NARROW
+    columns = ("trial", "state", "score", *(("epochs", "last") if wide else ()), "time")
+    table = trial_table(rows, direction, columns).rich(one_line=not (folded and wide))
     waiting = sum(row.state == WAITING for row in rows)
-    if waiting:
-        table.caption = Text(f"{waiting} more to run", "dim")
-        table.caption_justify = "left"
-    return table
+    return Group(table, *([Text(f"{waiting} more to run", "dim")] if waiting else []))
 
 
-def _line(text: str, style: str = "") -> Text:
-    """Return a cell that is cut off at the end of its line; its column gives way to the others."""
-    return Text(text, style, no_wrap=True, overflow="ellipsis")
+def print_trials(rows: Sequence[Row], direction: str) -> None:
+    """Print the table of trials to standard output, whole."""
+    console = Console()
+    width = console.width if console.is_terminal else WIDE
+    Console(width=width).print(for_terminal(rows, direction, width, folded=True))
 
 
 def describe(params: Mapping[str, Any]) -> str:
-    """Return hyper-parameters in one line, numbers with four digits."""
-    return ", ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in params.items()
-    )
+    """Return hyper-parameters in one line."""
+    return ", ".join(f"{name}={short(value)}" for name, value in params.items())
 
 
-def _number(score: float | None) -> str:
-    return "-" if score is None else f"{score:.4f}"
+def short(value: Any) -> str:
+    """Return a hyper-parameter as a cell shows it, numbers with four digits; "-" for None."""
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 class PlainView(View):
@@ -128,8 +151,7 @@ class PlainView(View):
                 self._print(f"[{over}/{len(rows)}] trial {row.number} {_said(row)}")
 
     def _print(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        print(line, file=self._stream, flush=True)
 
 
 def _said(row: Row) -> str:
@@ -137,10 +159,10 @@ def _said(row: Row) -> str:
         return f"failed: {row.notes.get(ERROR, 'no reason is known')}"
     facts = describe(row.params)
     if row.state == COMPLETE:
-        return f"complete: score {_number(row.score)} ({facts})"
+        return f"complete: score {number(row.score, '.4f')} ({facts})"
     if row.state == PRUNED:
         last = max(row.epochs, default=0)
-        score = _number(row.epochs.get(last))
+        score = number(row.epochs.get(last), ".4f")
         return f"pruned in epoch {last}: score {score} ({facts})"
     return f"running ({facts})" if facts else "running"
 
@@ -172,4 +194,4 @@ class LiveView(View):
         begun = [row for row in rows if row.state != WAITING]
         left = [row for row in rows if row.state == WAITING]
         shown = [*begun[-room:], *left]
-        self._live.update(trial_table(shown, self._direction, width=size.width, folded=False))
+        self._live.update(for_terminal(shown, self._direction, size.width, folded=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from string import Template
 
@@ -38,23 +38,14 @@ def image(title: str, png: bytes) -> str:
     )
 
 
-def grid(head: Iterable[str], rows: Iterable[Iterable[str]], kind: str = "") -> str:
-    """Return a table of cells that are escaped already; the first of a row is its heading."""
-    top = "".join(f"<th scope='col'>{cell}</th>" for cell in head)
-    body = ""
-    for row in rows:
-        first, *rest = row
-        cells = "".join(f"<td>{cell}</td>" for cell in rest)
-        body += f"<tr><th scope='row'>{first}</th>{cells}</tr>"
-    return (
-        f"<div class='wide'><table class='{kind}'><thead><tr>{top}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
 def details(title: str, content: str) -> str:
-    """Return what is shown when its title is clicked on; `content` is HTML."""
-    return f"<details><summary>{escape(title)}</summary>{content}</details>"
+    """Return HTML that is shown when its title is clicked on; nothing if there is none."""
+    return f"<details><summary>{escape(title)}</summary>{content}</details>" if content else ""
+
+
+def verbatim(text: str) -> str:
+    """Return a text with its lines as they are; nothing if it is empty."""
+    return f"<pre>{escape(text)}</pre>" if text else ""
 
 
 _PAGE = Template("""<!doctype html>
@@ -84,11 +75,11 @@ th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); tex
   vertical-align: top; }
 thead th { color: var(--dim); font-weight: 600; vertical-align: bottom; }
 tbody th { font-weight: 400; }
-.numbers td, .numbers thead th:not(:first-child) { text-align: right; white-space: nowrap;
-  padding: .3rem 0 .3rem 1.1rem; font-variant-numeric: tabular-nums; }
-.numbers thead th:not(:first-child) { white-space: normal; }
-.average tbody tr:last-child > * { border-top: 2px solid var(--line); font-weight: 600; }
-.average tbody tr:last-child td { font-weight: 400; }
+.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+thead .number { white-space: normal; }
+td > b, td > span { white-space: nowrap; }
+.section > * { border-top: 2px solid var(--line); }
+.section th { font-weight: 600; }
 figure { margin: 1.2rem 0; }
 figcaption { color: var(--dim); font-size: .9rem; margin-bottom: .35rem; }
 .paper { background: #fff; border: 1px solid var(--line); border-radius: .4rem; padding: .5rem;
@@ -98,13 +89,12 @@ img { display: block; width: 100%; min-width: 34rem; height: auto; }
   border-left: 4px solid var(--warn-line); border-radius: .3rem; overflow-wrap: anywhere; }
 .warnings h2 { margin: .6rem 0 0; font-size: 1rem; }
 .warnings ul { margin: .3rem 0 .7rem; padding-left: 1.2rem; }
-.note { color: var(--dim); }
+.dim { color: var(--dim); }
 details { margin: .6rem 0; }
 summary { cursor: pointer; padding: .25rem 0; }
 pre { overflow-x: auto; padding: .8rem; background: var(--soft); border-radius: .4rem;
   font-size: .85rem; }
-@media (max-width: 36rem) { .numbers td, .numbers thead th:not(:first-child)
-  { padding-left: .7rem; } table { font-size: .86rem; } }
+@media (max-width: 36rem) { th, td { padding-right: .5rem; } table { font-size: .86rem; } }
 @media print { details > * { display: block; } .paper { border: none; } }
 </style>
 </head>

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from prefixnas.report.grid import facts
 from prefixnas.run import events
 from prefixnas.run.events import Event
 from prefixnas.space.architecture import decision_key
@@ -80,9 +81,9 @@ def describe(event: Event) -> str:
             more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
             return f"step {event.step + 1}: pruned {', '.join(pairs[:3])}{more}"
         case events.Architecture(choices):
-            return f"architecture: {_by_key(choices)}"
+            return f"architecture: {_listing(choices)}"
         case events.Trial(name, choices):
-            return f"{name}: {_by_key(choices)}"
+            return f"{name}: {_listing(choices)}"
         case events.Stop():
             return f"step {event.step + 1}: the search stops: {event.reason}"
         case events.Proxy():
@@ -95,11 +96,16 @@ def describe(event: Event) -> str:
     return ""
 
 
-def _by_key(choices: Mapping[str, str]) -> str:
+def by_key(choices: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return options by the key of their decisions: `{"activation": ["relu", "tanh"]}`."""
     keys: dict[str, list[str]] = {}
     for name, option in choices.items():
         keys.setdefault(decision_key(name), []).append(option)
-    return "; ".join(f"{key}: {', '.join(options)}" for key, options in keys.items())
+    return keys
+
+
+def _listing(choices: Mapping[str, str]) -> str:
+    return "; ".join(f"{key}: {', '.join(options)}" for key, options in by_key(choices).items())
 
 
 class PlainProgress(Progress):
@@ -159,8 +165,7 @@ class PlainProgress(Progress):
         self._print("  ".join(parts))
 
     def _print(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        print(line, file=self._stream, flush=True)
 
 
 class LiveProgress(Progress):
@@ -215,10 +220,8 @@ class LiveProgress(Progress):
             Text(f"{done}/{event.total}"),
             Text(left, "cyan"),
         )
-        losses = Table.grid(padding=(0, 2))
-        for task, loss in self._smooth.items():
-            losses.add_row(Text(f"  {task}", "dim"), Text(f"{loss:.3f}"))
-        facts = Text("  loss per task, smoothed", "dim")
+        losses = facts((f"  {task}", f"{loss:.3f}") for task, loss in self._smooth.items())
+        said = Text("  loss per task, smoothed", "dim")
         if event.entropy is not None:
-            facts = Text(f"  alpha entropy {event.entropy:.3f} nats", "magenta")
-        return Group(bar, facts, losses)
+            said = Text(f"  alpha entropy {event.entropy:.3f} nats", "magenta")
+        return Group(bar, said, losses)

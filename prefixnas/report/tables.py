@@ -1,4 +1,4 @@
-"""A run as text: its table of scores and what `prefixnas show` prints."""
+"""The tables of a run, and what `prefixnas show` prints."""
 
 from __future__ import annotations
 
@@ -6,51 +6,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from prefixnas.report.grid import Cell, Grid, Number, Span, facts, number
 from prefixnas.report.progress import clock
 from prefixnas.run.evaluation import AVERAGE
-from prefixnas.run.record import Columns, Record, check_columns, final_probabilities, read_record
+from prefixnas.run.events import Evaluation
+from prefixnas.run.record import Columns, Record, final_probabilities, read_record
 from prefixnas.space.architecture import by_layer
 
 Row = tuple[str, list[float | None]]
 
 
-def table(source: Path | Mapping[str, Any]) -> Table:
-    """Return the scores per task: a row per task and their average, a column per model.
+def score_table(columns: Columns) -> Grid:
+    """Return the scores: a row per task and their average, a column per model.
 
     The best score of a row is bold; "-" stands where there is nothing to score.
-
-    Args:
-        source: A run folder, finished or not, or the content of its `result.json`.
-
-    Raises:
-        UserError: No run folder, or a damaged file in it.
     """
-    if isinstance(source, Path):
-        return score_table(read_record(source).columns())
-    return score_table(check_columns(source, "result"))
-
-
-def score_table(columns: Columns) -> Table:
-    """Return the table of `columns`; see `table`."""
-    grid = Table(box=SIMPLE, header_style="bold", pad_edge=False)
-    grid.add_column(Text("task"))
-    for label in columns:
-        grid.add_column(Text(label), justify="right")
+    rows: list[list[str | Span]] = []
     for name, scores in score_rows(columns):
         best = best_of(scores)
-        cells = [
-            Text("-" if score is None else f"{score:.3f}", "bold" if index in best else "")
-            for index, score in enumerate(scores)
-        ]
-        if name == AVERAGE:
-            grid.add_section()
-        grid.add_row(Text(name), *cells)
-    return grid
+        styles = ["bold" if index in best else "" for index in range(len(scores))]
+        rows.append([name, *map(Span, map(number, scores), styles)])
+    return Grid(["task", *map(Number, columns)], rows, breaks=[len(rows) - 1])
 
 
 def score_rows(columns: Columns) -> list[Row]:
@@ -78,7 +57,7 @@ def summary(record: Record) -> dict[str, str]:
     if isinstance(steps, Mapping):
         steps = ", ".join(f"{key} {value}" for key, value in steps.items())
     state = "finished" if record.finished else "not finished"
-    facts = {
+    known = {
         "state": state,
         "space": record.start("space"),
         "strategy": record.start("strategy"),
@@ -90,7 +69,7 @@ def summary(record: Record) -> dict[str, str]:
     }
     return {
         label: str(fact)
-        for label, fact in facts.items()
+        for label, fact in known.items()
         if fact is not None and not isinstance(fact, (Mapping, list))
     }
 
@@ -102,52 +81,64 @@ def show(run_dir: Path) -> Group:
         UserError: No run folder, or a damaged file in it.
     """
     record = read_record(run_dir)
-    parts: list[RenderableType] = [Text(record.name, "bold")]
-    facts = Table.grid(padding=(0, 2))
-    for label, text in summary(record).items():
-        facts.add_row(Text(label, "dim"), Text(text))
-    parts.append(facts)
-    if record.architecture:
-        parts += [_title("Architecture"), _architecture(record.architecture)]
-    ranking = final_probabilities(record)
-    if ranking:
-        parts += [
-            _title("Probabilities of the candidates, as last recorded"),
-            _ranking(record, ranking),
-        ]
-    columns = record.columns()
-    if any(columns.values()):
-        parts += [_title("Scores on the validation split"), score_table(columns)]
-    for message in record.warnings():
-        parts.append(Text(f"warning: {message}", "yellow"))
-    return Group(*parts)
+    tables = {
+        "Architecture": architecture_table(record),
+        "Probabilities of the candidates, as last recorded": probability_table(record),
+        "Scores on the validation split": score_table(record.columns()),
+    }
+    parts: list[RenderableType] = [Text(record.name, "bold"), facts(summary(record).items())]
+    for title, grid in tables.items():
+        if grid.rows:
+            parts += [Text(f"\n{title}", "bold"), grid]
+    warnings = (Text(f"warning: {message}", "yellow") for message in record.warnings())
+    return Group(*parts, *warnings)
 
 
-def _title(text: str) -> Text:
-    return Text(f"\n{text}", "bold")
-
-
-def _architecture(choices: Mapping[str, str]) -> Table:
-    layers = by_layer(choices)
+def architecture_table(record: Record) -> Grid:
+    """Return the chosen options: a row per layer, a column per key of a decision."""
+    layers = by_layer(record.architecture or {})
     keys = list(dict.fromkeys(key for layer in layers.values() for key in layer))
-    grid = Table(box=None, header_style="dim", pad_edge=False)
-    grid.add_column(Text("layer"))
-    for key in keys:
-        grid.add_column(Text(key))
-    for layer, options in layers.items():
-        cells = [Text(options.get(key, "-")) for key in keys]
-        grid.add_row(Text(layer or "all", "dim"), *cells)
-    return grid
+    rows = [
+        [layer or "all", *(options.get(key, "-") for key in keys)]
+        for layer, options in layers.items()
+    ]
+    return Grid(["layer", *keys], rows)
 
 
-def _ranking(record: Record, ranking: Mapping[str, Mapping[str, float]]) -> Table:
+def probability_table(record: Record) -> Grid:
+    """Return the last recorded probabilities: a row per decision, with the chosen option bold."""
     chosen: Mapping[str, str] = record.architecture or {}
-    grid = Table.grid(padding=(0, 2))
-    for decision, options in ranking.items():
-        line = Text()
-        for index, (option, probability) in enumerate(options.items()):
-            style = "dim" if probability == 0 else "bold" if option == chosen.get(decision) else ""
-            value = "pruned" if probability == 0 else f"{probability:.3f}"
-            line.append("  " if index else "").append(f"{option} {value}", style)
-        grid.add_row(Text(decision, "dim"), line)
-    return grid
+    rows: list[list[Cell]] = [
+        [name, [_candidate(*pair, chosen.get(name)) for pair in options.items()]]
+        for name, options in final_probabilities(record).items()
+    ]
+    return Grid(["decision", "candidates"], rows)
+
+
+def _candidate(option: str, probability: float, chosen: str | None) -> Span:
+    if probability == 0:
+        return Span(f"{option} pruned", "dim")
+    return Span(f"{option} {probability:.3f}", "bold" if option == chosen else "")
+
+
+def evaluation_table(record: Record) -> Grid:
+    """Return every metric of every evaluation: a row per evaluation and task."""
+    rows: list[list[Cell]] = []
+    for event in record.of(Evaluation):
+        for task, metrics in event.scores.items():
+            shown = [_metric(*pair) for pair in metrics.items()]
+            rows.append([event.name, event.split, task, shown])
+    return Grid(["model", "split", "task", "metrics"], rows)
+
+
+def _metric(name: str, value: Any) -> Span:
+    return Span(f"{name} {value:.4f}" if isinstance(value, (int, float)) else f"{name} {value}")
+
+
+def timing_table(record: Record) -> Grid:
+    """Return steps and time by phase."""
+    rows = [
+        [place, str(steps or "-"), clock(seconds), number(seconds / steps if steps else None)]
+        for place, (steps, seconds) in record.timing().items()
+    ]
+    return Grid(["phase", *map(Number, ("steps", "time", "seconds per step"))], rows)

@@ -17,16 +17,25 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from prefixnas.report.plots.heatmap import short_labels
-from prefixnas.report.plots.style import FAINT, HUES, INK, plain
+from prefixnas.report.plots.style import (
+    FAINT,
+    INK,
+    add_legend,
+    dash,
+    hue,
+    new_figure,
+    new_panels,
+    plain,
+    scale,
+    spreads_far,
+    tidy,
+)
 from prefixnas.run import events
 from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED
 from prefixnas.run.record import Record, alpha_matrix, decisions
 from prefixnas.space.architecture import decision_key
 
 Floats = NDArray[np.float64]
-
-_WIDTH = 9.0
-_STYLES = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ def trajectory_figure(record: Record) -> Figure | None:
             steps = [event.step for event in found]
             values = [event.alphas[name][option] for event in found]
             left = [event.probabilities[name][option] > 0 for event in found]
-            colour, style = HUES[place % len(HUES)], _STYLES[place // len(HUES) % len(_STYLES)]
+            colour, style = hue(place), dash(place)
             kept = np.where(left, np.array(values, dtype=np.float64), np.nan)
             wide = 2.2 if taken.get(name) == option else 1.1
             axes.plot(steps, kept, style, color=colour, lw=wide)
@@ -80,14 +89,11 @@ def trajectory_figure(record: Record) -> Figure | None:
             )
             if (end := int(np.sum(left))) and end < len(steps):
                 axes.plot(steps[end - 1], values[end - 1], "x", color=colour, ms=5)
-        axes.set_title(plain(name), fontsize=9, loc="left")
-        _tidy(axes)
+        tidy(axes, name)
         if index == 0:
             axes.set_title("x: pruned; thick: chosen", fontsize=7.5, loc="right", color=FAINT)
     longest = max(len(label) for label, _ in handles)
-    figure.legend(handles=list(handles.values()), fontsize=7.5, frameon=False,
-                  ncols=max(1, min(len(handles), 110 // (longest + 6))),
-                  loc="outside lower center")  # fmt: skip
+    add_legend(figure, max(1, min(len(handles), 110 // (longest + 6))), list(handles.values()))
     return figure
 
 
@@ -105,14 +111,18 @@ def entropy_figure(record: Record) -> Figure | None:
         for name, shade in zip(members, shades, strict=True):
             steps, values, most = courses[name]
             axes.plot(steps, values, color=shade, lw=1.4, label=plain(name))
-        axes.axhline(most, color=FAINT, lw=0.9, ls="--")
-        axes.text(1.0, most, "all equal ", fontsize=7.5, color=FAINT, ha="right", va="bottom",
-                  transform=axes.get_yaxis_transform())  # fmt: skip
+        mark_equal(axes, most)
         axes.set_ylim(0, 1.12 * most or 1.0)
-        axes.set_title(plain(f"entropy of {key} [nats]"), fontsize=9, loc="left")
         axes.legend(fontsize=7, frameon=False, loc="lower left", ncols=2)
-        _tidy(axes)
+        tidy(axes, f"entropy of {key} [nats]")
     return figure
+
+
+def mark_equal(axes: Axes, entropy: float) -> None:
+    """Mark the entropy of probabilities that are all equal."""
+    axes.axhline(entropy, color=FAINT, lw=0.9, ls="--")
+    axes.text(1.0, entropy, "all equal ", fontsize=7.5, color=FAINT, ha="right", va="bottom",
+              transform=axes.get_yaxis_transform())  # fmt: skip
 
 
 def _entropies(
@@ -139,22 +149,18 @@ def gradient_figure(groups: Mapping[str, Sequence[Norms]]) -> Figure | None:
         )
         for label, norms in filled.items()
     }
-    logarithmic = _spreads_far(np.concatenate([norms.values for norms in pooled.values()]))
+    logarithmic = spreads_far(np.concatenate([norms.values for norms in pooled.values()]))
     across = min(len(pooled), 3)
     down = -(-len(pooled) // across)
-    figure = Figure((_WIDTH + 0.4, 2.9 * down + 0.3), layout="constrained", facecolor="white")
+    figure = new_figure(9.4, 2.9 * down + 0.3)
     halves: Any = figure.subfigures(1, 2, width_ratios=[2.0 if across < 3 else 2.6, 1.0])
     left, right = halves
     first: Axes | None = None
     for index, (label, norms) in enumerate(pooled.items()):
         axes = left.add_subplot(down, across, 1 + index, sharex=first, sharey=first)
         first = first or axes
-        _contours(axes, norms, HUES[index % len(HUES)], logarithmic)
-        axes.set_title(plain(label), fontsize=9, loc="left")
-        axes.set_xlabel("step", fontsize=8)
-        if index % across == 0:
-            axes.set_ylabel("norm of alpha's gradient", fontsize=8)
-        _tidy(axes)
+        _contours(axes, norms, hue(index), logarithmic)
+        tidy(axes, label, x="step", y="" if index % across else "norm of alpha's gradient")
     _boxes(right.add_subplot(), pooled, logarithmic)
     return figure
 
@@ -171,10 +177,7 @@ def _contours(axes: Axes, norms: Norms, colour: str, logarithmic: bool) -> None:
         axes.contour(across, shown, height, levels=levels, colors=colour, linewidths=1.0)
         axes.contourf(across, shown, height, levels=[levels[0], levels[2], levels[4], height.max()],
                       colors=[colour], alpha=0.12)  # fmt: skip
-    if logarithmic:
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=0)
+    scale(axes, logarithmic)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
@@ -202,7 +205,7 @@ def _boxes(axes: Axes, pooled: Mapping[str, Norms], logarithmic: bool) -> None:
     # Axes.boxplot would import pyplot, and with it a backend.
     stats = boxplot_stats([norms.values for norms in pooled.values()])
     for index, box in enumerate(stats):
-        colour = HUES[index % len(HUES)]
+        colour = hue(index)
         axes.bar(index, box["q3"] - box["q1"], 0.5, box["q1"], color=colour + "55", ec=colour)
         axes.plot([index - 0.25, index + 0.25], [box["med"]] * 2, color=INK, lw=1.4)
         for quartile, end in (("q1", "whislo"), ("q3", "whishi")):
@@ -210,13 +213,9 @@ def _boxes(axes: Axes, pooled: Mapping[str, Norms], logarithmic: bool) -> None:
             axes.plot([index - 0.12, index + 0.12], [box[end]] * 2, color=colour, lw=1.0)
         axes.plot([index] * len(box["fliers"]), box["fliers"], "o", ms=3, mfc="none", mec=colour)
     axes.set_xticks(range(len(pooled)), [plain(label) for label in pooled])
-    if logarithmic:
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=0)
+    scale(axes, logarithmic)
     axes.set_xlim(-0.6, len(pooled) - 0.4)
-    axes.set_title("over all steps", fontsize=9, loc="left")
-    _tidy(axes)
+    tidy(axes, "over all steps")
 
 
 def discretisation_figure(record: Record) -> Figure | None:
@@ -225,14 +224,12 @@ def discretisation_figure(record: Record) -> Figure | None:
     found = [scored[name] for name in (MIXTURE, ARGMAX, TRAINED) if name in scored]
     if MIXTURE not in scored or len(found) < 2:
         return None
-    figure = Figure((_WIDTH, 3.0), layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
+    figure, (axes,) = new_panels(1, 1, 3.0)
     at = range(len(found))
     for index, task in enumerate(found[0].task_scores):
         scores = [event.task_scores.get(task, np.nan) for event in found]
-        style, colour = _STYLES[index // len(HUES) % len(_STYLES)], HUES[index % len(HUES)]
-        axes.plot(at, scores, marker="o", ms=3, lw=1.0, alpha=0.6, color=colour, ls=style,
-                  label=plain(task))  # fmt: skip
+        axes.plot(at, scores, marker="o", ms=3, lw=1.0, alpha=0.6, color=hue(index),
+                  ls=dash(index), label=plain(task))  # fmt: skip
     means = [np.nan if event.score is None else event.score for event in found]
     axes.plot(at, means, "o-", color=INK, lw=2.4, ms=6, label="average")
     for place, mean in zip(at, means, strict=True):
@@ -241,37 +238,14 @@ def discretisation_figure(record: Record) -> Figure | None:
     axes.set_xticks(at, [event.name for event in found], fontsize=9)
     axes.set_xlim(-0.3, len(found) - 0.7)
     axes.margins(y=0.15)
-    axes.set_ylabel("score", fontsize=8)
-    axes.set_title(f"discretisation gap {means[0] - means[1]:+.4f}", fontsize=9, loc="left")
-    _tidy(axes)
-    figure.legend(fontsize=7.5, frameon=False, loc="outside right center")
+    tidy(axes, f"discretisation gap {means[0] - means[1]:+.4f}", y="score")
+    add_legend(figure, 1, where="right center")
     return figure
-
-
-def _spreads_far(values: Floats) -> bool:
-    """Tell whether an axis is better logarithmic."""
-    return bool(values.min() > 0 and values.max() > 20 * values.min())
 
 
 def _panels(count: int, keys: int, tall: float = 2.1) -> tuple[Figure, list[Axes]]:
     across = keys if keys in (2, 3) else min(count, 3)
-    down = -(-count // across)
-    figure = Figure((_WIDTH, tall * down + 0.2), layout="constrained", facecolor="white")
-    panels: list[Axes] = []
-    for index in range(count):
-        first = panels[0] if panels else None
-        axes = figure.add_subplot(down, across, 1 + index, sharex=first)
+    figure, panels = new_panels(count, across, tall, 0.2, share="x", under="step")
+    for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        if index + across >= count:
-            axes.set_xlabel("step", fontsize=8)
-        else:
-            axes.tick_params(axis="x", labelbottom=False)
-        panels.append(axes)
     return figure, panels
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e3e5e8", lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, which="both")

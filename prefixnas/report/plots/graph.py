@@ -270,7 +270,4 @@ def draw(graph: Graph, path: Path) -> None:
     """
     if path.suffix.lower() not in _SUFFIXES:
         raise UserError(f"{path}: cannot draw to {path.suffix!r} (allowed: {', '.join(_SUFFIXES)})")
-    # matplotlib takes most of a second to import, and a graph is of use without a drawing.
-    from prefixnas.report.plots.graph import graph_figure
-
     save_figure(graph_figure(graph), path)

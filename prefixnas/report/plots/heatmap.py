@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from prefixnas.report.plots.style import INK, plain
+from prefixnas.report.plots.style import INK, LINE, new_panels, plain
 from prefixnas.run.record import Record, alpha_matrix, decisions
 from prefixnas.space.architecture import decision_key
 
@@ -28,16 +28,14 @@ def alpha_figure(record: Record) -> Figure | None:
     }
     keys = len({decision_key(name) for name in names})
     across = keys if keys in (2, 3) else min(len(names), 3 if len(names) > 4 else 2)
-    down = -(-len(names) // across)
     tallest = max(sum(1 + label.count("\n") for label in texts) for texts in labels.values())
     # Equal probabilities are at most half way up the scale, so they do not look like a decision.
     fewest = min(len(options) for _, options, _ in maps.values())
     high = max(min(1.0, 2 / fewest), *(float(np.nanmax(matrix)) for _, _, matrix in maps.values()))
     each = max(1.3, 0.19 * tallest + 0.5)
-    figure = Figure((9.0, down * each + 0.7), layout="constrained", facecolor="white")
-    colours = colormaps["viridis"].with_extremes(bad="#e3e5e8")
+    figure, grid = new_panels(len(names), across, each, 0.7, under="step")
+    colours = colormaps["viridis"].with_extremes(bad=LINE)
     chosen: Mapping[str, str] = record.architecture or {}
-    grid = [figure.add_subplot(down, across, 1 + index) for index in range(len(names))]
     for index, (axes, name) in enumerate(zip(grid, names, strict=True)):
         steps, options, matrix = maps[name]
         shown = np.ma.masked_where(~(matrix > 0), matrix)
@@ -50,7 +48,7 @@ def alpha_figure(record: Record) -> Figure | None:
             vmax=high,
             rasterized=True,
         )
-        axes.set_facecolor("#e3e5e8")
+        axes.set_facecolor(LINE)
         axes.set_ylim(len(options) - 0.5, -0.5)
         axes.set_title(plain(name), fontsize=9, loc="left")
         same = index % across > 0 and labels[name] == labels[names[index - 1]]
@@ -64,10 +62,6 @@ def alpha_figure(record: Record) -> Figure | None:
                       transform=axes.get_yaxis_transform())  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
         axes.tick_params(axis="x", labelsize=8)
-        if index + across >= len(names):
-            axes.set_xlabel("step", fontsize=8)
-        else:
-            axes.tick_params(axis="x", labelbottom=False)
     bar = figure.colorbar(mesh, ax=grid, location="top", aspect=60, shrink=0.5, pad=0.02)
     bar.set_label("probability (grey: pruned; ◂ chosen)", fontsize=8)
     bar.ax.tick_params(labelsize=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,28 @@ from prefixnas.report.plots.alphas import (
     discretisation_figure,
     entropy_figure,
     gradient_figure,
+    mark_equal,
     trajectory_figure,
 )
 from prefixnas.report.plots.graph import graph_figure
 from prefixnas.report.plots.heatmap import alpha_figure
-from prefixnas.report.plots.style import FAINT, HUES, INK, plain, save_figure
+from prefixnas.report.plots.style import (
+    FAINT,
+    INK,
+    add_legend,
+    dash,
+    hue,
+    new_panels,
+    plain,
+    save_figures,
+    scale,
+    spreads_far,
+    tidy,
+)
 from prefixnas.report.plots.trials import trial_figure
+from prefixnas.report.tables import score_rows
 from prefixnas.run import events
-from prefixnas.run.record import Record, alpha_matrix, decisions, loss_series, read_record
+from prefixnas.run.record import Columns, Record, alpha_matrix, decisions, loss_series
 from prefixnas.space.graph import architecture_graph
 from prefixnas.space.space import SearchSpace
 
@@ -46,51 +60,35 @@ TITLES = {
     "stability": "Stability of the search",
     "architecture": "Architecture",
 }
-_WIDTH = 9.0
 
 
-def write_plots(run_dir: Path, space: SearchSpace | None = None) -> dict[str, Path]:
-    """Draw what the run's events allow into `plots/`, and remove plots they no longer allow.
+def draw_record(record: Record, space: SearchSpace | None) -> dict[str, Path]:
+    """Draw what the events of a run allow into its `plots/`, and remove what they no longer allow.
 
     Args:
-        run_dir: The run folder.
+        record: The run.
         space: The run's space; without it there is no drawing of the architecture.
 
     Returns:
         The files by name, in the order of `TITLES`.
 
     Raises:
-        UserError: No run folder, a damaged file, or a folder that cannot be written.
+        UserError: A folder that cannot be written.
     """
-    return draw_record(read_record(run_dir), space)
-
-
-def draw_record(record: Record, space: SearchSpace | None) -> dict[str, Path]:
-    """Draw the plots of a run that was read already; see `write_plots`."""
-    makers: dict[str, Callable[[], Figure | None]] = {
-        "scores": lambda: score_figure(record),
-        "losses": lambda: loss_figure(record),
-        "trials": lambda: trial_figure(record),
-        "alphas": lambda: alpha_figure(record),
-        "trajectories": lambda: trajectory_figure(record),
-        "entropy": lambda: entropy_figure(record),
-        "discretisation": lambda: discretisation_figure(record),
-        "gradients": lambda: gradient_figure({"this run": [alpha_gradient_norms(record)]}),
-        "stability": lambda: stability_figure(record),
-        "architecture": lambda: _architecture_figure(record, space),
+    figures = {
+        "scores": score_figure(record),
+        "losses": loss_figure(record),
+        "trials": trial_figure(record),
+        "alphas": alpha_figure(record),
+        "trajectories": trajectory_figure(record),
+        "entropy": entropy_figure(record),
+        "discretisation": discretisation_figure(record),
+        "gradients": gradient_figure({"this run": [alpha_gradient_norms(record)]}),
+        "stability": stability_figure(record),
+        "architecture": _architecture_figure(record, space),
     }
-    folder = record.folder / "plots"
-    make_folder(folder)
-    written = {}
-    for name in TITLES:
-        path = folder / f"{name}.png"
-        figure = makers[name]()
-        if figure is None:
-            path.unlink(missing_ok=True)
-        else:
-            save_figure(figure, path)
-            written[name] = path
-    return written
+    make_folder(record.folder / "plots")
+    return save_figures(record.folder / "plots", figures)
 
 
 def smooth(values: Floats, span: float) -> Floats:
@@ -123,29 +121,21 @@ def loss_figure(record: Record) -> Figure | None:
         return None
     tasks = list(dict.fromkeys(t for p in record.phases() for t in loss_series(record, p)))
     across = min(len(panels), 3)
-    down = -(-len(panels) // across)
-    figure = _figure(_WIDTH, 3.1 * down + 0.35 * -(-len(tasks) // 5))
-    first: Axes | None = None
-    handles: dict[str, Line2D] = {}
-    for index, (title, phases) in enumerate(panels.items()):
-        axes = figure.add_subplot(down, across, 1 + index, sharey=first)
-        first = first or axes
-        several = f"{title}: {len(phases)} runs, mean of tasks"
-        axes.set_title(plain(title if len(phases) == 1 else several), fontsize=9, loc="left")
+    legend = 0.35 * math.ceil(len(tasks) / 5)
+    figure, places = new_panels(len(panels), across, 3.1, legend, share="y")
+    lines: dict[str, Line2D] = {}
+    for index, (axes, (title, phases)) in enumerate(zip(places, panels.items(), strict=True)):
         if len(phases) == 1:
-            handles.update(_task_curves(axes, record, phases[0], tasks))
+            lines.update(_task_curves(axes, record, phases[0], tasks))
         else:
+            title = f"{title}: {len(phases)} runs, mean of tasks"
             shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(phases)))
             for phase, shade in zip(phases, shades, strict=True):
                 steps, means = mean_loss(record, phase)
                 axes.plot(steps, smooth(means, len(means) / 40), color=shade, lw=1.2)
-        axes.set_xlabel("step", fontsize=8)
-        if index % across == 0:
-            axes.set_ylabel("loss", fontsize=8)
-        _tidy(axes)
-    if handles:
-        figure.legend(list(handles.values()), list(map(plain, handles)), ncols=5, fontsize=8,
-                      loc="outside lower center", frameon=False)  # fmt: skip
+        tidy(axes, title, x="step", y="" if index % across else "loss")
+    if lines:
+        add_legend(figure, 5, list(lines.values()))
     return figure
 
 
@@ -157,18 +147,17 @@ def mean_loss(record: Record, phase: str) -> tuple[NDArray[np.int64], Floats]:
 
 
 def _task_curves(axes: Axes, record: Record, phase: str, tasks: Sequence[str]) -> dict[str, Line2D]:
-    handles: dict[str, Line2D] = {}
+    lines: dict[str, Line2D] = {}
     for task, (steps, losses) in loss_series(record, phase).items():
         index = tasks.index(task)
-        style = ("-", "--", ":", "-.")[index // len(HUES) % 4]
-        colour = HUES[index % len(HUES)]
-        axes.plot(steps, losses, color=colour, alpha=0.16, lw=0.7)
-        (handles[task],) = axes.plot(
-            steps, smooth(losses, len(losses) / 40), style, color=colour, lw=1.4
-        )
+        axes.plot(steps, losses, color=hue(index), alpha=0.16, lw=0.7)
+        (lines[task],) = axes.plot(steps, smooth(losses, len(losses) / 40), dash(index),
+                                   color=hue(index), lw=1.4, label=plain(task))  # fmt: skip
     steps, means = mean_loss(record, phase)
-    (line,) = axes.plot(steps, smooth(means, len(means) / 40), color=INK, lw=2.0)
-    return {**handles, "mean of tasks": line}
+    (mean,) = axes.plot(
+        steps, smooth(means, len(means) / 40), color=INK, lw=2.0, label="mean of tasks"
+    )
+    return {**lines, "mean of tasks": mean}
 
 
 def stability_figure(record: Record) -> Figure | None:
@@ -183,32 +172,21 @@ def stability_figure(record: Record) -> Figure | None:
     filled = {title: points for title, points in known.items() if points}
     if not filled:
         return None
-    figure = _figure(_WIDTH, 1.75 * len(filled) + 0.3)
-    first: Axes | None = None
-    for index, (title, points) in enumerate(filled.items()):
-        axes = figure.add_subplot(len(filled), 1, 1 + index, sharex=first)
-        first = first or axes
+    figure, panels = new_panels(len(filled), 1, 1.75, 0.3, share="x", under="step")
+    for index, (axes, (title, points)) in enumerate(zip(panels, filled.items(), strict=True)):
         at, values = np.array(points, dtype=np.float64).T
-        axes.plot(at, values, color=HUES[index], lw=1.4)
-        axes.set_title(title, fontsize=9, loc="left")
+        axes.plot(at, values, color=hue(index), lw=1.4)
+        tidy(axes, title)
         if "entropy" in title:
             most = _largest_entropy(record)
-            axes.axhline(most, color=FAINT, lw=0.9, ls="--")
-            axes.text(1.0, most, "all equal ", fontsize=7.5, color=FAINT, ha="right", va="top",
-                      transform=axes.get_yaxis_transform())  # fmt: skip
+            mark_equal(axes, most)
             for prune in record.of(events.Prune):
-                axes.axvline(prune.step, color=HUES[1], lw=0.8, alpha=0.45, zorder=0)
-            axes.set_ylim(0, max(most, float(values.max())) * 1.06 or 1.0)
+                axes.axvline(prune.step, color=hue(1), lw=0.8, alpha=0.45, zorder=0)
+            axes.set_ylim(0, max(most, float(values.max())) * 1.12 or 1.0)
             if record.of(events.Prune):
-                axes.set_title("vertical lines: pruning", fontsize=8, loc="right", color=HUES[1])
-        elif values.min() > 0 and values.max() > 20 * values.min():
-            axes.set_yscale("log")
+                axes.set_title("vertical lines: pruning", fontsize=8, loc="right", color=hue(1))
         else:
-            axes.set_ylim(bottom=0)
-        _tidy(axes)
-        if index + 1 < len(filled):
-            axes.tick_params(axis="x", labelbottom=False)
-    axes.set_xlabel("step", fontsize=8)
+            scale(axes, spreads_far(values))
     return figure
 
 
@@ -219,34 +197,32 @@ def _largest_entropy(record: Record) -> float:
 
 def score_figure(record: Record) -> Figure | None:
     """Draw the score table as bars: a group per task, a bar per column."""
-    columns = {label: column for label, column in record.columns().items() if column}
-    tasks = list(dict.fromkeys(t for c in columns.values() for t in c["task_scores"]))
-    if not tasks:
+    columns: Columns = {label: column for label, column in record.columns().items() if column}
+    rows = score_rows(columns)
+    if not rows:
         return None
-    rows = [*tasks, "average"]
     thick = 0.8 / len(columns)
-    figure = _figure(_WIDTH, 0.17 * len(rows) * len(columns) + 0.25 * len(rows) + 0.9)
-    axes = figure.add_subplot()
+    figure, (axes,) = new_panels(1, 1, (0.17 * len(columns) + 0.25) * len(rows) + 0.9)
     low = 0.0
-    for place, (label, column) in enumerate(columns.items()):
-        values = [column["task_scores"].get(task) for task in tasks] + [column["score"]]
-        at = [row - 0.4 + (place + 0.5) * thick for row in range(len(rows))]
-        there = [(y, value) for y, value in zip(at, values, strict=True) if value is not None]
-        low = min([low, *(value for _, value in there)])
-        axes.barh([y for y, _ in there], [value for _, value in there], height=0.9 * thick,
-                  color=HUES[place % len(HUES)], label=plain(label))  # fmt: skip
-        for y, value in there:
-            axes.annotate(f"{value:.3f}", (max(value, 0.0), y), (3, 0), fontsize=7, va="center",
+    for place, label in enumerate(columns):
+        at = -0.4 + (place + 0.5) * thick
+        found = [(row + at, scores[place]) for row, (_, scores) in enumerate(rows)]
+        there = [(y, score) for y, score in found if score is not None]
+        low = min([low, *(score for _, score in there)])
+        axes.barh([y for y, _ in there], [score for _, score in there], height=0.9 * thick,
+                  color=hue(place), label=plain(label))  # fmt: skip
+        for y, score in there:
+            axes.annotate(f"{score:.3f}", (max(score, 0.0), y), (3, 0), fontsize=7, va="center",
                           textcoords="offset points", color=INK)  # fmt: skip
-    axes.set_yticks(range(len(rows)), map(plain, rows), fontsize=9)
+    axes.set_yticks(range(len(rows)), [plain(name) for name, _ in rows], fontsize=9)
     axes.get_yticklabels()[-1].set_fontweight("bold")
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.axhline(len(tasks) - 0.5, color=FAINT, lw=0.8)
+    axes.axhline(len(rows) - 1.5, color=FAINT, lw=0.8)
     axes.margins(x=0.08)
     axes.set_xlim(left=min(0.0, 1.15 * low))
-    _tidy(axes, "x")
+    tidy(axes, grid="x")
     axes.tick_params(axis="y", length=0, labelsize=9)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    add_legend(figure, 3)
     return figure
 
 
@@ -254,14 +230,3 @@ def _architecture_figure(record: Record, space: SearchSpace | None) -> Figure | 
     if space is None or record.architecture is None:
         return None
     return graph_figure(architecture_graph(space, record.architecture))
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
-
-
-def _tidy(axes: Axes, grid: str = "y") -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x" if grid == "x" else "y", color="#e3e5e8", lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8)

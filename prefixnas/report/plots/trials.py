@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from prefixnas.report.plots.style import FAINT, HUES
+from prefixnas.report.plots.style import FAINT, hue, new_panels, tidy
 from prefixnas.run import events
 from prefixnas.run.record import Record
 
@@ -40,16 +40,10 @@ def trial_figure(record: Record) -> Figure | None:
     scores = [np.nan if trial.score is None else trial.score for trial in tried(record)]
     if not np.isfinite(scores).any():
         return None
-    figure = Figure((9.0, 2.6), layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
+    figure, (axes,) = new_panels(1, 1, 2.6)
     numbers = np.arange(len(scores))
-    axes.step(numbers, np.fmax.accumulate(scores), where="post", color=HUES[0], lw=1.5)
-    axes.plot(numbers, scores, "o", color=FAINT, ms=5, mec=HUES[0], mew=1)
-    axes.set_xlabel("trial", fontsize=8)
-    axes.set_ylabel("score on the selection split", fontsize=8)
+    axes.step(numbers, np.fmax.accumulate(scores), where="post", color=hue(0), lw=1.5)
+    axes.plot(numbers, scores, "o", color=FAINT, ms=5, mec=hue(0), mew=1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e3e5e8", lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8)
+    tidy(axes, x="trial", y="score on the selection split")
     return figure

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, WAITING, Row
-from prefixnas.experiments.view import LiveView, open_view, trial_table
+from prefixnas.experiments.view import LiveView, for_terminal, open_view, trial_table
+from prefixnas.report.grid import Span
 
 PARAMS = {"learning_rate": 0.0123456, "prefix_length": 37, "strategy": "darts", "lora_rank": 16}
 ROW = Row(0, COMPLETE, 0.6625, {1: 0.5, 2: 0.6583}, PARAMS, {}, 83.0)
@@ -25,7 +26,7 @@ ROWS = [
 
 def printed(width: int, *, folded: bool) -> list[str]:
     console = Console(file=io.StringIO(), width=width)
-    console.print(trial_table(ROWS, "maximize", width=width, folded=folded))
+    console.print(for_terminal(ROWS, "maximize", width, folded=folded))
     return [line.rstrip() for line in console.file.getvalue().splitlines() if line.strip()]  # type: ignore[attr-defined]
 
 
@@ -36,6 +37,17 @@ def test_a_trial_takes_one_line_and_its_numbers_are_whole(width: int) -> None:
     assert all(words in lines[2] for words in ("complete", "0.6625", "1:23"))
     assert ("0.6583" in lines[2]) == (width >= 72)
     assert "no memory" in lines[4] and lines[-1].strip() == "3 more to run"
+
+
+def test_page_and_terminal_show_the_same_trials_and_the_best_in_bold() -> None:
+    rows = [ROW, replace(ROW, number=1, score=0.25, params={"clip": 0.5}), *ROWS[1:3]]
+    page = trial_table(rows, "minimize", ("trial", "score"), apart=True)
+    assert page.head == ["trial", "score", *PARAMS, "clip", "error"]
+    assert list(page.rows[0][2:-1]) == ["0.01235", "37", "darts", "16", "-"]
+    terminal = trial_table(rows, "minimize", ("trial", "score"))
+    assert [row[:2] for row in terminal.rows] == [row[:2] for row in page.rows]
+    assert [row[1] for row in page.rows[:2]] == [Span("0.6625"), Span("0.2500", "bold")]
+    assert [row[-1] for row in page.rows[2:]] == [Span(""), Span("no memory left", "red")]
 
 
 def test_the_table_at_the_end_cuts_nothing_off() -> None:

@@ -23,14 +23,14 @@ from rich.console import Console
 from prefixnas.base.errors import UserError
 from prefixnas.report.plots.heatmap import alpha_figure, cell_edges, short_labels
 from prefixnas.report.plots.run import (
+    draw_record,
     loss_figure,
     score_figure,
     smooth,
     stability_figure,
-    write_plots,
 )
 from prefixnas.report.run_page import write_report
-from prefixnas.report.tables import best_of, score_rows, show, table
+from prefixnas.report.tables import best_of, score_rows, score_table, show
 from prefixnas.run import events as run_events
 from prefixnas.run.events import (
     Alpha,
@@ -46,6 +46,7 @@ from prefixnas.run.events import (
 from prefixnas.run.record import (
     Record,
     alpha_matrix,
+    check_columns,
     final_probabilities,
     loss_series,
     read_record,
@@ -361,17 +362,14 @@ def text_of(what: Any, width: int = 120) -> str:
 
 
 def test_table_has_a_row_per_task_and_the_average(finished: Path) -> None:
-    grid = table(finished)
-    assert [str(c.header) for c in grid.columns] == ["task", *COLUMNS]
-    cells = [[str(cell) for cell in column.cells] for column in grid.columns]
-    assert cells[0] == [*TASKS, "average"]
-    assert cells[4] == ["0.750", "0.950", "0.850"]
-    assert cells[5] == ["-", "-", "-"]
-    bold = [
-        [str(getattr(cell, "style", "")) == "bold" for cell in column.cells]
-        for column in grid.columns[1:]
-    ]
-    assert bold == [
+    grid = score_table(read_record(finished).columns())
+    assert grid.head == ["task", *COLUMNS]
+    assert [row[0] for row in grid.rows] == [*TASKS, "average"]
+    assert grid.breaks == [2]
+    columns: Any = list(zip(*grid.rows, strict=True))[1:]
+    assert [span.text for span in columns[3]] == ["0.750", "0.950", "0.850"]
+    assert [span.text for span in columns[4]] == ["-", "-", "-"]
+    assert [[span.style == "bold" for span in column] for column in columns] == [
         [False, False, False],
         [True, False, False],
         [False, False, False],
@@ -382,12 +380,12 @@ def test_table_has_a_row_per_task_and_the_average(finished: Path) -> None:
 
 def test_table_of_a_result_and_of_a_run_that_goes_on(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text())
-    assert text_of(table(result)) == text_of(table(finished))
+    assert check_columns(result, "result") == read_record(finished).columns()
     (finished / "result.json").unlink()
-    labels = [str(c.header) for c in table(finished).columns]
+    labels = score_table(read_record(finished).columns()).head
     assert labels == ["task", "untouched", "mixture", "argmax child", "trained child"]
     with pytest.raises(UserError, match="columns"):
-        table({})
+        check_columns({}, "result")
 
 
 def test_best_scores_share_a_tie_and_a_missing_task_is_no_score() -> None:
@@ -511,7 +509,7 @@ def test_report_of_a_run_without_alphas(tmp_path: Path) -> None:
     folder = write(tmp_path / "run", [*events(alphas=False), *ending()], finished=True)
     page, _ = page_of(folder)
     assert "Probabilities" not in page.text
-    assert set(write_plots(folder, SPACE)) == {"scores", "losses", "architecture"}
+    assert set(draw_record(read_record(folder), SPACE)) == {"scores", "losses", "architecture"}
 
 
 def test_report_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
@@ -542,8 +540,8 @@ def test_a_space_kept_in_the_run_folder_goes_before_the_one_named(finished: Path
 
 
 def test_plots_that_no_longer_apply_are_removed(finished: Path) -> None:
-    assert "architecture" in write_plots(finished, SPACE)
-    write_plots(finished)
+    assert "architecture" in draw_record(read_record(finished), SPACE)
+    draw_record(read_record(finished), None)
     assert not (finished / "plots" / "architecture.png").exists()
 
 

@@ -1,0 +1,128 @@
+"""A table: its content is made once, and shown on a terminal, in HTML or in Markdown.
+
+Every text is shown as it is: a grid escapes it for each form, and nobody else has to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
+
+
+class Number(str):
+    """The heading of a column of numbers: they are aligned to the right."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a cell; its style is "bold", "dim", or a colour, which a terminal alone shows."""
+
+    text: str
+    style: str = ""
+
+
+Cell = str | Span | Sequence[Span]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table.
+
+    Attributes:
+        head: The headings; if all are empty, there is no line of them.
+        rows: A cell for each heading; the first one says what the row is about.
+        breaks: Places of the rows that begin a section.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    breaks: Collection[int] = ()
+
+    def rich(self, one_line: bool = False) -> Table:
+        """Return the table for a terminal.
+
+        Args:
+            one_line: Whether what does not fit into a cell is cut off, or takes more lines.
+        """
+        table = Table.grid(padding=(0, 2))
+        if any(self.head):
+            table = Table(box=SIMPLE, header_style="bold", pad_edge=False)
+        for title in self.head:
+            table.add_column(_text(title, one_line), overflow="fold")
+            table.columns[-1].justify = "right" if isinstance(title, Number) else "left"
+        for index, row in enumerate(self.rows):
+            if index in self.breaks:
+                table.add_section()
+            table.add_row(*(_text(cell, one_line) for cell in row))
+        return table
+
+    def __rich__(self) -> Table:
+        return self.rich()
+
+    def html(self) -> str:
+        """Return the table as HTML; "" if it has no rows."""
+        titles = [_html("th scope='col'", title, title) for title in self.head]
+        lines = [f"<thead><tr>{''.join(titles)}</tr></thead>"] if any(self.head) else []
+        tags = ["th scope='row'", *["td"] * (len(self.head) - 1)]
+        for index, row in enumerate(self.rows):
+            kind = " class='section'" if index in self.breaks else ""
+            cells = (_html(*cell) for cell in zip(tags, self.head, row, strict=True))
+            lines.append(f"<tr{kind}>{''.join(cells)}</tr>")
+        return f"<div class='wide'><table>{''.join(lines)}</table></div>" if self.rows else ""
+
+    def markdown(self) -> str:
+        """Return the table as Markdown, as GitHub reads it."""
+        rule = ["---:" if isinstance(title, Number) else "---" for title in self.head]
+        lines = [map(in_markdown, self.head), rule, *(map(in_markdown, row) for row in self.rows)]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def facts(known: Iterable[tuple[str, str]]) -> Grid:
+    """Return a table without headings: a row for each fact, behind its label."""
+    return Grid(["", ""], [[Span(label, "dim"), fact] for label, fact in known])
+
+
+def number(value: float | None, form: str = ".3f", spread: float | None = None) -> str:
+    """Return a number as a cell shows it, with its spread if there is one: `0.512 ± 0.021`."""
+    if value is None:
+        return "-"
+    return f"{value:{form}}" + ("" if spread is None else f" ± {spread:{form}}")
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_ACTIVE = re.compile(r"[\\`*|$\[\]]|[<&~](?=\S)|(?<![^\W_])_|_(?![^\W_])")
+"""What Markdown would obey; a sign that stands alone ("< 0.1") or within a word (`a_b`) is not."""
+
+
+def _spans(cell: Cell) -> list[Span]:
+    """Return the parts of a cell; a space stands for what would break or control a line."""
+    parts = [Span(cell)] if isinstance(cell, str) else [cell] if isinstance(cell, Span) else cell
+    return [Span(_CONTROL.sub(" ", part.text), part.style) for part in parts]
+
+
+def _text(cell: Cell, one_line: bool) -> Text:
+    joined = Text("  ").join(Text(part.text, part.style) for part in _spans(cell))
+    if one_line:
+        joined.no_wrap, joined.overflow = True, "ellipsis"
+    return joined
+
+
+def _html(tag: str, title: str, cell: Cell) -> str:
+    parts = _spans(cell)
+    tags = {"bold": "<b>{}</b>", "dim": "<span class='dim'>{}</span>"}
+    other = "<span>{}</span>" if len(parts) > 1 else "{}"
+    content = ", ".join(tags.get(part.style, other).format(escape(part.text)) for part in parts)
+    kind = " class='number'" if isinstance(title, Number) else ""
+    return f"<{tag}{kind}>{content}</{tag.partition(' ')[0]}>"
+
+
+def in_markdown(cell: Cell) -> str:
+    """Return a cell, or any other text, as Markdown that shows it as it is."""
+    parts = [(_ACTIVE.sub(r"\\\g<0>", part.text.strip()), part.style) for part in _spans(cell)]
+    return ", ".join(f"**{text}**" if text and style == "bold" else text for text, style in parts)
