@@ -132,6 +132,31 @@ def test_a_note_leaves_the_random_state_alone(tmp_path: Path) -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_a_note_leaves_the_tensors_of_the_checkpoint_alone(tmp_path: Path) -> None:
+    """The weights have not changed since the last step: writing them again would be wasted."""
+    run = make(tmp_path)
+    run.reset(None)
+    list(run.steps("phase", 2))
+    (tensors,) = (tmp_path / "checkpoint").glob("*.safetensors")
+    before = tensors.stat()
+    assert run.once("note", lambda: 1) == 1
+    assert (tensors.stat().st_ino, tensors.stat().st_mtime_ns) == (
+        before.st_ino,
+        before.st_mtime_ns,
+    )
+    resumed = make(tmp_path, resume=True)
+    resumed.once("another", lambda: 2)
+    resumed = make(tmp_path, resume=True)
+    assert [resumed.once(name, lambda: 3) for name in ("note", "another")] == [1, 2]
+    resumed.reset(None)
+    assert list(resumed.steps("phase", 2)) == []
+
+
+def test_a_note_is_plain(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="a note cannot hold a tensor"):
+        make(tmp_path).once("note", lambda: torch.ones(2))
+
+
 def test_names_are_used_once(tmp_path: Path) -> None:
     run = make(tmp_path)
     run.once("note", lambda: 1)
