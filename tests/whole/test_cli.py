@@ -31,6 +31,8 @@ from prefixnas.run.strategy import STRATEGIES
 from tests import ROOT
 from tests.workbench import SMALL, digest, events
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate", "matplotlib")
 
 

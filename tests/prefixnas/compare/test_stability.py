@@ -32,6 +32,8 @@ from prefixnas.report.plots.alphas import (
 from prefixnas.run.record import read_record
 from tests.workbench import digest, write_lines
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 OPTIONS = {"layer0/act": ["relu", "tanh"], "layer1/act": ["relu", "tanh", "gelu"]}
 
 

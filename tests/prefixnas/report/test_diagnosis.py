@@ -25,6 +25,8 @@ from prefixnas.run.record import Record, read_record
 from prefixnas.testing import ToyObjective
 from tests.workbench import digest
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 Event = dict[str, Any]
 
 

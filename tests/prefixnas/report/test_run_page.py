@@ -41,6 +41,8 @@ from prefixnas.run.record import (
 from prefixnas.space.architecture import Architecture, by_layer
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 Event = dict[str, Any]
 
 SPACE = SearchSpace("small", Stack(2, Seq("linear", Choice("act", ["relu", "tanh"]))))
