@@ -24,7 +24,7 @@ from prefixnas.__main__ import main
 from prefixnas.base.errors import RunLost, UserError
 from prefixnas.launch.processes import launch
 from prefixnas.launch.together import Follower
-from prefixnas.run.ranks import Ranks, check_devices
+from prefixnas.run.ranks import Ranks, check_devices, said_once
 from tests import forked
 from tests.workbench import digest, events
 
@@ -212,6 +212,26 @@ end_now()
     for rank, failure in enumerate(["LookupError", "Ended"]):
         told = json.loads((tmp_path / str(rank)).read_text())
         assert told == [["x", "x" * 51], 5, [3.0, 3.0], 6.0, failure]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "error", "waits"),
+    [
+        (Ranks(), RunLost, False),
+        (Ranks(), UserError, False),
+        (Ranks(0, 2), RunLost, True),
+        (Ranks(0, 2), UserError, False),
+        (Ranks(1, 2), UserError, True),
+    ],
+)
+def test_who_waits_with_what_went_wrong(
+    ranks: Ranks, error: type[Exception], waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    with pytest.raises(error, match="lost"), said_once(ranks):
+        raise error("lost")
+    assert bool(waited) == waits
 
 
 def test_following_a_file(tmp_path: Path) -> None:
