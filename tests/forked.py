@@ -29,21 +29,27 @@ from tests.plots import left_out
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
+        "accelerate.commands.launch",
+        "datasets",
         "optuna.importance",
         "optuna.visualization.matplotlib",
+        "peml.objective.config",
         "peml.objective.objective",
         "prefixnas.commands.cell",
         "prefixnas.experiments.study_report",
         "prefixnas.experiments.tune",
         "prefixnas.experiments.view",
         "prefixnas.experiments.worker",
+        "prefixnas.launch.start",
         "prefixnas.report.run_page",
         "prefixnas.run.search",
+        "prefixnas.strategies.tpe",
+        "prefixnas.strategies.two_stage",
         "prefixnas.testing",
         "rich.console",
         "sklearn.metrics",
         "torch._dynamo",
-        "torch.distributed.elastic.multiprocessing",
+        "torch.distributed.run",
         "transformers.models.bert.modeling_bert",
         "transformers.models.llama.modeling_llama",
         "transformers.models.t5.modeling_t5",
@@ -185,11 +191,13 @@ def _become(arguments: Sequence[str], cwd: str, environment: Mapping[str, str]) 
         sys.path[:0] = [cwd, *filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))]
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", 1, encoding="utf-8", closefd=False)  # noqa: SIM115
         code = _exit_code(arguments)
-        threading._shutdown()  # type: ignore[attr-defined]
         sys.stdout.flush()
-        sys.stderr.flush()
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        sys.stdout.flush()
     finally:
         os._exit(code)
 

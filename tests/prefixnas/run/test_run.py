@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ from prefixnas.run.training import Recipe
 from prefixnas.space.loading import load_space
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.testing import ToyObjective
-from tests import ROOT
+from tests import ROOT, forked
 from tests.prefixnas.run import killed_run
 
 CLOCK = ("time", "seconds")
@@ -63,11 +60,8 @@ def test_kill_and_resume_equals_a_whole_run(name: str, tmp_path: Path) -> None:
     killed_run.run(whole, name, -1, resume=False)
     expected = results(whole)
     kill_after = random.Random(name).randrange(10, len(expected["events"]) - 2)
-    command = [sys.executable, "-m", "tests.prefixnas.run.killed_run", str(broken), name]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(kill_after), "start"], cwd=ROOT, env=environment, check=False
-    )
+    command = ["-m", "tests.prefixnas.run.killed_run", str(broken), name, str(kill_after)]
+    done = forked.run(*command, "start", cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
     assert not (broken / "result.json").exists()
     killed_run.run(broken, name, -1, resume=True)
