@@ -10,16 +10,23 @@ from pathlib import Path
 import pytest
 
 from tests import plots
+from tests.summary import Summary
 from tests.workbench import TASKS, write_model, write_task
 
 MEMORY = Path("/dev/shm")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Tests write tens of thousands of small files, each flushed to the disk; memory is faster."""
+    config.pluginmanager.register(Summary(), "summary of what was not run")
     room = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**30
     if room and "TMPDIR" not in os.environ:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole commands, which take longest: then all processes end at the same time."""
+    items.sort(key=lambda item: item.path.parent.name != "whole")
 
 
 def pytest_collection_finish() -> None:

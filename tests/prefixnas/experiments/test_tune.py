@@ -42,8 +42,6 @@ def assigned(row: Row) -> dict[str, object]:
     return {name.rpartition("/")[2]: value for name, value in row.params.items()}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_killed_at_five_random_moments_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
     file = small(tmp_path / "small.yaml", trials=8, base__steps=24)
     out = tmp_path / "study"
