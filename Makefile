@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup search test check lint wheel clean
+.PHONY: setup search test test-all check lint wheel clean
 
 setup: $(READY)
 
@@ -19,8 +19,14 @@ search: setup
 	$(BIN)/prefixnas search --space default --strategy darts
 
 # Two processes of one thread each: the tiny models of the tests gain nothing from more threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(PYTEST) -m "not slow"
+
+# With the tests that are not needed at every change.
+test-all: setup
+	$(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

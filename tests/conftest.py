@@ -1,36 +1,50 @@
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from matplotlib.figure import Figure
 
+from tests import plots
+from tests.summary import Summary
 from tests.workbench import TASKS, write_model, write_task
 
+MEMORY = Path("/dev/shm")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests write tens of thousands of small files, each flushed to the disk; memory is faster."""
+    config.pluginmanager.register(Summary(), "summary of what was not run")
+    room = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**30
+    if room and "TMPDIR" not in os.environ:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole commands, which take longest: then all processes end at the same time."""
+    items.sort(key=lambda item: item.path.parent.name != "whole")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the garbage collector need not look at it."""
+    gc.collect()
+    gc.freeze()
+
 
 @pytest.fixture(scope="session", autouse=True)
-def _contracts_in_memory(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Contracts write hundreds of checkpoints, each flushed to the disk; memory is faster."""
-    tmp_path_factory.getbasetemp()  # pytest's own folders stay where they are
-    if os.access("/dev/shm", os.W_OK):
-        tempfile.tempdir = "/dev/shm"
+def _plots_left_out() -> Iterator[None]:
+    with plots.left_out():
+        yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _coarse_plots() -> Iterator[None]:
-    """Reports are drawn hundreds of times; most of it is laying out labels that nobody reads."""
-    save = Figure.savefig
-
-    def save_coarsely(figure: Figure, *args: Any, **options: Any) -> None:
-        figure.set_layout_engine("none")
-        save(figure, *args, **{**options, "dpi": 30})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", save_coarsely)
+@pytest.fixture(scope="module")
+def rendered() -> Iterator[None]:
+    """Figures are drawn; see `tests.plots`."""
+    with plots.rendered():
         yield
 
 

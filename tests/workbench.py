@@ -8,14 +8,14 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import tests.peml.tiny as tiny
-
 TASKS = {"mood": (("good", "bad"), ("yes", "no")), "order": (("a", "b"), ("yes", "no", "maybe"))}
 SMALL = ["--steps", "4", "--prefix-length", "3", "--lora-rank", "2", "--batch-size", "4"]
 
 
 def write_model(folder: Path, family: str) -> Path:
     """Save a tiny `llama`, `t5` or `bert` as a Hugging Face folder."""
+    from tests.peml import tiny
+
     lm = {"llama": tiny.llama, "t5": tiny.t5, "bert": tiny.bert}[family]()
     lm.model.float().save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)

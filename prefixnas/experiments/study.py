@@ -174,6 +174,9 @@ class Study:
         lock = try_lock(self._claim_path(row.number))
         if lock is None:
             return None
+        if self.row(row.number).over:  # its process told of it and let go since `row` was read
+            lock.release()
+            return None
         trial_id = self._trial_id(row.number)
         if params is not None:  # as `enqueue_trial` writes them
             self._storage.set_trial_system_attr(trial_id, "fixed_params", dict(params))

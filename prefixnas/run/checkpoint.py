@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -26,6 +26,23 @@ FORMAT = 2
 _TENSOR, _INT_KEYS = "#tensor", "#int-keys"
 
 
+class Packed:
+    """A state in the form in which it is written: a copy, which later changes do not reach.
+
+    Args:
+        state: Nested dicts, lists, tensors and JSON values.
+        place: Where in a checkpoint it will be: the keys that lead there.
+
+    Attributes:
+        plain: JSON, with a name for each tensor.
+        tensors: The tensors by name, on the CPU.
+    """
+
+    def __init__(self, state: Any, place: Sequence[str] = ()) -> None:
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.plain = _pack(state, "".join(f"/{key}" for key in place), self.tensors)
+
+
 def save_checkpoint(folder: Path, state: Mapping[str, Any], serial: int) -> None:
     """Write nested `state` of dicts, lists, tensors and JSON values.
 
@@ -34,15 +51,25 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], serial: int) -> None
         state: What.
         serial: A number that differs from the checkpoint before.
     """
+    packed = Packed(state)
+    write_tensors(folder, packed.tensors, serial)
+    write_state(folder, packed.plain, serial)
+
+
+def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], serial: int) -> None:
+    """Write the tensors of a checkpoint, which comes into force with `write_state`."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, torch.Tensor] = {}
-    plain = _pack(state, "", tensors)
-    name = f"tensors-{serial:06d}.safetensors"
+    name = _tensor_file(serial)
     temporary = folder / f"{name}.tmp"
-    save_file(tensors, temporary)
+    save_file(dict(tensors), temporary)
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(folder / name)
+
+
+def write_state(folder: Path, plain: Any, serial: int) -> None:
+    """Write the plain part of a checkpoint, whose tensors are those that have this serial."""
+    name = _tensor_file(serial)
     data = {"format": FORMAT, "tensors": name, "state": plain}
     write_text(folder / "state.json", json.dumps(data))
     for old in folder.glob("tensors-*"):
@@ -92,10 +119,15 @@ def noted(folder: Path, key: str, default: T) -> T:
     return value
 
 
+def _tensor_file(serial: int) -> str:
+    return f"tensors-{serial:06d}.safetensors"
+
+
 def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
         name = f"{len(tensors)}{path}"  # keys may hold slashes, so the path alone is ambiguous
-        tensors[name] = value.detach().to("cpu").contiguous().clone()
+        whole = torch.contiguous_format
+        tensors[name] = value.detach().to("cpu", copy=True, memory_format=whole)
         return {_TENSOR: name}
     if isinstance(value, Mapping):
         kinds = {type(key) for key in value}

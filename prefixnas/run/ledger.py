@@ -17,7 +17,14 @@ from typing import Any, TypeVar
 import torch
 
 from prefixnas.base.errors import UserError
-from prefixnas.run.checkpoint import Stateful, load_checkpoint, noted, save_checkpoint
+from prefixnas.run.checkpoint import (
+    Packed,
+    Stateful,
+    load_checkpoint,
+    noted,
+    write_state,
+    write_tensors,
+)
 from prefixnas.run.ranks import Ranks
 
 T = TypeVar("T")
@@ -56,8 +63,9 @@ class Ledger:
         self._spent = {_WHOLE: 0}
         self._stage = _WHOLE
         self._prices: dict[str, float] = {}
-        self._serial = 0
-        self._position: dict[str, Any] = {}
+        self._serial, self._written = 1, 0
+        self._restored: dict[str, Any] = {}
+        self._packed = _packed({})
         if resume:
             self._restore()
             ranks.wait()  # until all have read what rank 0 will overwrite
@@ -134,7 +142,7 @@ class Ledger:
         if phase in self._entered:
             raise ValueError(f"the phase {phase!r} is entered twice in one run")
         self._entered.add(phase)
-        saved = self._position
+        saved = self._restored
         if saved.get("phase") == phase:
             for name, part in parts.items():
                 part.load_state_dict(saved["parts"][name])
@@ -152,14 +160,12 @@ class Ledger:
         if not self._ranks.first:
             return
         states = {name: part.state_dict() for name, part in parts.items()}
-        self._position = {
-            "phase": phase,
-            "step": step,
-            "parts": copy.deepcopy(states),  # the live weights move on, a later save must not
-            "rng": torch.get_rng_state(),
-        }
+        position = {"phase": phase, "step": step, "parts": states, "rng": torch.get_rng_state()}
         if torch.cuda.is_available():
-            self._position["cuda"] = self._ranks.cuda_rng()
+            position["cuda"] = self._ranks.cuda_rng()
+        self._serial += 1
+        self._packed = _packed(position)
+        self._restored = {}
 
     # Checkpoints
 
@@ -172,7 +178,8 @@ class Ledger:
         if not self._ranks.first:
             return {}
         return {
-            "position": self._position,
+            "position": self._packed,
+            "serial": self._serial,
             "notes": copy.deepcopy(self._notes),
             "finished": [*self._finished],
             "spent": self._spent[_WHOLE],
@@ -185,8 +192,14 @@ class Ledger:
         """Write a snapshot as the checkpoint."""
         if not self._ranks.first:
             return
-        self._serial += 1
-        save_checkpoint(self._checkpoint, {**state, "serial": self._serial}, self._serial)
+        position, serial = state["position"], state["serial"]
+        if serial != self._written:  # many notes are taken at one position
+            write_tensors(self._checkpoint, position.tensors, serial)
+            self._written = serial
+        rest = Packed({key: value for key, value in state.items() if key != "position"})
+        if rest.tensors:
+            raise TypeError("a note cannot hold a tensor")
+        write_state(self._checkpoint, {"position": position.plain, **rest.plain}, serial)
 
     def _restore(self) -> None:
         state = load_checkpoint(self._checkpoint)
@@ -194,14 +207,20 @@ class Ledger:
             if self._ranks.first:
                 self._events.write_text("", encoding="utf-8")
             return
-        self._position = state["position"]
+        self._restored = state["position"]
         self._notes = state["notes"]
         self._finished = state["finished"]
         self._spent = {_WHOLE: state["spent"], **state.get("stages", {})}
-        self._serial = state["serial"]
+        self._serial = state["serial"] + 1
+        self._packed = _packed(self._restored)
         self.epochs = state.get("epochs", 0)
         if self._ranks.first:
             kept_events(self._folder)
+
+
+def _packed(position: Mapping[str, Any]) -> Packed:
+    """Pack where a loop stands: the live weights move on, what is written later must not."""
+    return Packed(position, ["position"])
 
 
 def kept_events(folder: Path) -> int:

@@ -216,11 +216,12 @@ def said_once(ranks: Ranks) -> Iterator[None]:
     """Let rank 0 alone say what all ranks find wrong.
 
     The others wait: whatever launched them ends them soon, after rank 0 or the rank that was lost.
+    The process that launched the ranks is none of them, and has nothing to wait for.
     """
     try:
         yield
     except (RunLost, UserError) as error:
-        if isinstance(error, RunLost) or not ranks.first:
+        if ranks.count > 1 and (isinstance(error, RunLost) or not ranks.first):
             time.sleep(_PATIENCE)
         raise
 

@@ -164,7 +164,7 @@ def _node(data: Any, at: str) -> Node:
         return _stack(body, f"{at}.stack".lstrip("."))
     from prefixnas.space.ops import OPS
 
-    if kind not in OPS.names():
+    if kind not in OPS:
         raise unknown("operation or key", kind, [*OPS.names(), *_NODES], at)
     if isinstance(body, dict):
         return Op(str(kind), **{str(key): value for key, value in body.items()})

@@ -234,7 +234,7 @@ class SearchSpace:
         from prefixnas.space.ops import OPS
 
         if isinstance(node, Op):
-            if node.name not in OPS.names():
+            if node.name not in OPS:
                 raise unknown("operation", node.name, OPS.names(), f"space {self.name!r}")
         else:
             for child in children(node):

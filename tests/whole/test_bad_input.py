@@ -270,8 +270,8 @@ def test_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("module", "argv", "said"),
     [
-        ("prefixnas.__main__", [*SEARCH.split(), "--model", "lama"], "'lama'"),
-        ("peml.__main__", ["export", "earlier", "new", "--format", "x"], "'x'"),
+        ("prefixnas", [*SEARCH.split(), "--model", "lama"], "'lama'"),
+        ("peml", ["train", *SEARCH.split()[1:], "--steps", "0"], "'steps'"),
     ],
 )
 def test_from_a_shell(module: str, argv: list[str], said: str, place: Path) -> None:

@@ -28,8 +28,10 @@ from prefixnas.base.options import fields_of, is_list, literals, types_of
 from prefixnas.launch.config import RunConfig
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.run.strategy import STRATEGIES
-from tests import ROOT
+from tests import ROOT, forked
 from tests.workbench import SMALL, digest, events
+
+pytestmark = pytest.mark.usefixtures("rendered")
 
 HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate", "matplotlib")
 
@@ -329,7 +331,7 @@ def test_a_custom_operation_in_a_custom_space(bench: Path, tmp_path: Path) -> No
     argv = ["search", "--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
     argv += ["--plugin", str(ROOT / "examples/custom_operation.py"), "--no-baseline"]
     argv += ["--space", str(ROOT / "examples/custom_space.yaml"), "--out", "run"]
-    done = python(f"from prefixnas.__main__ import main; raise SystemExit(main({argv}))", tmp_path)
+    done = forked.run("-m", "prefixnas", *argv, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     alphas = events(tmp_path / "run", "alpha")[-1]["probabilities"]
     assert isinstance(alphas, dict)
@@ -364,7 +366,9 @@ def test_an_objective_of_ones_own_needs_no_peml(tmp_path: Path) -> None:
     code = f"""
 import sys
 from prefixnas.__main__ import main
-assert main({argv}) == 0
+from tests.plots import left_out
+with left_out():
+    assert main({argv}) == 0
 assert main({[*argv, "--lora-rank", "3"]}) == 2
 strange = {{name.split(".")[0] for name in sys.modules}} & {{"peml", "transformers", "peft"}}
 assert not strange, strange

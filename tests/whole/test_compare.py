@@ -3,55 +3,47 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
 import yaml
 
 from prefixnas.run.events import Step
 from prefixnas.run.record import read_record
 from tests import ROOT
+from tests.forked import Forked, run
 from tests.workbench import digest, events
 
-PREFIXNAS = [sys.executable, "-m", "prefixnas"]
 PLUGINS = [
     str(ROOT / "tests/prefixnas/compare/compared.py"),
     str(ROOT / "examples/hill_climber.py"),
 ]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def wait_for(path: Path, text: str, process: subprocess.Popen[bytes]) -> None:
+def wait_for(path: Path, text: str, process: Forked) -> None:
     deadline = time.monotonic() + 200
     while not (path.is_file() and text in path.read_text()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_killed_comparison_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     asked = ["--strategies", "failing,hill-climb", "--trials", "2", "--space", "tabular"]
     asked += ["--seeds", "0", "--random-draws", "0", "--budget", "120", "--checkpoint-every", "10"]
-    argv = [*PREFIXNAS, "compare", "--objective", "slow-toy", "--plugin", *PLUGINS, *asked]
-    process = subprocess.Popen([*argv, "--out", str(out)], env=ENVIRONMENT)
+    argv = ["compare", "--objective", "slow-toy", "--plugin", *PLUGINS, *asked]
+    process = Forked(["-m", "prefixnas", *argv, "--out", str(out)], tmp_path / "said")
     interrupted = out / "tabular/hill-climb/seed0"
     wait_for(interrupted / "metrics.jsonl", '"phase": "trial 1", "step": 15', process)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     made = out / "references/one-tanh/seed0"
     assert (made / "result.json").is_file() and not (interrupted / "result.json").exists()
     before, steps = digest(made), len(events(interrupted, "step"))
 
-    resumed = [*PREFIXNAS, "compare", "--resume", "--out", str(out)]
-    ended = subprocess.run(resumed, env=ENVIRONMENT, capture_output=True, text=True)
+    ended = run("-m", "prefixnas", "compare", "--resume", "--out", str(out))
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert "tabular/failing/seed0: this strategy always fails" in line

@@ -12,18 +12,15 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 import peml.__main__
@@ -45,7 +42,7 @@ from prefixnas.run.objective import OBJECTIVES
 from prefixnas.run.strategy import STRATEGIES
 from prefixnas.space.loading import load_space, space_from_yaml
 from prefixnas.space.ops import OPS
-from tests import ROOT
+from tests import ROOT, forked
 from tests.peml import tiny
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -68,17 +65,9 @@ LAUNCHER_FLAGS = {"--multi", "--num", "--mixed", "--standalone", "--nproc-per-no
 """As far as the pattern of our own flags reaches: they have underscores."""
 
 
-def launch(module: str, arguments: list[str]) -> int:
-    """Run another project's launcher, whose last arguments are those of a search."""
-    command = [sys.executable, "-m", module, *arguments, *SMALL]
-    return subprocess.run(command, check=False).returncode
+COMMANDS = {"prefixnas": "prefixnas", "peml": "peml", **LAUNCHERS}
+"""Per command the module that it is."""
 
-
-COMMANDS: Mapping[str, Callable[[list[str]], int]] = {
-    "prefixnas": prefixnas.__main__.main,
-    "peml": peml.__main__.main,
-    **{name: partial(launch, module) for name, module in LAUNCHERS.items()},
-}
 REGISTRIES: list[Any] = [OPS, STRATEGIES, RELAXATIONS, OBJECTIVES]
 
 
@@ -150,17 +139,14 @@ def write_task(folder: Path, task: str) -> None:
 
 
 @pytest.fixture
-def place(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to run a page in."""
     for name in ("models", "data"):
         shutil.copytree(models / name, tmp_path / name)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield tmp_path
-    torch.set_num_threads(threads)
+    return tmp_path
 
 
 @contextmanager
@@ -190,17 +176,23 @@ def check_setup(command: str) -> None:
 
 
 def run_command(command: str) -> None:
-    words = shlex.split(command)
-    assert words[0] in COMMANDS, f"a command that nothing checks: {command}"
-    name, arguments = words[0], words[1:]
+    """Run a command as a process of its own, shortened."""
+    name, *arguments = shlex.split(command)
+    assert name in COMMANDS, f"a command that nothing checks: {command}"
     if arguments[0] == "compare" and "--resume" not in arguments:
-        assert COMMANDS[name]([*arguments, "--dry-run"]) == 0, command
+        succeed(command, name, [*arguments, "--dry-run"])
         arguments += [*FEW, *SMALL[2:]]
     if arguments[0] in ("transfer", "tune"):
         arguments.append("--dry-run")
-    if arguments[0] in ("search", "train") and "--resume" not in arguments:
+    searches = arguments[0] in ("search", "train") and "--resume" not in arguments
+    if searches or name in LAUNCHERS:
         arguments += SMALL[:2] if "--objective" in arguments else SMALL
-    assert COMMANDS[name](arguments) == 0, command
+    succeed(command, name, arguments)
+
+
+def succeed(command: str, name: str, arguments: Sequence[str]) -> None:
+    done = forked.run("-m", COMMANDS[name], *arguments)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
 def run_block(block: Block, place: Path) -> None:
@@ -213,8 +205,7 @@ def run_block(block: Block, place: Path) -> None:
             if command.startswith(SETUP):
                 check_setup(command)
             else:
-                with as_if_alone(place):
-                    run_command(command)
+                run_command(command)
     elif block.language == "python":
         code = compile(block.text, str(block), "exec")
         if block.file is None or block.file.startswith("test_"):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests import ROOT
+from tests import ROOT, forked
 
 SOURCE = ROOT / "tests" / "data" / "outside_package"
 
@@ -50,18 +47,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def environment(installed: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
-
-
 def test_strategy_of_an_outside_package(installed: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", USE],
-        env=environment(installed),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run("-c", USE, PYTHONPATH=str(installed))
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[0])
     assert result["spent"] == 16
@@ -71,13 +58,8 @@ def test_strategy_of_an_outside_package(installed: Path) -> None:
 
 
 def test_command_line_knows_the_strategy(installed: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefixnas", "strategies", "hill-climb"],
-        env=environment(installed),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    shown = ["-m", "prefixnas", "strategies", "hill-climb"]
+    done = forked.run(*shown, PYTHONPATH=str(installed))
     assert done.returncode == 0, done.stderr
     assert "Hill climbing" in done.stdout
     assert "neighbours to try" in done.stdout

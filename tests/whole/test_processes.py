@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import psutil
@@ -25,7 +25,8 @@ from prefixnas.base.errors import RunLost, UserError
 from prefixnas.launch.processes import launch
 from prefixnas.launch.together import Follower
 from prefixnas.run.events import End
-from prefixnas.run.ranks import Ranks, check_devices
+from prefixnas.run.ranks import Ranks, check_devices, said_once
+from tests import forked
 from tests.workbench import digest, events
 
 STEPS = 20
@@ -50,11 +51,16 @@ def one(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("two") / "run"
-    assert main(arguments(bench, run, "--processes", "2")) == 0
+    done = prefixnas(*arguments(bench, run, "--processes", "2"))
+    assert done.returncode == 0, done.stderr
     return run
 
 
-@pytest.mark.slow
+def prefixnas(*argv: str) -> CompletedProcess[str]:
+    """Run the command, whose ranks are processes that have imported everything."""
+    return forked.run("-m", "prefixnas", *argv)
+
+
 def test_two_processes_make_the_run_of_one(one: Path, two: Path) -> None:
     """Gumbel noise, dropout, odd and empty shares: same losses, alphas, pruning, scores."""
     pairs = list(zip(events(one), events(two), strict=True))
@@ -73,50 +79,44 @@ def test_two_processes_make_the_run_of_one(one: Path, two: Path) -> None:
     assert (one / "adapter" / "lora").is_dir() and (two / "report.html").is_file()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_run_which_then_goes_on(
-    rank: int, bench: Path, two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rank: int, bench: Path, two: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    killer = threading.Thread(target=kill_rank, args=(rank, run))
-    killer.start()
-    assert main(arguments(bench, run, "--processes", "2")) == 1
-    killer.join()
-    said = capsys.readouterr().err.strip()
-    assert said.startswith(f"error: process {rank} of 2 ended by SIGKILL") and "\n" not in said
-    assert "--resume" in said
-    assert ranks_of(run) == []
+    run, said = tmp_path / "run", tmp_path / "said"
+    argv = arguments(bench, run, "--processes", "2")
+    process = forked.Forked(["-m", "prefixnas", *argv], tmp_path / "out", said)
+    while not (run / "metrics.jsonl").is_file() or len(events(run, "step")) < 8:
+        assert process.poll() is None, said.read_text()
+        time.sleep(0.02)
+    ranks_of(process)[rank].kill()
+    assert process.wait() == 1
+    error = said.read_text().strip()
+    assert error.startswith(f"error: process {rank} of 2 ended by SIGKILL") and "\n" not in error
+    assert "--resume" in error
     assert not (run / "result.json").exists()
 
     other = ["search", "--resume", "--out", str(run)]
-    assert main([*other, "--processes", "3"]) == 2
-    assert "'processes' was 2 and is now 3" in capsys.readouterr().err
-    assert main(other) == 0
+    refused = prefixnas(*other, "--processes", "3")
+    assert refused.returncode == 2
+    assert "'processes' was 2 and is now 3" in refused.stderr
+    assert prefixnas(*other).returncode == 0
     assert digest(run / "adapter") == digest(two / "adapter")
     assert events(run) == events(two)
 
 
-def ranks_of(run: Path) -> list[psutil.Process]:
-    """Return the processes that train `run`, by rank."""
-    children = [c for c in psutil.Process().children() if str(run) in " ".join(c.cmdline())]
-    return sorted(children, key=lambda child: int(child.environ()["RANK"]))
+def ranks_of(process: forked.Forked) -> list[psutil.Process]:
+    """Return the processes that it started to train, by rank."""
+    children = psutil.Process(process.pid).children()
+    assert len(children) == 2
+    return sorted(children, key=lambda child: (child.create_time(), child.pid))
 
 
-def kill_rank(rank: int, run: Path) -> None:
-    metrics = run / "metrics.jsonl"
-    while not metrics.is_file() or metrics.read_text().count('"event": "step"') < 8:
-        time.sleep(0.05)
-    ranks_of(run)[rank].kill()
-
-
-def test_an_objective_that_does_not_split_its_batches(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_objective_that_does_not_split_its_batches(tmp_path: Path) -> None:
     argv = ["search", "--objective", "tabular", "--space", "tabular", "--processes", "2"]
-    assert main([*argv, "--out", str(tmp_path / "run")]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "'tabular' does not split its batches" in said
+    done = prefixnas(*argv, "--out", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "'tabular' does not split its batches" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -149,22 +149,23 @@ def test_the_launcher_says_what_rank_0_found_wrong() -> None:
 
 
 def test_the_launcher_ends_the_others_when_one_fails() -> None:
-    began = time.monotonic()
+    began, before = time.monotonic(), psutil.Process().children()
     with pytest.raises(RunLost, match=r"process 1 of 2 ended by SIGKILL"):
         launch(ranks_that("if rank: os.kill(os.getpid(), 9)\ntime.sleep(60)"), 2, no_watch)
     with pytest.raises(RunLost, match=r"process 0 of 2 failed \(exit code 7\)"):
         launch(ranks_that("if not rank: exit(7)\ntime.sleep(60)"), 2, no_watch)
     assert time.monotonic() - began < 40
-    assert psutil.Process().children() == []
+    assert psutil.Process().children() == before
 
 
 def test_what_a_watcher_raises_ends_the_processes() -> None:
     def watch() -> None:
         raise LookupError
 
+    before = psutil.Process().children()
     with pytest.raises(LookupError):
         launch(ranks_that("time.sleep(60)"), 2, watch)
-    assert psutil.Process().children() == []
+    assert psutil.Process().children() == before
 
 
 def test_signals_are_handled_as_before_a_launch() -> None:
@@ -213,6 +214,26 @@ end_now()
     for rank, failure in enumerate(["LookupError", "Ended"]):
         told = json.loads((tmp_path / str(rank)).read_text())
         assert told == [["x", "x" * 51], 5, [3.0, 3.0], 6.0, failure]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "error", "waits"),
+    [
+        (Ranks(), RunLost, False),
+        (Ranks(), UserError, False),
+        (Ranks(0, 2), RunLost, True),
+        (Ranks(0, 2), UserError, False),
+        (Ranks(1, 2), UserError, True),
+    ],
+)
+def test_who_waits_with_what_went_wrong(
+    ranks: Ranks, error: type[Exception], waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    with pytest.raises(error, match="lost"), said_once(ranks):
+        raise error("lost")
+    assert bool(waited) == waits
 
 
 def test_following_a_file(tmp_path: Path) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -16,22 +13,8 @@ from pathlib import Path
 import pytest
 
 from prefixnas.run.events import Event, Step, read_events
+from tests.forked import SERVER, Forked
 from tests.workbench import digest, events
-
-# Children are forked from a server that has imported everything and computed nothing.
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    [
-        "peml.objective.objective",
-        "prefixnas.run.search",
-        "prefixnas.report.run_page",
-        "rich.console",
-        "sklearn.metrics",
-        "transformers.models.bert.modeling_bert",
-        "transformers.models.llama.modeling_llama",
-        "transformers.models.t5.modeling_t5",
-    ]
-)
 
 SEARCH, TRAIN, BASELINE = "search", "train", "baseline"
 
@@ -190,24 +173,19 @@ def test_random_search_resumes(bench: Path, whole: Whole, tmp_path: Path) -> Non
     same(run, kept)
 
 
-@pytest.mark.slow
-def test_a_kill_from_outside(bench: Path, tmp_path: Path) -> None:
-    """The same through the console scripts, killed when the file of events says so."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, "-m", "prefixnas"]
-    whole, run = tmp_path / "whole", tmp_path / "run"
+def test_a_kill_from_outside(bench: Path, whole: Whole, tmp_path: Path) -> None:
+    """The same through the console script, killed when the file of events says so."""
+    run, said = tmp_path / "run", tmp_path / "said"
     longer = ["--steps", "60", "--eval-every", "0"]
-    argv = [*script, *arguments(bench, run, "llama", *longer)]
-    process = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL)
+    process = Forked(["-m", "prefixnas", *arguments(bench, run, "llama", *longer)], said)
     metrics = run / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not (metrics.is_file() and '"phase": "search", "step": 7' in metrics.read_text()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert f'"phase": "{TRAIN}"' not in metrics.read_text()
-    argv = [*script, "search", "--resume", "--out", str(run)]
-    subprocess.run(argv, env=environment, stdout=subprocess.DEVNULL, check=True)
-    assert start(arguments(bench, whole, "llama", *longer)) == 0
-    same(run, whole)
+    resumed = Forked(["-m", "prefixnas", "search", "--resume", "--out", str(run)], said)
+    assert resumed.wait() == 0, said.read_text()
+    same(run, whole("llama", *longer))

@@ -28,6 +28,7 @@ import peml.embedded
 from peml.embedded import corpus, lexicon, suite
 from peml.embedded.grammar import OBJECTS
 from prefixnas.base.errors import UserError
+from tests import forked
 
 HERE = Path(peml.embedded.__file__).parent
 ROOT = HERE.parents[1]
@@ -315,9 +316,9 @@ def test_the_pretrained_model_knows_the_world(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_script_makes_a_loadable_folder(family: str, tmp_path: Path) -> None:
     out = tmp_path / family
-    command = [sys.executable, str(ROOT / "scripts" / "pretrain_embedded.py"), family]
-    command += ["--out", str(out), "--steps", "2", "--threads", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    command = [str(ROOT / "scripts" / "pretrain_embedded.py"), family, "--out", str(out)]
+    done = forked.run(*command, "--steps", "2", "--threads", "1", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     assert "step 2/2 loss" in done.stdout
     model, tokenizer = load(family, out)
     assert model.config.vocab_size == len(tokenizer)

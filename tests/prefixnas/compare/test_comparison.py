@@ -27,6 +27,8 @@ from prefixnas.compare.variants import CompareConfig
 from prefixnas.run.objective import OBJECTIVES
 from prefixnas.testing.toy import ToyObjective
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 
 @dataclass(frozen=True)
 class ToyOptions:

@@ -34,6 +34,8 @@ from prefixnas.run.events import Alpha, Evaluation, Event, Start, Step
 from prefixnas.run.record import read_record
 from tests.workbench import digest, write_lines
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 OPTIONS = {"layer0/act": ["relu", "tanh"], "layer1/act": ["relu", "tanh", "gelu"]}
 
 

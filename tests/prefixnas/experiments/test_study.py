@@ -219,6 +219,23 @@ def test_a_full_disk_ends_no_trial(
     assert study.rows()[0].state == COMPLETE
 
 
+@pytest.mark.parametrize("changes", [{}, {"storage": "study.db"}], ids=["journal", "database"])
+def test_a_trial_that_ends_while_another_process_looks_at_it_is_over(
+    changes: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {key: str(tmp_path / value) for key, value in changes.items()}
+    study, other = (open_small(tmp_path, trials=1, **changes) for _ in range(2))
+    claim = study.claim()
+    assert claim is not None
+    seen = other.rows()
+    claim.finish(TrialResult(0.5, 0.5, [0.5], 5))
+    monkeypatch.setattr(other, "rows", lambda: seen)
+    assert other.claim() is None
+    monkeypatch.undo()
+    assert [row.state for row in other.rows()] == [COMPLETE]
+    assert other.claim() is None
+
+
 def test_a_half_written_line_of_the_journal_is_cut_off(tmp_path: Path) -> None:
     study = open_small(tmp_path)
     claim = study.claim()

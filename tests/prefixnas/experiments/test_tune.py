@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import peml.__main__
 from prefixnas.base.errors import UserError
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.gpus import demand_of_worker
@@ -22,58 +18,30 @@ from prefixnas.experiments.rows import COMPLETE, RUNNING, Row
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.trial import run_trial
 from prefixnas.experiments.worker import work
+from tests.forked import Forked
 from tests.prefixnas.experiments.small import small
 
 
-def tune(file: Path, out: Path, *flags: str, **variables: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "prefixnas", "tune", str(file), "--out", str(out), *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    with out.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, preexec_fn=_hear_interrupts
-        )
-
-
-def _hear_interrupts() -> None:
-    """A shell that runs the tests in the background has its children ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def tune(file: Path, out: Path, *flags: str, **variables: str) -> Forked:
+    command = ["-m", "prefixnas", "tune", str(file), "--out", str(out), *flags]
+    return Forked(command, out.with_suffix(".log"), variables=variables)
 
 
 def rows_of(file: Path, out: Path) -> list[Row]:
     return Study.open(load_experiment(file), out).rows()
 
 
-def at_work(process: subprocess.Popen[bytes], out: Path) -> None:
+def at_work(process: Forked, out: Path) -> None:
     """Wait until a worker of the process has taken up a trial."""
-    logs = out / "logs"
-    while not any(log.stat().st_size for log in logs.glob(f"worker-{process.pid}-*.log")):
+    while not any(log.stat().st_size for log in out.glob(f"logs/worker-{process.pid}-*.log")):
         assert process.poll() is None, out.with_suffix(".log").read_text()
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def assigned(row: Row) -> dict[str, object]:
     return {name.rpartition("/")[2]: value for name, value in row.params.items()}
 
 
-def fork(file: Path, out: Path, *flags: str) -> int:
-    """Start the command as a copy of this process, which has imported everything already."""
-    process = os.fork()
-    if process == 0:
-        code = 1
-        try:
-            os.environ["OMP_NUM_THREADS"] = "1"
-            with out.with_suffix(".log").open("ab") as log:
-                for stream in (1, 2):
-                    os.dup2(log.fileno(), stream)
-            with open(1, "w", closefd=False) as sys.stdout:
-                code = peml.__main__.main(["tune", str(file), "--out", str(out), *flags])
-        finally:
-            os._exit(code)
-    return process
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_killed_at_five_random_moments_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
     file = small(tmp_path / "small.yaml", trials=8, base__steps=24)
     out = tmp_path / "study"
@@ -81,13 +49,11 @@ def test_killed_at_five_random_moments_nothing_is_lost_or_done_twice(tmp_path: P
     begun: dict[int, dict[str, object]] = {}
     ended: dict[int, object] = {}
     for kill in range(5):
-        process = fork(file, out, "--workers", "2", *["--resume"] * (kill > 0))
-        while not any(log.stat().st_size for log in out.glob(f"logs/worker-{process}-*.log")):
-            assert os.waitpid(process, os.WNOHANG) == (0, 0), out.with_suffix(".log").read_text()
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0.0, 1.2))
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+        process = tune(file, out, "--workers", "2", *["--resume"] * (kill > 0))
+        at_work(process, out)
+        time.sleep(rng.uniform(0.0, 0.6))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
         for row in rows_of(file, out):
             assert row.number not in ended or ended[row.number] == row
             if row.over:
@@ -95,8 +61,8 @@ def test_killed_at_five_random_moments_nothing_is_lost_or_done_twice(tmp_path: P
             if row.state == RUNNING:
                 known = begun.setdefault(row.number, dict(row.params))
                 assert known.items() <= row.params.items()
-    _, status = os.waitpid(fork(file, out, "--workers", "2", "--resume"), 0)
-    assert status == 0, out.with_suffix(".log").read_text()
+    last = tune(file, out, "--workers", "2", "--resume")
+    assert last.wait() == 0, out.with_suffix(".log").read_text()
     rows = rows_of(file, out)
     assert [row.number for row in rows] == list(range(8))
     assert {row.state for row in rows} == {COMPLETE}
@@ -148,8 +114,7 @@ def test_killed_before_the_study_begins_it_is_resumable(tmp_path: Path) -> None:
 def test_an_empty_folder_is_a_study_killed_before_it_began(tmp_path: Path) -> None:
     file = small(tmp_path / "small.yaml", trials=1, base__steps=20)
     (tmp_path / "study").mkdir()
-    argv = ["tune", str(file), "--out", str(tmp_path / "study"), "--resume"]
-    assert peml.__main__.main(argv) == 0
+    assert tune(file, tmp_path / "study", "--resume").wait() == 0
     assert [row.state for row in rows_of(file, tmp_path / "study")] == [COMPLETE]
 
 

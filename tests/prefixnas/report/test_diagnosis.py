@@ -26,6 +26,8 @@ from prefixnas.run.record import Record, read_record
 from prefixnas.testing import ToyObjective
 from tests.workbench import digest
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 
 def record(*events: Event, **config: Any) -> Record:
     return Record(Path("run"), events, {}, config, None)

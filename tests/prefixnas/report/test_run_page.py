@@ -54,6 +54,8 @@ from prefixnas.run.record import (
 from prefixnas.space.architecture import Architecture, by_layer
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 SPACE = SearchSpace("small", Stack(2, Seq("linear", Choice("act", ["relu", "tanh"]))))
 CHOICES = {"layer0/act": "tanh", "layer1/act": "relu"}
 COURSE = [[0.5, 0.5], [0.3, 0.7], [0.0, 1.0]]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ from prefixnas.run.search import search
 from prefixnas.space.loading import load_space
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.testing import ToyObjective
-from tests import ROOT
+from tests import ROOT, forked
 from tests.prefixnas.run import killed_run
 
 CLOCK = ("time", "seconds")
@@ -64,11 +61,8 @@ def test_kill_and_resume_equals_a_whole_run(name: str, tmp_path: Path) -> None:
     killed_run.run(whole, name, -1, resume=False)
     expected = results(whole)
     kill_after = random.Random(name).randrange(10, len(expected["events"]) - 2)
-    command = [sys.executable, "-m", "tests.prefixnas.run.killed_run", str(broken), name]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(kill_after), "start"], cwd=ROOT, env=environment, check=False
-    )
+    command = ["-m", "tests.prefixnas.run.killed_run", str(broken), name, str(kill_after)]
+    done = forked.run(*command, "start", cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
     assert not (broken / "result.json").exists()
     killed_run.run(broken, name, -1, resume=True)
@@ -131,6 +125,31 @@ def test_a_note_leaves_the_random_state_alone(tmp_path: Path) -> None:
     state = torch.get_rng_state()
     run.once("note", lambda: torch.rand(3).tolist())
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_note_leaves_the_tensors_of_the_checkpoint_alone(tmp_path: Path) -> None:
+    """The weights have not changed since the last step: writing them again would be wasted."""
+    run = make(tmp_path)
+    run.reset(None)
+    list(run.steps("phase", 2))
+    (tensors,) = (tmp_path / "checkpoint").glob("*.safetensors")
+    before = tensors.stat()
+    assert run.once("note", lambda: 1) == 1
+    assert (tensors.stat().st_ino, tensors.stat().st_mtime_ns) == (
+        before.st_ino,
+        before.st_mtime_ns,
+    )
+    resumed = make(tmp_path, resume=True)
+    resumed.once("another", lambda: 2)
+    resumed = make(tmp_path, resume=True)
+    assert [resumed.once(name, lambda: 3) for name in ("note", "another")] == [1, 2]
+    resumed.reset(None)
+    assert list(resumed.steps("phase", 2)) == []
+
+
+def test_a_note_is_plain(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="a note cannot hold a tensor"):
+        make(tmp_path).once("note", lambda: torch.ones(2))
 
 
 def test_names_are_used_once(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from prefixnas.space.graph import architecture_graph, space_graph
 from prefixnas.space.loading import load_space
 from prefixnas.space.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 BLOCK = Seq("linear", "tanh")
 
 

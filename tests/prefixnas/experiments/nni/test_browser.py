@@ -30,7 +30,6 @@ from tests.prefixnas.experiments.nni.trials import KEYS
 
 pytestmark = [
     pytest.mark.nni,
-    pytest.mark.slow,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(
         VARIABLE not in os.environ,

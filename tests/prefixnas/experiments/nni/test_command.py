@@ -20,7 +20,6 @@ from tests.prefixnas.experiments.nni.test_engine import free_port, wait_until
 
 pytestmark = [
     pytest.mark.nni,
-    pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(
         VARIABLE not in os.environ,

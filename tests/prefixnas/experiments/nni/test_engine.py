@@ -37,7 +37,6 @@ from tests.prefixnas.experiments.nni.trials import KEYS, SECONDS
 
 pytestmark = [
     pytest.mark.nni,
-    pytest.mark.slow,
     pytest.mark.skipif(
         VARIABLE not in os.environ,
         reason=f"{VARIABLE} names no Python with NNI; docs/nni.md says how to set one up",

@@ -46,7 +46,6 @@ READY = os.geteuid() != 0 or Path("/run/sshd").is_dir()
 
 pytestmark = [
     pytest.mark.nni,
-    pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(
         VARIABLE not in os.environ,
