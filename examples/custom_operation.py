@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from prefixnas.space.ops import register_op
+from prefixnas import register_op
 
 
 @register_op("sine")

@@ -79,9 +79,7 @@ class Digits:
 
 def main() -> None:
     """Search with three strategies at one budget, and print what they found."""
-    from prefixnas.strategies.darts import Darts
-    from prefixnas.strategies.evolution import Evolution
-    from prefixnas.strategies.two_stage import TwoStage
+    from prefixnas.strategies import Darts, Evolution, TwoStage
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/digits"))

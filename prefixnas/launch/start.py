@@ -60,10 +60,12 @@ def start_run(
             f"key 'processes': objective {objective.name!r} does not split its batches over "
             "several processes; start one"
         )
-    if ranks.first:
+    if ranks.first and not resume:
         make_folder(folder)
         write_text(folder / "config.yaml", dump_config(values))
     run = plan.open(folder, objective, on_event, resume=resume)
+    if ranks.first and resume:  # and not refused: what a refusal leaves is as it was
+        write_text(folder / "config.yaml", dump_config(values))
     result = search(run, plan.strategy, plan.run, baseline=plan.run.baseline)
     if ranks.first:
         write_report(folder, run.space)

@@ -50,6 +50,21 @@ class TrialStrategy(Strategy):
 
     The best one on the split "selection" wins and is trained on, with the weights it was scored
     with. A single trial has nothing to be compared with and costs no search.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from prefixnas import load_space
+        >>> @dataclass(frozen=True)
+        ... class Climb(TrialStrategy):
+        ...     def propose(self, space, history, rng):
+        ...         if not history:
+        ...             return space.sample(rng)
+        ...         best = max(history, key=lambda tried: tried.score)
+        ...         return space.mutate(best.architecture, rng)
+        >>> score = lambda architecture: float(list(architecture.values()).count("tanh"))
+        >>> tried = Climb(trials=12).explore(OpenSpace(load_space("default")), score, seed=0)
+        >>> len(tried), tried[0].score < max(trial.score for trial in tried)
+        (12, True)
     """
 
     trials: int = option(8, "architectures to try", at_least=1)

@@ -28,6 +28,16 @@ class Relaxation(ABC):
     Attributes:
         one_path: Whether the training weights are one-hot, and candidates with weight 0 are to be
             left out where they have matrices of their own: no compute, no gradient of theirs.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Sharpened(Relaxation):
+        ...     temperature_end: float = 0.25
+        ...
+        ...     def weights(self, alpha, progress):
+        ...         return torch.softmax(alpha / self.temperature(progress), dim=-1)
+        >>> Sharpened().weights(torch.tensor([0.0, 1.0]), progress=1.0)
+        tensor([0.0180, 0.9820])
     """
 
     one_path: ClassVar[bool] = False

@@ -55,6 +55,19 @@ class Supernet(nn.Module):
         decisions: The decisions that are mixed, in the order of `alphas`: those by alpha, except
             where they are set or stand inside an option that was not taken.
         alphas: One parameter `[options]` per decision.
+
+    Example:
+        >>> from prefixnas import Choice, Seq, Stack
+        >>> space = SearchSpace("small", Stack(2, Seq("linear", Choice("act", ["relu", "tanh"]))))
+        >>> net = Supernet(space, width=8)
+        >>> net(torch.randn(5, 8)).shape
+        torch.Size([5, 8])
+        >>> with torch.no_grad():
+        ...     _ = net.alphas[1].copy_(torch.tensor([0.0, 2.0]))
+        >>> net.architecture().choices
+        {'layer0/act': 'relu', 'layer1/act': 'tanh'}
+        >>> net.cut()(torch.randn(5, 8)).shape
+        torch.Size([5, 8])
     """
 
     def __init__(

@@ -293,8 +293,8 @@ def parse_event(line: str | bytes, where: str) -> Event:
     cls = Event.kinds.get(kind)
     if cls is None or cls is Other:
         return Other(kind, data, time=time)
-    if "name" in data:
-        data["name"] = FORMER_NAMES.get(data["name"], data["name"])
+    for key in {"name", "phase"} & set(data):
+        data[key] = FORMER_NAMES.get(data[key], data[key])
     try:
         event: Event = _adapter(kind).validate_python({**data, "time": time}, strict=False)
     except ValidationError as error:
@@ -308,8 +308,13 @@ def parse_event(line: str | bytes, where: str) -> Event:
     return event
 
 
-FORMER_NAMES = {"argmax": "argmax child", "trained": "trained child", "selected": "trained child"}
-"""What evaluations were called in runs of version 0.1, whose columns had these names already."""
+FORMER_NAMES = {
+    "argmax": "argmax child",
+    "trained": "trained child",
+    "selected": "trained child",
+    "without": "baseline",
+}
+"""What evaluations and phases were called in runs of version 0.1."""
 
 
 @functools.cache

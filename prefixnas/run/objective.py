@@ -36,6 +36,36 @@ class Objective(ABC):
             batches on every rank, and so must the random state afterwards.
         rewrites_weights: Whether `stepped` changes weights: a strategy that looks ahead of the
             optimiser's step cannot foresee it.
+
+    Example:
+        >>> import torch
+        >>> class Doubling(Objective):
+        ...     name, width = "doubling", 4
+        ...
+        ...     def reset(self, module, seed):
+        ...         self.module, self.drawn = module, 0
+        ...     def replace(self, module):
+        ...         self.module = module
+        ...     def parameters(self):
+        ...         return [{"params": list(self.module.parameters()), "lr": 0.01}]
+        ...     def backward(self, split="train"):
+        ...         loss, self.drawn = self._error(self.drawn), self.drawn + 1
+        ...         loss.backward()
+        ...         return {"double": loss.item()}
+        ...     def evaluate(self, split):
+        ...         score = -self._error(-1).item()
+        ...         return Evaluation({"double": {"negative_mse": score}}, {"double": score})
+        ...     def state_dict(self):
+        ...         return {"drawn": self.drawn}
+        ...     def load_state_dict(self, state):
+        ...         self.drawn = state["drawn"]
+        ...     def _error(self, batch):
+        ...         x = torch.randn(8, 4, generator=torch.Generator().manual_seed(100 + batch))
+        ...         return (self.module(x) - 2 * x).square().mean()
+        >>> objective = Doubling()
+        >>> objective.reset(torch.nn.Linear(4, 4), seed=0)
+        >>> sorted(objective.backward())
+        ['double']
     """
 
     name: str

@@ -62,6 +62,13 @@ class Run:
         checkpoint_every: Steps between two checkpoints.
         on_event: Called with every event, after it was written.
         resume: Go on from the checkpoint in `folder`.
+
+    Example:
+        >>> from prefixnas import load_space
+        >>> from prefixnas.testing import ToyObjective
+        >>> run = Run(Path("toy"), load_space("mlp"), ToyObjective(), Budget(search=20, train=10))
+        >>> run.spent, run.budget.total
+        (0, 30)
     """
 
     def __init__(

@@ -70,6 +70,18 @@ def search(
         strategy: How to search.
         recipe: How weights are trained.
         baseline: Also train without a module, if the objective can.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from prefixnas import Budget, Run, load_space
+        >>> from prefixnas.strategies import Darts
+        >>> from prefixnas.testing import ToyObjective
+        >>> run = Run(Path("toy"), load_space("default"), ToyObjective(), Budget(20, 10), seed=0)
+        >>> result = search(run, Darts(relaxation="gumbel"))
+        >>> result.architecture["layer0/activation"] in ("relu", "gelu", "tanh", "sigmoid")
+        True
+        >>> list(result.columns)
+        ['untouched', 'mixture', 'argmax child', 'trained child', 'linear alone']
     """
     recipe = recipe or Recipe()
     strategy.check(run.space, run.settings, run.budget)

@@ -38,6 +38,21 @@ class Strategy(Options, ABC):
 
     Every field is a key of the configuration and a flag of the command line, with the help text
     of `prefixnas.base.options.option(default, "help")`.
+
+    Example:
+        >>> from prefixnas import Architecture, build_child, option
+        >>> @dataclass(frozen=True)
+        ... class Named(Strategy):
+        ...     activation: str = option("tanh", "the activation of every layer")
+        ...
+        ...     def search(self, run, recipe):
+        ...         choices = {d.name: self.activation for d in run.space.decisions}
+        ...         architecture = Architecture(choices, run.space.name)
+        ...         run.reset(build_child(run.space, architecture, run.objective.width))
+        ...         return Found(architecture)
+        >>> Named(activation=3)
+        Traceback (most recent call last):
+        prefixnas.base.errors.UserError: key 'activation': must be a text, not 3
     """
 
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:

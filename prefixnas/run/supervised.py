@@ -47,6 +47,17 @@ class SupervisedObjective(Objective):
 
     Raises:
         UserError: A split is missing or empty, or its inputs do not fit the targets.
+
+    Example:
+        >>> splits = ("train", "selection", "validation")
+        >>> inputs = {split: torch.randn(40, 4) for split in splits}
+        >>> data = {split: (x, (x[:, 0] > 0).long()) for split, x in inputs.items()}
+        >>> objective = SupervisedObjective(data, outputs=2, name="sign")
+        >>> objective.reset(nn.Linear(4, 4), seed=0)
+        >>> sorted(objective.backward())
+        ['sign']
+        >>> objective.evaluate("validation").scores.keys()
+        dict_keys(['sign'])
     """
 
     optional = True

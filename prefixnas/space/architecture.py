@@ -17,6 +17,13 @@ class Architecture(Mapping[str, str]):
     Args:
         choices: Option per decision.
         space: Name of the space it belongs to.
+
+    Example:
+        >>> found = Architecture({"layer0/act": "relu", "layer1/act": "tanh"}, "small")
+        >>> found["layer1/act"]
+        'tanh'
+        >>> {found: 0.93}[Architecture(found.choices, "small")]
+        0.93
     """
 
     __slots__ = ("_choices", "space")

@@ -9,8 +9,8 @@ attribute `width_out`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,8 +18,37 @@ from torch import nn
 from prefixnas.base.errors import UserError
 from prefixnas.base.registry import Registry
 
+M = TypeVar("M", bound=nn.Module)
+
 OPS: Registry[type[nn.Module]] = Registry("operation", "prefixnas.ops")
-register_op = OPS.register
+
+
+def register_op(name: str) -> Callable[[type[M]], type[M]]:
+    """Offer a module as an operation, under a name that spaces can use.
+
+    Args:
+        name: The name. A constructor parameter `width` gets the width of the input; a module that
+            changes it says so by an attribute `width_out`.
+
+    Raises:
+        ValueError: The name is not lower case, or is another operation's.
+
+    Example:
+        >>> import torch
+        >>> from prefixnas import Choice, SearchSpace
+        >>> @register_op("sine")
+        ... class Sine(nn.Module):
+        ...     def forward(self, hidden):
+        ...         return torch.sin(hidden)
+        >>> SearchSpace("waves", Choice("act", ["tanh", "sine"])).size
+        2
+    """
+
+    def add(operation: type[M]) -> type[M]:
+        OPS.register(name)(operation)
+        return operation
+
+    return add
 
 
 def make_op(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], width: int) -> nn.Module:

@@ -87,6 +87,14 @@ class SearchSpace:
 
     Raises:
         UserError: Two choices of one name in one cell, an unknown operation or size.
+
+    Example:
+        >>> cell = Seq("linear", Choice("act", ["relu", "tanh", "gelu"]), "layer_norm")
+        >>> space = SearchSpace("small", Stack(2, cell))
+        >>> [decision.name for decision in space.decisions]
+        ['layer0/act', 'layer1/act']
+        >>> space.size
+        9
     """
 
     def __init__(

@@ -293,21 +293,23 @@ def test_the_readme_shows_the_examples() -> None:
     assert yaml.safe_load(space) == yaml.safe_load(kept)
 
 
-def test_the_hill_climber_is_that_of_the_examples() -> None:
+@pytest.mark.parametrize(("file", "lines"), [("hill_climber.py", 40), ("shrinking.py", 60)])
+def test_a_strategy_of_ones_own_is_that_of_the_examples(file: str, lines: int) -> None:
     pages = blocks(ROOT / "docs" / "extending.md")
-    shown = next(block.text for block in pages if block.file == "hill_climber.py")
-    kept = (ROOT / "examples" / "hill_climber.py").read_text()
+    shown = next(block.text for block in pages if block.file == file)
+    kept = (ROOT / "examples" / file).read_text()
     assert code_of(shown) == code_of(kept)
-    assert len(kept.splitlines()) < 40
+    assert len(kept.splitlines()) < lines
 
 
 def code_of(source: str) -> list[str]:
-    """Return the definitions of a module, without docstrings and imports."""
+    """Return the imports and definitions of a module, without docstrings."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return [ast.unparse(node) for node in tree.body if isinstance(node, ast.ClassDef)]
+    kept = ast.ClassDef, ast.Import, ast.ImportFrom
+    return [ast.unparse(node) for node in tree.body if isinstance(node, kept)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
