@@ -293,8 +293,8 @@ def parse_event(line: str | bytes, where: str) -> Event:
     cls = Event.kinds.get(kind)
     if cls is None or cls is Other:
         return Other(kind, data, time=time)
-    for key in {"name", "phase"} & set(data):
-        data[key] = FORMER_NAMES.get(data[key], data[key])
+    for place in {"name", "phase"} & set(data):
+        data[place] = FORMER_NAMES.get(str(data[place]), data[place])
     try:
         event: Event = _adapter(kind).validate_python({**data, "time": time}, strict=False)
     except ValidationError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -30,6 +32,13 @@ def test_every_public_name_is_documented(name: str) -> None:
     assert item is getattr(prefixnas, name)
     if not name.startswith("register_"):
         assert item.__doc__
+
+
+@pytest.mark.parametrize("face", ["prefixnas", "prefixnas.oneshot", "prefixnas.strategies", "peml"])
+def test_every_public_name_is_used_by_a_page_or_an_example(face: str) -> None:
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.py")]
+    words = {word for file in files for word in re.findall(r"\w+", file.read_text("utf-8"))}
+    assert set(importlib.import_module(face).__all__) - words == set()
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -303,13 +303,16 @@ def test_a_strategy_of_ones_own_is_that_of_the_examples(file: str, lines: int) -
 
 
 def code_of(source: str) -> list[str]:
-    """Return the imports and definitions of a module, without docstrings."""
+    """Return the imports from this project and the definitions, without docstrings."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    kept = ast.ClassDef, ast.Import, ast.ImportFrom
-    return [ast.unparse(node) for node in tree.body if isinstance(node, kept)]
+    return [
+        ast.unparse(node)
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) or "prefixnas" in (getattr(node, "module", None) or "")
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -454,3 +457,25 @@ def test_every_key_of_an_experiment_is_documented_with_its_default() -> None:
     }
     table = {(name, cells[0]) for name, cells in table_rows(ROOT / "docs/experiments.md", "key")}
     assert table == keys
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_folders() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    upper, lower, *_ = text.partition("```")[2].partition("```")[0].split("\n\n")
+    for package, picture, single in (("prefixnas", upper, set()), ("peml", lower, {"lora"})):
+        shown = set(re.findall(r"^  (\w+) ", picture, re.MULTILINE))
+        folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        assert shown == folders | single
+
+
+def test_the_files_and_names_of_the_architecture_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for name in set(re.findall(r"`([a-z_/]+\.py)`", text)):
+        places = (ROOT, ROOT / "prefixnas", ROOT / "prefixnas" / "oneshot")
+        assert any((place / name).is_file() for place in places), name
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "prefixnas").rglob("*.py"))
+    for owner, name in re.findall(r"`([A-Z]\w+)\.(\w+)", text):
+        body = source.partition(f"class {owner}")[2].partition("\nclass ")[0]
+        assert f"def {name}(" in body, f"{owner}.{name}"
+    for name in re.findall(r"\(`([a-z_]+)`\)", text):
+        assert f"def {name}(" in source, name

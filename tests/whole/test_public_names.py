@@ -1,4 +1,4 @@
-"""PEML is one user of prefixnas among others: it takes public names alone."""
+"""PEML and the shipped strategies are users of prefixnas: they take public names alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import prefixnas
 from tests import ROOT
 
-FILES = sorted((ROOT / "peml").rglob("*.py"))
+FILES = sorted(file for folder in ("peml", "strategies") for file in (ROOT / folder).rglob("*.py"))
 
 
 def public_modules() -> set[str]:
@@ -53,7 +53,9 @@ def faults(source: str) -> list[str]:
     tree, modules = ast.parse(source), public_modules()
     wrong = private_uses(tree)
     for module, name in taken(tree):
-        allowed = name in prefixnas.__all__ if module == "prefixnas" else module in modules
+        whole = f"{module}.{name}" in modules
+        named = name in prefixnas.__all__ if module == "prefixnas" else module in modules
+        allowed = whole or named
         if not allowed or name.startswith("_"):
             wrong.append(f"{module}: {name}")
     return wrong
