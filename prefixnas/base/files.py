@@ -106,9 +106,13 @@ def refuse_used(folder: Path, marker: str, what: str, *, resume: bool = False) -
         raise UserError(f"{folder}: no {what} to resume (no {marker} in it)")
     if begun and not resume:
         raise UserError(f"{folder}: holds a {what} already; add --resume, or take another --out")
-    # What is only begun to be written was left by a kill before the first step.
-    if not resume and folder.is_dir() and any(p.suffix != ".tmp" for p in folder.iterdir()):
+    if not resume and folder.is_dir() and not is_empty(folder):
         raise UserError(f"{folder}: is not empty; take another --out")
+
+
+def is_empty(folder: Path) -> bool:
+    """Tell whether a folder holds nothing, or only what a kill left half written."""
+    return all(path.suffix == ".tmp" for path in folder.iterdir())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import make_folder, refuse_used, write_text
+from prefixnas.base.files import is_empty, make_folder, refuse_used, write_text
 
 if TYPE_CHECKING:
     from prefixnas.experiments.experiment import Experiment
@@ -91,7 +91,7 @@ def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
             "with it or to join it, or take another name or --out"
         )
     # An empty folder is one whose study was killed before it could be marked.
-    empty = folder.is_dir() and not any(folder.iterdir())
+    empty = folder.is_dir() and is_empty(folder)
     interrupted = empty or (folder / BEGINNING).is_file()
     if resume and not begun and not interrupted:
         raise UserError(f"{folder}: no study {experiment.name!r} to go on with")

@@ -111,9 +111,12 @@ def test_killed_before_the_study_begins_it_is_resumable(tmp_path: Path) -> None:
     assert [row.state for row in rows_of(file, tmp_path / "study")] == [COMPLETE]
 
 
-def test_an_empty_folder_is_a_study_killed_before_it_began(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [[], [".beginning.tmp"]])
+def test_an_empty_folder_is_a_study_killed_before_it_began(left: list[str], tmp_path: Path) -> None:
     file = small(tmp_path / "small.yaml", trials=1, base__steps=20)
     (tmp_path / "study").mkdir()
+    for name in left:
+        (tmp_path / "study" / name).touch()
     assert tune(file, tmp_path / "study", "--resume").wait() == 0
     assert [row.state for row in rows_of(file, tmp_path / "study")] == [COMPLETE]
 
