@@ -1,27 +1,30 @@
 """Checkpoints: tensors as safetensors, the rest as JSON, switched over in one rename.
 
 `state.json` names the tensor file that belongs to it; both are written under temporary names
-first, so that a kill at any moment leaves the last whole checkpoint in force.
+first, so that a kill at any moment leaves the last whole checkpoint in force. Both carry a hash of
+what is in them, and the checkpoint before the last one stays as `previous.json` with its tensors.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import write_text
+from prefixnas.base.files import write_bytes, write_text
 
 T = TypeVar("T")
 
 FORMAT = 2
 """Of checkpoints; 1 named evaluations and phases otherwise, so that its notes are not found."""
+
+STATE, PREVIOUS = "state.json", "previous.json"
 
 _TENSOR, _INT_KEYS = "#tensor", "#int-keys"
 
@@ -43,84 +46,139 @@ class Packed:
         self.plain = _pack(state, "".join(f"/{key}" for key in place), self.tensors)
 
 
-def save_checkpoint(folder: Path, state: Mapping[str, Any], serial: int) -> None:
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write nested `state` of dicts, lists, tensors and JSON values.
 
     Args:
         folder: Where; made if missing.
         state: What.
-        serial: A number that differs from the checkpoint before.
     """
     packed = Packed(state)
-    write_tensors(folder, packed.tensors, serial)
-    write_state(folder, packed.plain, serial)
+    write_state(folder, packed.plain, save_tensors(folder, packed.tensors))
 
 
-def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], serial: int) -> None:
-    """Write the tensors of a checkpoint, which comes into force with `write_state`."""
+def save_tensors(folder: Path, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Write the tensors of a checkpoint, which comes into force with `write_state`.
+
+    Returns:
+        The file's name: what is in it, as a hash, so that damage shows.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    name = _tensor_file(serial)
-    temporary = folder / f"{name}.tmp"
-    save_file(dict(tensors), temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(folder / name)
+    data = save(dict(tensors))
+    name = _tensor_file(data)
+    write_bytes(folder / name, data)
+    return name
 
 
-def write_state(folder: Path, plain: Any, serial: int) -> None:
-    """Write the plain part of a checkpoint, whose tensors are those that have this serial."""
-    name = _tensor_file(serial)
-    data = {"format": FORMAT, "tensors": name, "state": plain}
-    write_text(folder / "state.json", json.dumps(data))
+def write_state(folder: Path, plain: Any, tensors: str) -> None:
+    """Write the plain part of a checkpoint; the last one with other tensors is kept beside it."""
+    state = folder / STATE
+    data = {"format": FORMAT, "tensors": tensors, "state": plain}
+    kept = {tensors}
+    if state.is_file() and (former := _content(state))["tensors"] != tensors:
+        write_bytes(folder / PREVIOUS, state.read_bytes())
+    if (folder / PREVIOUS).is_file():
+        former = _content(folder / PREVIOUS)
+        kept.add(former["tensors"])
+    write_text(state, json.dumps({**data, "hash": _hash(json.dumps(data).encode())}))
     for old in folder.glob("tensors-*"):
-        if old.name != name:
+        if old.name not in kept:
             old.unlink()
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Read the checkpoint in `folder`; None if there is none.
+    """Read the checkpoint in `folder`, or the one before it if the last is damaged.
+
+    Returns:
+        None if there is none.
 
     Raises:
-        UserError: The files are damaged.
+        UserError: There are checkpoints, and none is whole, or they are another version's.
     """
-    path = folder / "state.json"
-    if not path.is_file():
+    path, _ = whole(folder)
+    if path is None:
         return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        name, plain, written = data["tensors"], data["state"], data.get("format", 1)
-        if written != FORMAT:
-            raise UserError(
-                f"{path}: written in format {written} by another version, this one goes on from "
-                f"format {FORMAT} alone; finish the run with the version that its config.yaml names"
-            )
-        tensors = load_file(folder / name)
-        state: dict[str, Any] = _unpack(plain, tensors)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path}: damaged checkpoint: {error}") from error
+    content = _content(path)
+    state: dict[str, Any] = _unpack(content["state"], load_file(folder / content["tensors"]))
     return state
 
 
 def noted(folder: Path, key: str, default: T) -> T:
-    """Read one plain value of the checkpoint in `folder`, and no tensors.
-
-    Raises:
-        UserError: The file is damaged.
-    """
-    path = folder / "state.json"
-    if not path.is_file():
+    """Read one plain value of the checkpoint that `load_checkpoint` takes, and no tensors."""
+    path, _ = whole(folder)
+    if path is None:
         return default
-    try:
-        value: T = json.loads(path.read_text(encoding="utf-8"))["state"][key]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged checkpoint: {error}") from error
+    value: T = _content(path)["state"][key]
     return value
 
 
-def _tensor_file(serial: int) -> str:
-    return f"tensors-{serial:06d}.safetensors"
+def go_back(folder: Path) -> str:
+    """Put the checkpoint before the last one into force, if the last one is damaged.
+
+    Returns:
+        What is wrong with the last one; empty: nothing.
+    """
+    path, damage = whole(folder)
+    if path is not None and damage:
+        write_bytes(folder / STATE, path.read_bytes())
+    return damage
+
+
+def whole(folder: Path) -> tuple[Path | None, str]:
+    """Find the newest checkpoint that is whole.
+
+    Returns:
+        Its file, None if there is no checkpoint at all; and what is wrong with a newer one.
+
+    Raises:
+        UserError: There are checkpoints, and none is whole, or they are another version's.
+    """
+    paths = [folder / name for name in (STATE, PREVIOUS)]
+    if not any(path.is_file() for path in paths):
+        return None, ""
+    first, second = (_damage(path) for path in paths)
+    if not first:
+        return paths[0], ""
+    if not second:
+        return paths[1], first
+    raise UserError(f"{first}; no checkpoint is whole, so begin again with another --out")
+
+
+def _damage(path: Path) -> str:
+    """Return what is wrong with a checkpoint; empty if it is whole."""
+    try:
+        content = _content(path)
+        known, tensors = content.pop("hash", None), path.parent / content["tensors"]
+        if content.get("format", 1) != FORMAT:
+            raise UserError(
+                f"{path}: written in format {content.get('format', 1)} by another version, this "
+                f"one goes on from format {FORMAT} alone; finish the run with the version that its "
+                "config.yaml names"
+            )
+        if known != _hash(json.dumps(content).encode()):
+            return f"{path}: damaged checkpoint: its text was changed"
+        if _tensor_file(tensors.read_bytes()) != tensors.name:
+            return f"{tensors}: damaged checkpoint: its tensors were changed"
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        return f"{error.filename}: missing from the checkpoint"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{path}: damaged checkpoint: {error}"
+    return ""
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _tensor_file(data: bytes) -> str:
+    return f"tensors-{_hash(data)[:32]}.safetensors"
 
 
 def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -18,12 +18,15 @@ import torch
 
 from prefixnas.base.errors import UserError
 from prefixnas.run.checkpoint import (
+    PREVIOUS,
+    STATE,
     Packed,
     Stateful,
+    go_back,
     load_checkpoint,
     noted,
+    save_tensors,
     write_state,
-    write_tensors,
 )
 from prefixnas.run.ranks import Ranks
 
@@ -50,10 +53,14 @@ class Ledger:
         every: Steps between two checkpoints.
         epochs: Epochs that were told of.
         looping: Whether a loop is between its steps, so that its next checkpoint holds the notes.
+        damage: What was wrong with the last checkpoint, where the one before it was taken.
+
+    Raises:
+        UserError: What is in the folder cannot be gone on with.
     """
 
     def __init__(self, folder: Path, ranks: Ranks, every: int, resume: bool) -> None:
-        self.every, self.epochs, self.looping = every, 0, False
+        self.every, self.epochs, self.looping, self.damage = every, 0, False, ""
         self._checkpoint, self._events = folder / "checkpoint", folder / "metrics.jsonl"
         self._folder, self._ranks = folder, ranks
         self._notes: dict[str, Any] = {}
@@ -63,15 +70,17 @@ class Ledger:
         self._spent = {_WHOLE: 0}
         self._stage = _WHOLE
         self._prices: dict[str, float] = {}
-        self._serial, self._written = 1, 0
         self._restored: dict[str, Any] = {}
         self._packed = _packed({})
-        if resume:
+        self._written: tuple[Packed, str] | None = None
+        if resume and self._begun():
             self._restore()
             ranks.wait()  # until all have read what rank 0 will overwrite
-        elif ranks.first:
-            (self._checkpoint / "state.json").unlink(missing_ok=True)
+        elif ranks.first:  # once there are events there is a checkpoint, or it was lost
+            for name in (PREVIOUS, STATE):
+                (self._checkpoint / name).unlink(missing_ok=True)
             self._events.write_text("", encoding="utf-8")
+            self.save()
 
     # Steps
 
@@ -163,7 +172,6 @@ class Ledger:
         position = {"phase": phase, "step": step, "parts": states, "rng": torch.get_rng_state()}
         if torch.cuda.is_available():
             position["cuda"] = self._ranks.cuda_rng()
-        self._serial += 1
         self._packed = _packed(position)
         self._restored = {}
 
@@ -179,7 +187,6 @@ class Ledger:
             return {}
         return {
             "position": self._packed,
-            "serial": self._serial,
             "notes": copy.deepcopy(self._notes),
             "finished": [*self._finished],
             "spent": self._spent[_WHOLE],
@@ -192,30 +199,34 @@ class Ledger:
         """Write a snapshot as the checkpoint."""
         if not self._ranks.first:
             return
-        position, serial = state["position"], state["serial"]
-        if serial != self._written:  # many notes are taken at one position
-            write_tensors(self._checkpoint, position.tensors, serial)
-            self._written = serial
+        position: Packed = state["position"]
+        if self._written is None or self._written[0] is not position:  # many notes at one position
+            self._written = position, save_tensors(self._checkpoint, position.tensors)
         rest = Packed({key: value for key, value in state.items() if key != "position"})
         if rest.tensors:
             raise TypeError("a note cannot hold a tensor")
-        write_state(self._checkpoint, {"position": position.plain, **rest.plain}, serial)
+        write_state(self._checkpoint, {"position": position.plain, **rest.plain}, self._written[1])
+
+    def _begun(self) -> bool:
+        events = self._events.stat().st_size if self._events.is_file() else 0
+        return bool(events) or (self._checkpoint / STATE).is_file()
 
     def _restore(self) -> None:
         state = load_checkpoint(self._checkpoint)
         if state is None:
-            if self._ranks.first:
-                self._events.write_text("", encoding="utf-8")
-            return
+            raise UserError(
+                f"{self._checkpoint / STATE}: missing, so there is nothing to go on from; begin "
+                "again with another --out"
+            )
         self._restored = state["position"]
         self._notes = state["notes"]
         self._finished = state["finished"]
         self._spent = {_WHOLE: state["spent"], **state.get("stages", {})}
-        self._serial = state["serial"] + 1
         self._packed = _packed(self._restored)
         self.epochs = state.get("epochs", 0)
         if self._ranks.first:
             kept_events(self._folder)
+            self.damage = go_back(self._checkpoint)
 
 
 def _packed(position: Mapping[str, Any]) -> Packed:
@@ -229,8 +240,8 @@ def kept_events(folder: Path) -> int:
     Raises:
         UserError: There are fewer events than the checkpoint says.
     """
-    kept, metrics = noted(folder / "checkpoint", "metrics_bytes", 0), folder / "metrics.jsonl"
-    if not kept and not metrics.is_file():
+    kept, metrics = noted(folder / "checkpoint", "metrics_bytes", -1), folder / "metrics.jsonl"
+    if kept < 0:
         return 0
     if not metrics.is_file() or metrics.stat().st_size < kept:
         raise UserError(f"{metrics}: missing or shorter than the checkpoint says")

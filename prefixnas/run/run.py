@@ -98,6 +98,8 @@ class Run:
         self._metrics = folder / "metrics.jsonl"
         torch.manual_seed(seed)
         self._ledger = Ledger(folder, self.ranks, checkpoint_every, resume)
+        if damage := self._ledger.damage:
+            self.emit(events.Warning(f"{damage}; the run goes on from the checkpoint before it"))
 
     # Modules
 

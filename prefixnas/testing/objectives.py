@@ -170,7 +170,7 @@ class ObjectiveCheck:
             optimizer.step()
         module = copy.deepcopy(module)
         with tempfile.TemporaryDirectory() as folder:
-            save_checkpoint(Path(folder), {"objective": objective.state_dict()}, 1)
+            save_checkpoint(Path(folder), {"objective": objective.state_dict()})
             loaded = load_checkpoint(Path(folder))
         assert loaded is not None
         score = objective.evaluate("selection").to_json()

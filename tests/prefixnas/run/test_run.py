@@ -90,11 +90,35 @@ def test_resuming_a_finished_run_trains_nothing_and_changes_nothing(tmp_path: Pa
     assert {**results(tmp_path), "raw": (tmp_path / "metrics.jsonl").read_bytes()} == before
 
 
-def test_resume_without_a_checkpoint_starts_anew(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"event": "half a li')
+def test_resume_before_the_first_checkpoint_starts_anew(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").touch()
     run = make(tmp_path, resume=True)
     run.emit(Other("first", {}))
     assert events(tmp_path) == [{"event": "first"}]
+
+
+def test_a_lost_checkpoint_is_said_and_the_events_stay(tmp_path: Path) -> None:
+    make(tmp_path).emit(Other("first", {}))
+    (tmp_path / "checkpoint" / "state.json").unlink()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"state\.json: missing.*begin again"):
+            make(tmp_path, resume=True)
+    assert events(tmp_path) == [{"event": "first"}]
+
+
+def test_going_back_to_the_checkpoint_before_is_said(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    run.reset(None)
+    loop = run.steps("phase", 4)
+    for _ in loop:
+        pass
+    state = tmp_path / "checkpoint" / "state.json"
+    state.write_text(state.read_text().replace('"spent": 4', '"spent": 3'))
+    resumed = make(tmp_path, resume=True)
+    (warning,) = [e for e in events(tmp_path) if e["event"] == "warning"]
+    assert "state.json: damaged checkpoint" in warning["message"]
+    resumed.reset(None)
+    assert list(resumed.steps("phase", 4)) != []
 
 
 def test_a_new_run_forgets_the_checkpoint_of_an_old_one(tmp_path: Path) -> None:
@@ -132,7 +156,8 @@ def test_a_note_leaves_the_tensors_of_the_checkpoint_alone(tmp_path: Path) -> No
     run = make(tmp_path)
     run.reset(None)
     list(run.steps("phase", 2))
-    (tensors,) = (tmp_path / "checkpoint").glob("*.safetensors")
+    folder = tmp_path / "checkpoint"
+    tensors = folder / json.loads((folder / "state.json").read_text())["tensors"]
     before = tensors.stat()
     assert run.once("note", lambda: 1) == 1
     assert (tensors.stat().st_ino, tensors.stat().st_mtime_ns) == (
