@@ -9,18 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peml.tasks.examples import (
-    Example,
-    fixed_choices,
-    infer_kind,
-    infer_metrics,
-    make_example,
-    record_choices,
-)
+from peml.tasks.examples import Example, Form, in_one_order
+from peml.tasks.labels import infer_metrics
 from peml.tasks.metrics import check_metrics
 from peml.tasks.sources import embedded_tasks, is_embedded, read_records
 from peml.tasks.spec import TaskKind, TaskSpec, make_spec, read_spec
-from peml.tasks.templates import check_template
 from prefixnas.base.errors import UserError, nearest
 
 SELECTION_SHARE = 0.1
@@ -142,28 +135,16 @@ def load_task(
         if not found.rows:
             raise UserError(f"{found.origin}: the split is empty")
     name = spec.name or _default_name(spec)
-    choices = fixed_choices(spec, records["train"])
-    has_choices = bool(choices or record_choices(spec, records["train"], 0))
-    kind = spec.kind or infer_kind(spec, records["train"], has_choices)
-    if kind == "choice" and not has_choices:
-        raise UserError(
-            f"{spec.where('kind')}: a choice task needs choices: set 'choices' or 'label_map'"
-        )
-    metrics = spec.metrics or infer_metrics(name, kind, records["train"], spec)
-    for key in ("template", "answer"):
-        text = getattr(spec, key)
-        try:
-            check_template(text or "")
-        except ValueError as error:
-            raise UserError(f"{spec.where(key)}: malformed format string: {error}") from error
+    form = Form.of(spec, records)
+    kind = form.kind
     examples = {
-        split: [
-            make_example(spec, kind, choices, found, index, split)
-            for index in range(len(found.rows))
-        ]
+        split: [form.example(found, index, split) for index in range(len(found.rows))]
         for split, found in records.items()
     }
+    if kind == "choice":
+        examples = in_one_order(examples)
     choices = max((e.choices for found in examples.values() for e in found), key=len)
+    metrics = spec.metrics or infer_metrics(name, kind, records, spec)
     check_metrics(metrics, kind, len(choices), spec.where("metrics"))
     splits = _split(
         examples,
@@ -206,7 +187,9 @@ def _default_name(spec: TaskSpec) -> str:
     if spec.file is not None and spec.file.name != "task.yaml":
         name = spec.file.stem
     elif isinstance(spec.source, str):
-        name = spec.config or re.split(r"[/:]", spec.source.rstrip("/"))[-1]
+        local = spec.folder / Path(spec.source).expanduser()
+        last = re.split(r"[/:]", spec.source.rstrip("/"))[-1]
+        name = spec.config or (local.resolve().name if local.is_dir() else last)
     else:
         name = spec.folder.resolve().name
     return re.sub(r"[^\w-]+", "_", name) or "task"
