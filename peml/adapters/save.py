@@ -76,4 +76,5 @@ def _describe_heads(heads: TaskHeads | None) -> dict[str, Any] | None:
         "hidden_size": heads.hidden_size,
         "outputs": dict(heads.outputs),
         "pooling": heads.pooling,
+        "choices": {task: list(choices) for task, choices in heads.choices.items()},
     }

@@ -136,6 +136,7 @@ class JointObjective(Objective):
         self.encoder: PrefixEncoder | None = None
         self._began: tuple[int, str] = (config.prefix_length, self.start)
         self._samplers: dict[str, JointSampler] = {}
+        self._notes: list[str] = []
 
     def check_knobs(self, knobs: Sequence[Decision]) -> None:
         """Refuse knobs that a prefix does not have, or that an option decides already."""
@@ -268,6 +269,7 @@ class JointObjective(Objective):
     def evaluate(self, split: Split) -> Evaluation:
         """Score every task, with the prefix computed once in eval mode."""
         prefix = self._evaluated()
+        self._notes = []
         with self.handle.using(prefix.blocks, prefix.gates):
             scores = evaluate_tasks(
                 self.lm,
@@ -277,12 +279,14 @@ class JointObjective(Objective):
                 collator=self.collator,
                 ranks=self.shares.ranks,
                 autocast=self.autocast,
+                warn=lambda note: self._notes.append(f"{split}, {note}"),
             )
         return Evaluation(scores, {task: task_score(values) for task, values in scores.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Return LoRA, heads, the encoder's own weights and the place in the data."""
         state: dict[str, Any] = {
+            "data": self._data(),
             "lora": self.lora.state_dict(),
             "samplers": {split: sampler.state_dict() for split, sampler in self._samplers.items()},
         }
@@ -294,7 +298,12 @@ class JointObjective(Objective):
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            UserError: It was saved on other data.
+        """
+        self._check_data(state.get("data", {}))
         self.lora.load_state_dict(state["lora"])
         for split, saved in state["samplers"].items():
             seed = saved["made_for"]["seed"]
@@ -315,7 +324,7 @@ class JointObjective(Objective):
             {
                 "name": task.name,
                 "kind": task.kind,
-                "choices": list(task.choices),
+                "choices": list(task.shared_choices),
                 "source": source,
                 "max_length": self.collator.max_length,
             }
@@ -332,10 +341,22 @@ class JointObjective(Objective):
         )
 
     def warnings(self) -> Iterable[str]:
-        """Say how many prompts were cut, and if stock PEFT can't hold the result."""
+        """Say what was cut, what was predicted alike, and if stock PEFT can't hold the result."""
         yield from self.collator.truncation.messages()
+        yield from self._notes
         if reason := why_not(self.lm, self.sites):
             yield f"no export to stock PEFT later (the format 'peml' works): {reason}"
+
+    def _data(self) -> dict[str, str]:
+        return {task.name: task.digest() for task in self.tasks}
+
+    def _check_data(self, saved: Mapping[str, str]) -> None:
+        for name, digest in self._data().items():
+            if saved.get(name) != digest:
+                raise UserError(
+                    f"cannot go on: the examples of task {name!r} are not those that the run began "
+                    "with; put the data back, or begin a new run"
+                )
 
     def _sources(self) -> list[str]:
         """Return where each task came from, usable from any folder."""

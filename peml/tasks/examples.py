@@ -168,10 +168,15 @@ def in_one_order(examples: Mapping[str, Sequence[Example]]) -> dict[str, list[Ex
     """
     found = [example for split in examples.values() for example in split]
     order = max((example.choices for example in found), key=len)
-    rank = {choice: place for place, choice in enumerate(order)}
-    if not all(set(example.choices) <= rank.keys() for example in found):
+    if not all(set(example.choices) <= set(order) for example in found):
         return {split: list(some) for split, some in examples.items()}
-    return {split: [_reordered(e, rank) for e in some] for split, some in examples.items()}
+    return {split: in_order(some, order) for split, some in examples.items()}
+
+
+def in_order(examples: Sequence[Example], order: Sequence[str]) -> list[Example]:
+    """Return examples with their choices in an order that holds them all."""
+    rank = {choice: place for place, choice in enumerate(order)}
+    return [_reordered(example, rank) for example in examples]
 
 
 def _reordered(example: Example, rank: Mapping[str, int]) -> Example:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from peml.tasks.examples import Example, Form, in_one_order
+from peml.tasks.examples import Example, Form, in_one_order, in_order
 from peml.tasks.labels import infer_metrics
 from peml.tasks.metrics import check_metrics
 from peml.tasks.sources import embedded_tasks, is_embedded, read_records
@@ -49,6 +50,35 @@ class Task:
     def n_outputs(self) -> int:
         """Outputs that a classification or regression head needs; 0 for generation."""
         return {"choice": len(self.choices), "regression": 1, "generation": 0}[self.kind]
+
+    @property
+    def shared_choices(self) -> tuple[str, ...]:
+        """The choices, where they hold those of every example; empty where examples have others."""
+        known = set(self.choices)
+        found = (example for split in self.splits.values() for example in split)
+        return self.choices if all(known.issuperset(e.choices) for e in found) else ()
+
+    def digest(self) -> str:
+        """Return a hash of all that the examples of all splits say."""
+        found = hashlib.sha256()
+        for split in sorted(self.splits):
+            for example in self.splits[split]:
+                found.update(repr((split, *astuple(example))).encode())
+        return found.hexdigest()
+
+    def in_order_of(self, choices: Sequence[str]) -> Task:
+        """Return the task with its choices in another order.
+
+        Raises:
+            UserError: The task's choices are other texts.
+        """
+        if set(self.shared_choices) != set(choices):
+            raise UserError(
+                f"task {self.name!r}: its choices {list(self.choices)} are not those that were "
+                f"trained, {list(choices)}"
+            )
+        splits = {split: tuple(in_order(found, choices)) for split, found in self.splits.items()}
+        return replace(self, choices=tuple(choices), splits=splits)
 
     def label_scale(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training labels; (0, 1) if not numbers."""

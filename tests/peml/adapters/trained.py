@@ -41,7 +41,7 @@ def trained(
         blocks=blocks,
         lora=handle,
         heads=heads() if lm.family == "encoder" else None,
-        tasks=[{"name": "sst2", "choices": ["bad", "good"]}],
+        tasks=[{"name": "sst2", "choices": ["yes", "no"]}],
     )
     prefix.set(blocks)
     return lm, tmp_path / "adapter"
