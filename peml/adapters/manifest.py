@@ -36,6 +36,8 @@ class Manifest:
         lora: Kind of LoRA in ``lora/``; None where there is none (left).
         heads: ``hidden_size``, ``outputs``, ``pooling``, ``choices`` of the `TaskHeads`, or None.
         tasks: One JSON object a task, as the caller of `save_adapter` gave them.
+        examples: Token ids of a few examples that it was trained for, ``prompt`` and ``answer``:
+            what an export is compared on.
         version: Version of the format.
     """
 
@@ -47,6 +49,7 @@ class Manifest:
     lora: str | None = None
     heads: Mapping[str, Any] | None = None
     tasks: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    examples: Sequence[Mapping[str, Sequence[int]]] = field(default_factory=tuple)
     version: int = VERSION
 
     @property

@@ -91,8 +91,7 @@ def load_language_model(
     Raises:
         UserError: The model can't be found, read, or is of no supported kind.
     """
-    where, options = _source(str(name))
-    _check_alone(Path(where), str(name))
+    _check_alone(Path(_source(str(name))[0]), str(name))
     return load_with_prefix(name, device=device, dtype=dtype)
 
 
@@ -111,7 +110,7 @@ def load_with_prefix(
         _check_weights(config, str(name))
     model = _read_model(str(name), where, options, config, family, torch_dtype)
     tokenizer = _read_tokenizer(str(name), where, options)
-    _check_sizes(model, tokenizer, str(name))
+    _check_sizes(model, tokenizer, str(name), gguf="gguf_file" in options)
     if family == "decoder":
         tokenizer.padding_side = "left"  # what is written follows the prompt, not the padding
     _settle_generation(model, tokenizer)
@@ -211,13 +210,19 @@ def _check_weights(config: PreTrainedConfig, name: str) -> None:
     )
 
 
-def _check_sizes(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Refuse a tokenizer with tokens that the model has no embedding for."""
+def _check_sizes(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, *, gguf: bool
+) -> None:
+    """Refuse a tokenizer with tokens that the model has no embedding for.
+
+    transformers may add tokens to those of a GGUF file, which no text has.
+    """
     try:
         embeddings: Any = model.get_input_embeddings()
     except NotImplementedError:
         return
-    tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
+    ids = tokenizer.all_special_ids if gguf else tokenizer.get_vocab().values()
+    tokens = max(ids, default=-1) + 1
     rows = getattr(embeddings, "num_embeddings", tokens)
     if tokens > rows:
         raise UserError(
@@ -228,10 +233,11 @@ def _check_sizes(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, nam
 
 def _settle_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Put plain settings in the place of those that lie beside the weights: greedy is greedy."""
-    if not model.can_generate():  # type: ignore[no-untyped-call]
+    if not model.can_generate():
         return
     before: Any = model.generation_config
-    plain: Any = GenerationConfig()
+    make_configuration: Any = GenerationConfig  # the class has no annotations
+    plain = make_configuration()
     for key in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
         setattr(plain, key, getattr(before, key, None))
     plain.pad_token_id = tokenizer.pad_token_id

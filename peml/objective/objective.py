@@ -53,6 +53,9 @@ from prefixnas.run.ranks import ranks_here
 from prefixnas.space.ops import width_after
 from prefixnas.space.space import Decision
 
+EXAMPLES = 8
+"""How many examples an adapter keeps to compare exports on."""
+
 
 class JointObjective(Objective):
     """LoRA, heads and a prefix encoder around the searched module.
@@ -338,6 +341,7 @@ class JointObjective(Objective):
             lora=self.lora,
             heads=self.heads,
             tasks=tasks,
+            examples=self._shown(),
         )
 
     def warnings(self) -> Iterable[str]:
@@ -346,6 +350,12 @@ class JointObjective(Objective):
         yield from self._notes
         if reason := why_not(self.lm, self.sites):
             yield f"no export to stock PEFT later (the format 'peml' works): {reason}"
+
+    def _shown(self) -> list[dict[str, list[int]]]:
+        """Return token ids of a few examples of all tasks, to compare exports on."""
+        firsts = [(task, e) for task in self.tasks for e in task.splits["validation"][:2]]
+        encoded = [self.collator.encode(task, example) for task, example in firsts[:EXAMPLES]]
+        return [{"prompt": list(ids.prompt), "answer": list(ids.answer)} for ids in encoded]
 
     def _data(self) -> dict[str, str]:
         return {task.name: task.digest() for task in self.tasks}
