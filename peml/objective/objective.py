@@ -139,7 +139,6 @@ class JointObjective(Objective):
         self.encoder: PrefixEncoder | None = None
         self._began: tuple[int, str] = (config.prefix_length, self.start)
         self._samplers: dict[str, JointSampler] = {}
-        self._notes: list[str] = []
 
     def check_knobs(self, knobs: Sequence[Decision]) -> None:
         """Refuse knobs that a prefix does not have, or that an option decides already."""
@@ -272,7 +271,6 @@ class JointObjective(Objective):
     def evaluate(self, split: Split) -> Evaluation:
         """Score every task, with the prefix computed once in eval mode."""
         prefix = self._evaluated()
-        self._notes = []
         with self.handle.using(prefix.blocks, prefix.gates):
             scores = evaluate_tasks(
                 self.lm,
@@ -282,7 +280,6 @@ class JointObjective(Objective):
                 collator=self.collator,
                 ranks=self.shares.ranks,
                 autocast=self.autocast,
-                warn=lambda note: self._notes.append(f"{split}, {note}"),
             )
         return Evaluation(scores, {task: task_score(values) for task, values in scores.items()})
 
@@ -345,9 +342,8 @@ class JointObjective(Objective):
         )
 
     def warnings(self) -> Iterable[str]:
-        """Say what was cut, what was predicted alike, and if stock PEFT can't hold the result."""
+        """Say what was cut or can't be written, and if stock PEFT can't hold the result."""
         yield from self.collator.truncation.messages()
-        yield from self._notes
         if reason := why_not(self.lm, self.sites):
             yield f"no export to stock PEFT later (the format 'peml' works): {reason}"
 
