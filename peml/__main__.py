@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from prefixnas.base.console import guarded, run_command
 
 COMMANDS = {
-    name: f"peml.commands.{name}" for name in ("train", "tune", "evaluate", "export", "generate")
+    name: f"peml.commands.{name}"
+    for name in ("tasks", "train", "tune", "evaluate", "export", "generate")
 }
 
 

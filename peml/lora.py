@@ -223,7 +223,8 @@ def add_lora(
         seed: Seed of the fresh weights.
 
     Raises:
-        UserError: Unknown kind, bad numbers, or targets that match nothing.
+        UserError: Unknown kind, bad numbers, or targets that match nothing, or weights that the
+            model uses in two places.
     """
     if kind not in LORA_KINDS:
         raise unknown("kind of LoRA", kind, LORA_KINDS)
@@ -235,6 +236,7 @@ def add_lora(
     config = LORA_KINDS[kind](rank, alpha, dropout, total_steps)
     names = attention_projections(lm.model) if targets is None else list(targets)
     _check_targets(names, linear)
+    _refuse_shared(lm.model, {n: m for n, m in linear.items() if _matches(n, names)})
     config.target_modules = names
     config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in linear.values())
     with warnings.catch_warnings(), isolated_random(lm.device):
@@ -251,16 +253,27 @@ def merge_adapter(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel
     """Merge a PEFT adapter folder into a base model, in place.
 
     Raises:
-        UserError: The folder is no adapter of this model.
+        UserError: The folder is no adapter of this model, or of weights that it shares.
+    """
+    wrapped = with_adapter(model, folder)
+    merged: PreTrainedModel = wrapped.merge_and_unload()
+    merged.requires_grad_(False)
+    return merged
+
+
+def with_adapter(model: PreTrainedModel, folder: str | Path) -> Any:
+    """Put a PEFT adapter folder into a base model, in place, and return PEFT's wrapper.
+
+    Raises:
+        UserError: The folder is no adapter of this model, or of weights that it shares.
     """
     try:
         wrapped: Any = peft.PeftModel.from_pretrained(model, str(folder))
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"{folder}: can't load the LoRA adapter: {first}") from error
-    merged: PreTrainedModel = wrapped.merge_and_unload()
-    merged.requires_grad_(False)
-    return merged
+    _refuse_shared(wrapped.get_base_model(), _wrapped_layers(wrapped))
+    return wrapped
 
 
 def attention_projections(model: PreTrainedModel) -> list[str]:
@@ -295,3 +308,27 @@ def _check_targets(targets: Sequence[str], linear: Mapping[str, nn.Module]) -> N
     for target in targets:
         if not any(_matches(name, [target]) for name in linear):
             raise unknown("linear module", target, {n.split(".")[-1] for n in linear}, "lora")
+
+
+def _refuse_shared(model: PreTrainedModel, targets: Mapping[str, nn.Module]) -> None:
+    """Refuse weights that other modules use too: merged, the update would change those as well."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    for name, module in targets.items():
+        for parameter in module.parameters(recurse=False):
+            others = [other for other in owners[id(parameter)] if other != name]
+            if others:
+                raise UserError(
+                    f"lora: module {name!r} shares its weights with {others[0]!r}, which its "
+                    "update would change too once it is merged; leave it out of the targets"
+                )
+
+
+def _wrapped_layers(wrapped: peft.PeftModel) -> dict[str, nn.Module]:
+    return {
+        f"{name}.base_layer": module.get_base_layer()
+        for name, module in wrapped.get_base_model().named_modules()
+        if isinstance(module, BaseTunerLayer)
+    }

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peml.adapters.manifest import Manifest
 from peml.answers.heads import TaskHeads
+from peml.batches.collate import Collator
 from peml.model.model import Family, LanguageModel
 from peml.prefix.handle import PrefixHandle
 from prefixnas.base.errors import UserError
@@ -54,21 +56,33 @@ class Adapted:
     def generate(self, prompt: str, *, max_new_tokens: int = 32) -> str:
         """Write greedily after a prompt; return what was written, without the prompt.
 
+        The prompt is read as in training: blanks at its end are dropped, an empty one is a start
+        token, and one that is too long for the model loses its beginning.
+
         Raises:
-            UserError: The model is encoder-only.
+            UserError: The model is encoder-only, or its window is too small.
         """
         self.check_generation()
-        inputs = self.tokenizer(prompt, return_tensors="pt").to(self.lm.device)
-        inputs.pop("token_type_ids", None)
+        collator = Collator(self.lm)
+        text = collator.text
+        most = max_new_tokens if self.family == "decoder" else 0
+        room = 10**9 if collator.max_length is None else collator.max_length - most
+        if room < 1:
+            raise UserError(f"max_new_tokens: {most} leave no room in {collator.max_length} tokens")
+        ids, _ = text.prompt(prompt.rstrip(), room)
+        inputs = torch.tensor([ids], device=self.lm.device)
         model: Any = self.model
         with evaluation_mode(model):
             written = model.generate(
-                **inputs,
+                input_ids=inputs,
+                attention_mask=torch.ones_like(inputs),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
-                pad_token_id=self.tokenizer.pad_token_id,
+                num_beams=1,
+                eos_token_id=list(text.end) or None,
+                pad_token_id=text.pad,
             )
-        start = inputs["input_ids"].shape[1] if self.family == "decoder" else 0
+        start = inputs.shape[1] if self.family == "decoder" else 0
         return str(self.tokenizer.decode(written[0, start:], skip_special_tokens=True))
 
     def check_generation(self) -> None:

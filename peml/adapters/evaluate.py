@@ -31,14 +31,16 @@ def evaluate(
         tasks: What to evaluate on; None: the tasks that it was trained on.
         split: ``train``, ``selection`` or ``validation``.
         max_length: Longest input in tokens; None: as in training.
-        warn: Called with a line for each task whose prompts were cut to that length.
+        warn: Called with a line for each task whose prompts were cut to that length, or whose
+            predictions are all the same.
 
     Returns:
         ``{task: {metric: value}}``.
 
     Raises:
         UserError: Unknown split, an adapter or a task that can't be loaded, a task that an
-            encoder-only model has no head for, or one that the model can't do.
+            encoder-only model has no head for, one of other choices than it was trained with, or
+            one that the model can't do.
 
     Example:
         >>> from pathlib import Path
@@ -57,6 +59,7 @@ def evaluate(
     check_split(split)
     manifest = adapter.manifest if isinstance(adapter, Adapted) else read_manifest(adapter)
     tasks = load_tasks(manifest.sources) if tasks is None else tasks
+    tasks = [_as_trained(task, manifest.choices(task.name)) for task in tasks]
     adapted = adapter if isinstance(adapter, Adapted) else load(adapter)
     if adapted.heads is not None:
         for task in tasks:
@@ -64,7 +67,14 @@ def evaluate(
                 where = f"{adapted.folder}: heads"
                 raise unknown("task", task.name, adapted.heads.outputs, where)
     collator = Collator(adapted.lm, max_length=max_length or manifest.max_length)
-    scores = evaluate_tasks(adapted.lm, tasks, split, heads=adapted.heads, collator=collator)
+    scores = evaluate_tasks(
+        adapted.lm, tasks, split, heads=adapted.heads, collator=collator, warn=warn
+    )
     for message in collator.truncation.messages():
         warn(message)
     return scores
+
+
+def _as_trained(task: Task, choices: Sequence[str]) -> Task:
+    """Return a task with its choices in the order in which they were trained."""
+    return task.in_order_of(choices) if choices and task.kind == "choice" else task

@@ -1,4 +1,7 @@
-"""Turn an adapter folder into something to deploy, in one of three forms; all are exact."""
+"""Turn an adapter folder into something to deploy, in one of three forms.
+
+All are exact: what was written is loaded and compared with the model as it was trained.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from peml.adapters.check import check_written, trained_outputs
 from peml.adapters.files import adapter_folder, new_folder, save_heads, save_prefix
 from peml.adapters.load import open_adapter
 from peml.adapters.manifest import Manifest
@@ -44,7 +48,8 @@ def export(
         dtype: Dtype of the merged weights, as in `load_language_model`.
 
     Raises:
-        UserError: Unknown format, a model that the format can't hold, or an unusable folder.
+        UserError: Unknown format, a model that the format can't hold, an unusable folder, or a
+            result that does not compute what was trained.
 
     Example:
         >>> from pathlib import Path
@@ -65,8 +70,11 @@ def export(
     folder = adapter_folder(adapter)
     manifest = Manifest.read(folder)
     with new_folder(out) as new:
+        expected = trained_outputs(folder, manifest, device, dtype)
         lm, blocks, heads = open_adapter(folder, manifest, device, dtype)
         FORMATS[format](_Export(new, Path(out).resolve(), manifest, lm, blocks, heads))
+        written = new / "merged" if (new / "merged").is_dir() else new
+        check_written(written, manifest, blocks, expected, device, dtype)
 
 
 @dataclass(frozen=True)

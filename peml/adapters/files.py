@@ -65,21 +65,38 @@ def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
     Raises:
         UserError: There is one that must stay, or the folder can't be written.
     """
-    out = Path(folder)
+    # As cp has it: a link is the folder that it names, and so are ".", ".." and "out/".
+    out = Path(folder).expanduser().resolve()
+    mark = uuid.uuid4().hex[:8]
     try:
         occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
         if occupied and not replace:
-            raise UserError(f"{out} exists and is not empty: name a new folder")
-        mark = uuid.uuid4().hex[:8]
-        new, old = (out.with_name(f".{out.name}.{mark}.{which}") for which in ("new", "old"))
+            raise UserError(f"{folder} exists and is not empty: name a new folder")
+        inside = out.is_dir() and not occupied
+        new = out / f".{mark}.new" if inside else out.with_name(f".{out.name}.{mark}.new")
         new.mkdir(parents=True)
         try:
             yield new
-            if out.exists():
-                out.rename(old)
-            new.rename(out)
+            _move_up(new) if inside else _take_name(new, out, mark)
         finally:
             shutil.rmtree(new, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise UserError(f"can't write to {out}: {error.strerror or error}") from error
+        raise UserError(f"can't write to {folder}: {error.strerror or error}") from error
+
+
+def _move_up(new: Path) -> None:
+    """Fill an empty folder, which stays the very folder that it is; the manifest comes last."""
+    for path in sorted(new.iterdir(), key=lambda path: path.name == MANIFEST):
+        path.rename(new.parent / path.name)
+    new.rmdir()
+
+
+def _take_name(new: Path, out: Path, mark: str) -> None:
+    """Put a folder in the place of another, which is deleted only then."""
+    old = out.with_name(f".{out.name}.{mark}.old")
+    try:
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

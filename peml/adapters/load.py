@@ -13,7 +13,7 @@ from peml.adapters.files import HEADS, LORA, PREFIX, adapter_folder, read_tensor
 from peml.adapters.manifest import Manifest
 from peml.answers.heads import TaskHeads
 from peml.lora import merge_adapter
-from peml.model.model import LanguageModel, load_language_model
+from peml.model.model import LanguageModel, load_language_model, load_with_prefix
 from peml.prefix.handle import attach
 from prefixnas.base.errors import UserError
 
@@ -65,7 +65,8 @@ def open_adapter(
     Raises:
         UserError: The folder, or the base model that it names, can't be loaded.
     """
-    lm = load_language_model(manifest.base or str(folder), device=device, dtype=dtype)
+    read = load_language_model if manifest.base else load_with_prefix
+    lm = read(manifest.base or str(folder), device=device, dtype=dtype)
     if lm.model.config.model_type != manifest.architecture:
         raise UserError(
             f"{folder}: was made for a {manifest.architecture} model, "
@@ -77,7 +78,12 @@ def open_adapter(
     heads = None
     if manifest.heads is not None:
         known = manifest.heads
-        heads = TaskHeads(known["hidden_size"], known["outputs"], pooling=known["pooling"])
+        heads = TaskHeads(
+            known["hidden_size"],
+            known["outputs"],
+            pooling=known["pooling"],
+            choices=known.get("choices"),
+        )
         heads.load_state_dict(read_tensors(folder / HEADS))
         heads.to(lm.device).requires_grad_(False)
     return lm, blocks, heads

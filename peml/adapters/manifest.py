@@ -34,8 +34,10 @@ class Manifest:
         sites: Where the prefix goes; empty without a prefix.
         prefix_length: Number of virtual tokens, 0 without a prefix.
         lora: Kind of LoRA in ``lora/``; None where there is none (left).
-        heads: ``hidden_size``, ``outputs`` and ``pooling`` of the `TaskHeads`, or None.
+        heads: ``hidden_size``, ``outputs``, ``pooling``, ``choices`` of the `TaskHeads`, or None.
         tasks: One JSON object a task, as the caller of `save_adapter` gave them.
+        examples: Token ids of a few examples that it was trained for, ``prompt`` and ``answer``:
+            what an export is compared on.
         version: Version of the format.
     """
 
@@ -47,6 +49,7 @@ class Manifest:
     lora: str | None = None
     heads: Mapping[str, Any] | None = None
     tasks: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    examples: Sequence[Mapping[str, Sequence[int]]] = field(default_factory=tuple)
     version: int = VERSION
 
     @property
@@ -59,6 +62,11 @@ class Manifest:
         if not all("source" in task for task in self.tasks):
             raise UserError("the adapter does not say where its tasks came from: name the tasks")
         return [task["source"] for task in self.tasks]
+
+    def choices(self, task: str) -> tuple[str, ...]:
+        """Return the choices that all examples of a task had in training; empty: own lists."""
+        found = (known for known in self.tasks if known.get("name") == task)
+        return tuple(next(found, {}).get("choices", ()))
 
     @property
     def max_length(self) -> int | None:

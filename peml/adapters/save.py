@@ -25,6 +25,7 @@ def save_adapter(
     lora: LoraHandle | None = None,
     heads: TaskHeads | None = None,
     tasks: Sequence[Mapping[str, Any]] = (),
+    examples: Sequence[Mapping[str, Sequence[int]]] = (),
 ) -> None:
     """Write an adapter folder; one that is there is replaced when the new one is complete.
 
@@ -37,6 +38,7 @@ def save_adapter(
         lora: The LoRA layers in `lm`.
         heads: The task heads of an encoder-only model.
         tasks: One JSON object a task, kept in the manifest (name, kind, choices ...).
+        examples: Token ids of a few examples (``prompt``, ``answer``), to compare exports on.
 
     Raises:
         UserError: The folder can't be written.
@@ -52,6 +54,7 @@ def save_adapter(
         lora=lora.kind if lora is not None else None,
         heads=_describe_heads(heads),
         tasks=tuple(tasks),
+        examples=tuple(examples),
     )
     with new_folder(folder, replace=True) as new:
         manifest.write(new)
@@ -76,4 +79,5 @@ def _describe_heads(heads: TaskHeads | None) -> dict[str, Any] | None:
         "hidden_size": heads.hidden_size,
         "outputs": dict(heads.outputs),
         "pooling": heads.pooling,
+        "choices": {task: list(choices) for task, choices in heads.choices.items()},
     }

@@ -11,7 +11,7 @@ from torch import nn
 
 from peml.answers.choices import Normalisation, choice_scores, stems
 from peml.batches.collate import Collator
-from peml.tasks.metrics import compute, numbers_in
+from peml.tasks.metrics import compute, constant_note, numbers_in
 from peml.tasks.task import take
 from prefixnas.network.modes import evaluation_mode
 from prefixnas.run.ranks import ALONE, Ranks
@@ -39,6 +39,7 @@ def evaluate_tasks(
     normalisation: Normalisation = "sum",
     ranks: Ranks = ALONE,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    warn: Callable[[str], object] = lambda message: None,
 ) -> dict[str, dict[str, float]]:
     """Compute every task's metrics on a split.
 
@@ -54,6 +55,7 @@ def evaluate_tasks(
             log-probabilities.
         ranks: Several processes share the batches; all of them must call this, and get the same.
         autocast: Entered around the model's forward passes.
+        warn: Called with a line for each task whose predictions are all the same.
 
     Returns:
         ``{task: {metric: value}}``.
@@ -78,6 +80,8 @@ def evaluate_tasks(
         scores[task.name] = compute(
             task.metrics, predictions, [example.label for example in examples]
         )
+        if note := constant_note(predictions, scores[task.name]):
+            warn(f"{task.name}: {note}")
     return scores
 
 
@@ -108,7 +112,7 @@ def predict(
         UserError: Free generation asked of an encoder-only model.
         ValueError: An encoder-only model without heads.
     """
-    collator.check([task])
+    collator.check([task], sums=normalisation == "sum")
     found: dict[int, Prediction] = {}
     modules: list[nn.Module] = [collator.lm.model, *([heads] if heads is not None else [])]
     with evaluation_mode(*modules), autocast():
@@ -171,7 +175,7 @@ def _by_head(
         return [float(value) for value in outputs.squeeze(-1)]
     # An example may have fewer choices than the head has outputs.
     return [
-        int(row[: len(example.choices)].argmax())
+        int(row[heads.places(task.name, example.choices)].argmax())
         for row, example in zip(outputs, examples, strict=True)
     ]
 

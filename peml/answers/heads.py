@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -29,6 +29,7 @@ class TaskHeads(nn.Module):
         hidden_size: Width of the encoder's hidden states.
         outputs: Outputs by task: number of choices, 1 for regression.
         pooling: ``mean`` over real tokens, or ``cls``, the first token.
+        choices: What the outputs of a task stand for, where all its examples choose from the same.
         scales: Mean and standard deviation of the training labels by (regression) task.
         seed: Seed of the weights.
     """
@@ -39,6 +40,7 @@ class TaskHeads(nn.Module):
         outputs: Mapping[str, int],
         *,
         pooling: Pooling = "mean",
+        choices: Mapping[str, Sequence[str]] | None = None,
         scales: Mapping[str, tuple[float, float]] | None = None,
         seed: int = 0,
     ) -> None:
@@ -48,6 +50,7 @@ class TaskHeads(nn.Module):
         self.hidden_size = hidden_size
         self.outputs = dict(outputs)
         self.pooling = pooling
+        self.choices = {task: tuple(texts) for task, texts in (choices or {}).items()}
         # The names are prefixed because a ModuleDict refuses keys such as "train" and "keys".
         self.layers = nn.ModuleDict(
             {f"task_{task}": nn.Linear(hidden_size, size) for task, size in outputs.items()}
@@ -67,6 +70,7 @@ class TaskHeads(nn.Module):
             hidden_size,
             {task.name: task.n_outputs for task in known},
             pooling=pooling,
+            choices={task.name: task.shared_choices for task in known if task.kind == "choice"},
             scales={task.name: task.label_scale() for task in known},
             seed=seed,
         )
@@ -85,6 +89,20 @@ class TaskHeads(nn.Module):
         """Return mean and standard deviation of a task's training labels (0 and 1 for choices)."""
         mean, deviation = self.get_buffer(f"scale_{task}").unbind()
         return mean, deviation
+
+    def places(self, task: str, choices: Sequence[str]) -> list[int]:
+        """Return which outputs of a task stand for choices: by their texts, whatever their order.
+
+        Raises:
+            UserError: The head was trained for other choices.
+        """
+        known = self.choices.get(task, ())
+        if not known:
+            return list(range(len(choices)))
+        for choice in choices:
+            if choice not in known:
+                raise unknown("choice", choice, known, f"task {task!r}: its head")
+        return [known.index(choice) for choice in choices]
 
     def forward(self, task: str, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return a task's outputs.

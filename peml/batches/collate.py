@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from peml.batches.tokens import Ids, TextTokenizer
 from peml.tasks.spec import TaskKind
@@ -70,22 +70,30 @@ class Batch:
 
 @dataclass
 class TruncationCounter:
-    """How many different prompts of each task were tokenised, and how many were cut."""
+    """How many different examples of each task were tokenised, and how many of them lost text."""
 
     seen: Counter[str] = field(default_factory=Counter)
     cut: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
 
-    def add(self, task: str, cut: bool) -> None:
-        """Count one prompt."""
+    def add(self, task: str, cut: bool, unknown: bool = False) -> None:
+        """Count one example: whether its prompt was cut, its answer has unknown tokens."""
         self.seen[task] += 1
         self.cut[task] += cut
+        self.unknown[task] += unknown
 
     def messages(self) -> list[str]:
-        """Return one line for each task with cut prompts."""
-        return [
+        """Return one line for each task with cut prompts, and with unknown tokens in answers."""
+        cut = [
             f"{task}: {count} of {self.seen[task]} prompts were longer than the model's window "
             "and lost their beginning"
             for task, count in self.cut.items()
+            if count
+        ]
+        return cut + [
+            f"{task}: {count} of {self.seen[task]} answers hold characters that the model has no "
+            "token for, so it can't write them"
+            for task, count in self.unknown.items()
             if count
         ]
 
@@ -124,17 +132,42 @@ class Collator:
         self._choices: dict[tuple[str, ...], tuple[Ids, ...]] = {}
         self._longest: dict[str, int] = {}
 
-    def check(self, tasks: Iterable[Task]) -> None:
+    def check(self, tasks: Iterable[Task], *, sums: bool = True) -> None:
         """Check that the model can do these tasks.
 
+        Args:
+            tasks: The tasks.
+            sums: Whether choices are scored by the sums of their tokens' log-probabilities.
+
         Raises:
-            UserError: Free generation with an encoder-only model.
+            UserError: Free generation with an encoder-only model, choices that the model can't
+                tell apart, or answers whose end it can't learn for want of an end token.
         """
         for task in tasks:
-            if task.kind == "generation" and self.lm.family == "encoder":
+            if self.lm.family == "encoder":
+                if task.kind == "generation":
+                    raise UserError(
+                        f"task {task.name!r} is free generation, which the encoder-only model "
+                        f"{self.lm.name!r} cannot do"
+                    )
+            elif task.kind == "choice":
+                self._check_choices(task, sums)
+            elif not self.text.end:
                 raise UserError(
-                    f"task {task.name!r} is free generation, which the encoder-only model "
-                    f"{self.lm.name!r} cannot do"
+                    f"task {task.name!r}: the tokenizer of {self.lm.name!r} has no end token, so "
+                    "the model can't learn where an answer ends; choice tasks need none"
+                )
+
+    def _check_choices(self, task: Task, sums: bool) -> None:
+        lists = {e.choices: e for found in task.splits.values() for e in found}
+        for choices, example in lists.items():
+            pairs = nested(self.choices(example))
+            if sums and pairs and not self.text.end:
+                shorter, longer = (choices[place] for place in pairs[0])
+                raise UserError(
+                    f"task {task.name!r}: the choice {shorter!r} is the beginning of {longer!r}, "
+                    f"and the tokenizer of {self.lm.name!r} has no end token to tell them apart; "
+                    "name the choices otherwise"
                 )
 
     def encode(self, task: Task, example: Example) -> Encoded:
@@ -143,7 +176,7 @@ class Collator:
         if key not in self._examples:
             answer = self.answer(task, example)
             prompt, cut = self._prompt(task, example, answer)
-            self.truncation.add(task.name, cut)
+            self.truncation.add(task.name, cut, self.text.unknown(answer))
             self._examples[key] = Encoded(prompt, answer)
         return self._examples[key]
 
@@ -154,16 +187,34 @@ class Collator:
         if task.kind == "choice":
             choice = self.choices(example)[int(example.label)]
             return choice if self._closed(choice) else choice + self.text.end
-        return self.text.answer(example.answer) + self.text.end
+        ids = self.text.answer(example.answer)
+        if task.kind == "regression" and self.text.unknown(ids):
+            raise UserError(
+                f"task {task.name!r}: the model {self.lm.name!r} has no token for a part of the "
+                f"number {example.answer!r}"
+            )
+        return ids + self.text.end
 
     def choices(self, example: Example) -> tuple[Ids, ...]:
         """Return the ids of each choice of an example."""
         if example.choices not in self._choices:
             ids = tuple(self.text.answer(choice) for choice in example.choices)
-            nested = any(one != other and other[: len(one)] == one for one in ids for other in ids)
-            end = self.text.end if nested else ()
+            self._check_tokens(example.choices, ids)
+            end = self.text.end if nested(ids) else ()
             self._choices[example.choices] = tuple(choice + end for choice in ids)
         return self._choices[example.choices]
+
+    def _check_tokens(self, choices: Sequence[str], ids: Sequence[Ids]) -> None:
+        for place, (choice, tokens) in enumerate(zip(choices, ids, strict=True)):
+            if (first := ids.index(tokens)) < place:
+                raise UserError(
+                    f"the model {self.lm.name!r} can't tell the choices {choices[first]!r} and "
+                    f"{choice!r} apart: they are the same tokens to it"
+                )
+            if self.text.unknown(tokens):
+                raise UserError(
+                    f"the model {self.lm.name!r} has no token for a part of the choice {choice!r}"
+                )
 
     def _closed(self, choice: Ids) -> bool:
         """Tell whether the end token is part of a choice."""
@@ -248,10 +299,28 @@ class Collator:
             ) from None
 
 
+def nested(choices: Sequence[Ids]) -> list[tuple[int, int]]:
+    """Return the places of choices of which the first is the beginning of the second."""
+    return [
+        (short, long)
+        for short, one in enumerate(choices)
+        for long, other in enumerate(choices)
+        if one != other and other[: len(one)] == one
+    ]
+
+
 def _window(lm: LanguageModel, text: TextTokenizer) -> int | None:
     positions = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
-    sizes = [size for size in (positions, text.window) if isinstance(size, int) and size > 0]
-    return min(sizes, default=None)
+    tables = [
+        # Positions count from the one behind the padding's (RoBERTa and its kin).
+        module.num_embeddings - module.padding_idx - 1
+        for name, module in lm.model.named_modules()
+        if name.endswith("position_embeddings")
+        and isinstance(module, nn.Embedding)
+        and module.padding_idx is not None
+    ]
+    sizes = [size for size in (positions, text.window, *tables) if isinstance(size, int)]
+    return min((size for size in sizes if size > 0), default=None)
 
 
 def _stack(rows: Sequence[tuple[T, ...]], fill: T, *, left: bool) -> Tensor:

@@ -79,6 +79,11 @@ class TextTokenizer:
         token = self._tokenizer.eos_token_id
         return (token,) if isinstance(token, int) else ()
 
+    def unknown(self, ids: Ids) -> bool:
+        """Tell whether the tokenizer has put its token for unknown characters among ids."""
+        token = self._tokenizer.unk_token_id
+        return token in ids and token != self._tokenizer.eos_token_id
+
     @property
     def pad(self) -> int:
         """Token that fills up rows; always masked, so any token will do."""

@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -79,6 +80,7 @@ def load_language_model(
 
     A tokenizer without a pad token pads with its end-of-text token; padding is always masked.
     Only safetensors weights are read (GGUF apart), and no code from a model's repository is run.
+    What else lies in its folder changes nothing: generation settings are not used.
 
     Args:
         name: Hub id, local folder, ``.gguf`` file, ``"embedded:llama"`` or ``"embedded:t5"``.
@@ -89,12 +91,29 @@ def load_language_model(
     Raises:
         UserError: The model can't be found, read, or is of no supported kind.
     """
+    _check_alone(Path(_source(str(name))[0]), str(name))
+    return load_with_prefix(name, device=device, dtype=dtype)
+
+
+def load_with_prefix(
+    name: str | Path, *, device: str | torch.device = "cpu", dtype: str = "auto"
+) -> LanguageModel:
+    """Load a base model as `load_language_model` does, also from a folder that holds a prefix.
+
+    The caller attaches the prefix: without it, the model is not what was trained.
+    """
     where, options = _source(str(name))
     torch_dtype = resolve_dtype(dtype, device)
     config = _read_config(str(name), where, options)
     family = family_of(config, str(name))
+    if "gguf_file" not in options:
+        _check_weights(config, str(name))
     model = _read_model(str(name), where, options, config, family, torch_dtype)
     tokenizer = _read_tokenizer(str(name), where, options)
+    _check_sizes(model, tokenizer, str(name), gguf="gguf_file" in options)
+    if family == "decoder":
+        tokenizer.padding_side = "left"  # what is written follows the prompt, not the padding
+    _settle_generation(model, tokenizer)
     model.requires_grad_(False)
     torch.nn.Module.to(model, device)
     model.train(False)
@@ -149,6 +168,10 @@ def _source(name: str) -> tuple[str, dict[str, str]]:
         return str(path.parent), {"gguf_file": path.name}
     if path.is_dir():
         if not (path / "config.json").is_file():
+            if (path / "adapter_config.json").is_file() or (path / "adapter").is_dir():
+                raise UserError(
+                    f"model folder {name!r} holds an adapter without its model; name the model"
+                )
             raise UserError(f"model folder {name!r} has no config.json")
         return str(path), {}
     if path.exists():
@@ -157,6 +180,68 @@ def _source(name: str) -> tuple[str, dict[str, str]]:
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name:
         raise UserError(f"model folder {name!r} does not exist")
     return name, {}
+
+
+def _check_alone(folder: Path, name: str) -> None:
+    """Refuse a folder in which something else belongs to the weights."""
+    if (folder / "peml.json").is_file() or (folder / "prefix.safetensors").is_file():
+        raise UserError(
+            f"model folder {name!r} is an export with a prefix or heads, which would be lost; "
+            "name the model that it was trained on"
+        )
+
+
+def _refuse_adapter(name: str) -> UserError:
+    return UserError(
+        f"{name}: holds an adapter beside the model (adapter_config.json); merge it into the "
+        "model, or take the file away"
+    )
+
+
+def _check_weights(config: PreTrainedConfig, name: str) -> None:
+    """Refuse quantised weights: LoRA can't be merged into them without loss."""
+    if getattr(config, "quantization_config", None) is None:
+        return
+    quantised: Any = config.quantization_config
+    known = quantised if isinstance(quantised, dict) else vars(quantised)
+    raise UserError(
+        f"{name}: quantised weights ({known.get('quant_method', 'unknown method')}) are not "
+        "supported; take the model without quantisation"
+    )
+
+
+def _check_sizes(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, *, gguf: bool
+) -> None:
+    """Refuse a tokenizer with tokens that the model has no embedding for.
+
+    transformers may add tokens to those of a GGUF file, which no text has.
+    """
+    try:
+        embeddings: Any = model.get_input_embeddings()
+    except NotImplementedError:
+        return
+    ids = tokenizer.all_special_ids if gguf else tokenizer.get_vocab().values()
+    tokens = max(ids, default=-1) + 1
+    rows = getattr(embeddings, "num_embeddings", tokens)
+    if tokens > rows:
+        raise UserError(
+            f"{name}: the tokenizer has {tokens} tokens, the model embeddings for {rows}; "
+            "resize the model's embeddings, or take the tokenizer that belongs to it"
+        )
+
+
+def _settle_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Put plain settings in the place of those that lie beside the weights: greedy is greedy."""
+    if not model.can_generate():
+        return
+    before: Any = model.generation_config
+    make_configuration: Any = GenerationConfig  # the class has no annotations
+    plain = make_configuration()
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
+        setattr(plain, key, getattr(before, key, None))
+    plain.pad_token_id = tokenizer.pad_token_id
+    model.generation_config = plain
 
 
 def _embedded_folder(which: str) -> Path:
@@ -185,7 +270,7 @@ def _read_config(name: str, where: str, options: dict[str, str]) -> PreTrainedCo
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             where, trust_remote_code=False, **options
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         if Path(where).is_dir():
             raise UserError(f"{name}: can't read the configuration: {_one_line(error)}") from error
         raise UserError(
@@ -204,6 +289,8 @@ def _read_model(
     dtype: torch.dtype,
 ) -> PreTrainedModel:
     auto = _AUTO[family]
+    if (Path(where) / "adapter_config.json").is_file():
+        raise _refuse_adapter(name)
     extra: dict[str, Any] = dict(options)
     if "gguf_file" not in options:
         extra["use_safetensors"] = True
@@ -213,7 +300,7 @@ def _read_model(
         model, info = auto.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, output_loading_info=True, **extra
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         raise UserError(
             f"{name}: can't load the weights of this {config.model_type} model: {_one_line(error)}"
         ) from error
@@ -227,6 +314,8 @@ def _read_model(
             f"{name}: the weight file lacks {len(missing)} of the model's tensors "
             f"({missing[0]}, ...)"
         )
+    if getattr(model, "peft_config", None):  # transformers found one on the hub
+        raise _refuse_adapter(name)
     loaded: PreTrainedModel = model
     return loaded
 

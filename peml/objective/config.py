@@ -43,6 +43,18 @@ class LanguageModelConfig(LanguageModelOptions, ObjectiveConfig):
     }
     """Prefix encoders made by hand: the paper's, PEFT's, and fixed cells with LayerNorm."""
 
+    def preview(self) -> list[str]:
+        """Return one line a task: its kind, choices, metrics and counts.
+
+        Raises:
+            UserError: A task is not usable.
+        """
+        from peml.tasks.preview import summary
+        from peml.tasks.task import load_tasks
+
+        tasks = load_tasks(self.tasks, train_limit=self.train_limit, eval_limit=self.eval_limit)
+        return [summary(task) for task in tasks]
+
     def build(self, total_steps: int, seed: int) -> JointObjective:
         """Load the model and the tasks.
 

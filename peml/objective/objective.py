@@ -53,6 +53,9 @@ from prefixnas.run.ranks import ranks_here
 from prefixnas.space.ops import width_after
 from prefixnas.space.space import Decision
 
+EXAMPLES = 8
+"""How many examples an adapter keeps to compare exports on."""
+
 
 class JointObjective(Objective):
     """LoRA, heads and a prefix encoder around the searched module.
@@ -283,6 +286,7 @@ class JointObjective(Objective):
     def state_dict(self) -> dict[str, Any]:
         """Return LoRA, heads, the encoder's own weights and the place in the data."""
         state: dict[str, Any] = {
+            "data": self._data(),
             "lora": self.lora.state_dict(),
             "samplers": {split: sampler.state_dict() for split, sampler in self._samplers.items()},
         }
@@ -294,7 +298,12 @@ class JointObjective(Objective):
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            UserError: It was saved on other data.
+        """
+        self._check_data(state.get("data", {}))
         self.lora.load_state_dict(state["lora"])
         for split, saved in state["samplers"].items():
             seed = saved["made_for"]["seed"]
@@ -315,7 +324,7 @@ class JointObjective(Objective):
             {
                 "name": task.name,
                 "kind": task.kind,
-                "choices": list(task.choices),
+                "choices": list(task.shared_choices),
                 "source": source,
                 "max_length": self.collator.max_length,
             }
@@ -329,13 +338,31 @@ class JointObjective(Objective):
             lora=self.lora,
             heads=self.heads,
             tasks=tasks,
+            examples=self._shown(),
         )
 
     def warnings(self) -> Iterable[str]:
-        """Say how many prompts were cut, and if stock PEFT can't hold the result."""
+        """Say what was cut or can't be written, and if stock PEFT can't hold the result."""
         yield from self.collator.truncation.messages()
         if reason := why_not(self.lm, self.sites):
             yield f"no export to stock PEFT later (the format 'peml' works): {reason}"
+
+    def _shown(self) -> list[dict[str, list[int]]]:
+        """Return token ids of a few examples of all tasks, to compare exports on."""
+        firsts = [(task, e) for task in self.tasks for e in task.splits["validation"][:2]]
+        encoded = [self.collator.encode(task, example) for task, example in firsts[:EXAMPLES]]
+        return [{"prompt": list(ids.prompt), "answer": list(ids.answer)} for ids in encoded]
+
+    def _data(self) -> dict[str, str]:
+        return {task.name: task.digest() for task in self.tasks}
+
+    def _check_data(self, saved: Mapping[str, str]) -> None:
+        for name, digest in self._data().items():
+            if saved.get(name) != digest:
+                raise UserError(
+                    f"cannot go on: the examples of task {name!r} are not those that the run began "
+                    "with; put the data back, or begin a new run"
+                )
 
     def _sources(self) -> list[str]:
         """Return where each task came from, usable from any folder."""

@@ -25,7 +25,7 @@ from peml.prefix.attention import (
     use_our_attention,
 )
 from peml.prefix.gates import Gates
-from peml.prefix.positions import move_text
+from peml.prefix.positions import count_text, move_text
 from peml.prefix.sites import Site, check_blocks, find_sites
 from prefixnas.base.errors import UserError
 
@@ -81,7 +81,7 @@ class PrefixHandle:
             check_blocks(blocks, [self.sites[index] for index in reading])
             if blocks.requires_grad:
                 _refuse_reentrant_checkpointing(self.model)
-            self._moved = move_text(self.model, blocks.shape[3])
+            self._moved = [*move_text(self.model, blocks.shape[3]), *count_text(self.model)]
         for module in self._modules:
             module.__dict__.pop(PREFIX, None)
         for index, block in zip(reading, () if blocks is None else blocks, strict=True):

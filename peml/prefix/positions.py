@@ -33,6 +33,33 @@ def text_moves(model: PreTrainedModel) -> bool:
     )
 
 
+def count_text(model: PreTrainedModel) -> list[RemovableHandle]:
+    """Let padding take no positions in plain calls of a decoder, until the handles are removed.
+
+    Rows that are padded on the left would otherwise stand further behind the prefix than others.
+    """
+    signature = inspect.signature(model.forward)
+    family = family_of(model.config, type(model).__name__)
+    if family != "decoder" or "position_ids" not in signature.parameters:
+        return []
+
+    def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = signature.bind_partial(*args, **kwargs).arguments
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                given.update(given.pop(name, {}))
+        mask, ids = given.get("attention_mask"), given.get("input_ids")
+        if given.get("position_ids") is not None or mask is None or mask.ndim != 2:
+            return None
+        tokens = given.get("inputs_embeds") if ids is None else ids
+        if tokens is None or bool(mask.all()):
+            return None
+        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        return (), {**given, "position_ids": positions[:, -tokens.shape[1] :]}
+
+    return [model.register_forward_pre_hook(count, with_kwargs=True)]
+
+
 def move_text(model: PreTrainedModel, length: int) -> list[RemovableHandle]:
     """Move the text by `length` positions, where `text_moves`, until the handles are removed."""
 

@@ -1,16 +1,25 @@
-"""From the records of a source to examples: prompt, answer, label and choices."""
+"""Where a record becomes an example: prompt, answer, label and choices."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
-from typing import Any
+from dataclasses import dataclass, replace
 
-from peml.tasks.metrics import default_metrics
-from peml.tasks.sources import Record, Records
+from peml.tasks.files import Records
+from peml.tasks.labels import (
+    NoChoice,
+    chosen,
+    final_of,
+    fixed_choices,
+    infer_kind,
+    label_at,
+    lists_choices,
+    record_choices,
+    shown_label,
+)
 from peml.tasks.spec import TaskKind, TaskSpec
-from peml.tasks.templates import MissingField, lookup, render
+from peml.tasks.templates import MissingField, check_template, render
+from peml.tasks.values import NoText, number_of, number_text, text_of
 from prefixnas.base.errors import UserError
 
 
@@ -20,7 +29,7 @@ class Example:
 
     Attributes:
         prompt: The whole text in front of the answer.
-        answer: What the model is to say: a choice, a number with one decimal, or a text.
+        answer: What the model is to say: a choice, a number as the data writes it, or a text.
         label: Index of the right choice, a number, or (generation) the answer again.
         id: Unique within the task: split of the source and position there.
         choices: What the answer is chosen from; empty unless the task is a choice task.
@@ -33,158 +42,145 @@ class Example:
     choices: tuple[str, ...] = ()
 
 
-def fixed_choices(spec: TaskSpec, train: Records) -> tuple[str, ...]:
-    """Return the choices that the specification or the data set declare for all records."""
-    if isinstance(spec.choices, tuple):
-        return spec.choices
-    if spec.choices is None and spec.label_map is not None:
-        texts = tuple(dict.fromkeys(spec.label_map.values()))
-        if not all(isinstance(text, str) for text in texts):
-            raise UserError(
-                f"{spec.where('label_map')}: maps to indices, which need the key 'choices'"
-            )
-        return tuple(str(text) for text in texts)
-    return train.class_names.get(spec.label, ()) if spec.choices is None else ()
+@dataclass(frozen=True)
+class Form:
+    """How the records of a task become examples.
 
-
-def record_choices(spec: TaskSpec, records: Records, index: int) -> tuple[str, ...]:
-    """Return the choices that a record lists for itself; empty if it has none."""
-    path = spec.choices if isinstance(spec.choices, str) else "choices"
-    try:
-        listed = lookup(records.rows[index], path)
-    except MissingField as error:
-        if spec.choices is None:
-            return ()
-        raise UserError(f"{records.where(index)}: the choices: {error}") from None
-    if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
-        raise UserError(f"{records.where(index)}: {path!r} must be a list of texts")
-    if len(listed) == 1 or len(set(listed)) < len(listed) or not all(t.strip() for t in listed):
-        raise UserError(f"{records.where(index)}: {path!r} must be at least two different texts")
-    return tuple(listed)
-
-
-def infer_kind(spec: TaskSpec, train: Records, has_choices: bool) -> TaskKind:
-    """Tell a task's kind from its data.
-
-    Choices make a choice task. Without them, an answer template, ``fields.final`` or labels that
-    are texts make generation, and numbers that are not all whole make regression.
-
-    Raises:
-        UserError: Whole numbers without choices: they could be indices, ratings or counts.
-    """
-    if has_choices:
-        return "choice"
-    if spec.answer is not None or all(_final(row) is not None for row in train.rows):
-        return "generation"
-    labels = [_label(spec, train, index) for index in range(len(train.rows))]
-    if not all(_is_number(label) for label in labels):
-        return "generation"
-    if all(float(label).is_integer() for label in labels):
-        raise UserError(
-            f"{train.origin}: the labels are whole numbers and there are no choices; add choices, "
-            "or say 'kind: regression' or 'kind: generation' in a task file"
-        )
-    return "regression"
-
-
-def infer_metrics(name: str, kind: TaskKind, train: Records, spec: TaskSpec) -> tuple[str, ...]:
-    """Return a task's default metrics; a generated number is matched as a number."""
-    labels = [row.get(spec.label) for row in train.rows]
-    if kind == "generation" and spec.answer is None and all(map(_is_number, labels)):
-        return ("number_match",)
-    return default_metrics(name, kind)
-
-
-def _final(row: Record) -> str | None:
-    fields = row.get("fields")
-    final = fields.get("final") if isinstance(fields, Mapping) else None
-    return final if isinstance(final, str) else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-
-
-def _label(spec: TaskSpec, records: Records, index: int) -> Any:
-    try:
-        return lookup(records.rows[index], spec.label)
-    except MissingField as error:
-        raise UserError(f"{records.where(index)}: the label: {error}") from None
-
-
-def _render(spec: TaskSpec, key: str, records: Records, index: int) -> str:
-    template = getattr(spec, key)
-    try:
-        return render(template, records.rows[index])
-    except MissingField as error:
-        raise UserError(
-            f"{records.where(index)}: {error}, which the {key} of {spec.where()} uses"
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{spec.where(key)}: malformed format string: {error}") from error
-
-
-def make_example(
-    spec: TaskSpec,
-    kind: TaskKind,
-    choices: tuple[str, ...],
-    records: Records,
-    index: int,
-    split: str,
-) -> Example:
-    """Make the example of one record.
-
-    Args:
+    Attributes:
         spec: The task's specification.
         kind: The task's kind.
-        choices: The task's choices; empty where each record has its own.
-        records: Records of a split.
-        index: Which record.
-        split: The split's name, for the example's id.
-
-    Raises:
-        UserError: A field is missing, or the label is none of the choices or no number.
+        choices: The choices of all records; empty where each record has its own.
+        declared: Whether the data set itself declares the choices, so that labels are indices.
+        finals: Whether the answers to write are the texts in ``fields.final``.
     """
-    prompt = _render(spec, "template", records, index).rstrip()
-    name = f"{split}:{index}"
-    if kind == "generation":
-        answer = _generation_answer(spec, records, index)
-        return Example(prompt, answer, answer, name)
-    raw = _label(spec, records, index)
-    if kind == "regression":
-        if not _is_number(raw):
-            raise UserError(f"{records.where(index)}: label {raw!r} is not a number")
-        return Example(prompt, f"{float(raw):.1f}", float(raw), name)
-    choices = choices or record_choices(spec, records, index)
-    if not choices:
-        raise UserError(f"{records.where(index)}: the record of a choice task has no choices")
-    chosen = _choice_index(spec, choices, raw)
-    if chosen is None:
-        shown = ", ".join(f"{number}: {choice}" for number, choice in enumerate(choices))
-        raise UserError(f"{records.where(index)}: label {raw!r} is outside the choices ({shown})")
-    return Example(prompt, choices[chosen], chosen, name, choices)
+
+    spec: TaskSpec
+    kind: TaskKind
+    choices: tuple[str, ...] = ()
+    declared: bool = False
+    finals: bool = False
+
+    @classmethod
+    def of(cls, spec: TaskSpec, splits: Mapping[str, Records]) -> Form:
+        """Find out how a task's records are to be read, from all of them.
+
+        Raises:
+            UserError: The specification and the records, or the records themselves, disagree.
+        """
+        for key in ("template", "answer"):
+            try:
+                check_template(getattr(spec, key) or "")
+            except ValueError as error:
+                raise UserError(f"{spec.where(key)}: malformed format string: {error}") from error
+        choices = fixed_choices(spec, splits)
+        kind = spec.kind or infer_kind(spec, splits, choices)
+        if spec.kind == "choice" and not choices and not lists_choices(spec, splits):
+            raise UserError(
+                f"{spec.where('kind')}: a choice task needs choices: set 'choices' or 'label_map'"
+            )
+        declared = bool(choices) and spec.choices is None and spec.label_map is None
+        finals = kind == "generation" and _have_finals(spec, splits)
+        return cls(spec, kind, choices, declared, finals)
+
+    def example(self, records: Records, index: int, split: str) -> Example:
+        """Make the example of one record.
+
+        Args:
+            records: Records of a split.
+            index: Which record.
+            split: The split's name, for the example's id.
+
+        Raises:
+            UserError: A field is missing, or the label is none of the choices or no number.
+        """
+        # A space and the answer follow, so blanks at the end would be doubled.
+        prompt = self._render("template", records, index).rstrip()
+        blank = Example(prompt, "", "", f"{split}:{index}")
+        if self.kind == "generation":
+            answer = self._text(records, index)
+            return replace(blank, answer=answer, label=answer)
+        if self.kind == "regression":
+            raw = label_at(self.spec, records, index)
+            if (number := number_of(raw)) is None:
+                where = records.where(index)
+                raise UserError(f"{where}: label {shown_label(raw)} is not a number")
+            return replace(blank, answer=number_text(raw), label=number)
+        return self._choice(blank, records, index)
+
+    def _choice(self, blank: Example, records: Records, index: int) -> Example:
+        where = records.where(index)
+        choices = self.choices or record_choices(self.spec, records, index)
+        if not choices:
+            raise UserError(f"{where}: the record of a choice task has no choices")
+        try:
+            place = chosen(self.spec, choices, label_at(self.spec, records, index), self.declared)
+        except NoChoice as error:
+            raise UserError(f"{where}: {error}") from None
+        return replace(blank, answer=choices[place], label=place, choices=choices)
+
+    def _text(self, records: Records, index: int) -> str:
+        if self.spec.answer is not None:
+            answer = self._render("answer", records, index)
+        elif self.finals:
+            answer = final_of(self.spec, records.rows[index]) or ""
+        else:
+            answer = text_of(label_at(self.spec, records, index))
+        if not answer.strip():
+            raise UserError(f"{records.where(index)}: the answer is empty")
+        return answer.strip()
+
+    def _render(self, key: str, records: Records, index: int) -> str:
+        where = f"{records.where(index)}"
+        try:
+            return render(getattr(self.spec, key), records.rows[index])
+        except (MissingField, NoText) as error:
+            raise UserError(
+                f"{where}: {error}, which the {key} of {self.spec.where()} uses"
+            ) from None
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self.spec.where(key)}: {where}: {error}") from error
 
 
-def _generation_answer(spec: TaskSpec, records: Records, index: int) -> str:
+def _have_finals(spec: TaskSpec, splits: Mapping[str, Records]) -> bool:
+    """Tell whether all records have ``fields.final``; refuse to use it in some of them."""
     if spec.answer is not None:
-        answer = _render(spec, "answer", records, index)
-    else:
-        final = _final(records.rows[index])
-        raw = _label(spec, records, index) if final is None else final
-        answer = str(int(raw)) if _is_number(raw) and float(raw) == int(raw) else str(raw)
-    if not answer.strip():
-        raise UserError(f"{records.where(index)}: the answer is empty")
-    return answer.strip()
+        return False
+    seen: list[tuple[Records, int, bool]] = [
+        (records, index, final_of(spec, row) is not None)
+        for records in splits.values()
+        for index, row in enumerate(records.rows)
+    ]
+    without = [(records, index) for records, index, there in seen if not there]
+    if without and len(without) < len(seen):
+        records, index = without[0]
+        raise UserError(
+            f"{records.where(index)}: no text in 'fields.final', which other records have; "
+            "say in a task file what the 'answer' is"
+        )
+    return not without
 
 
-def _choice_index(spec: TaskSpec, choices: Sequence[str], raw: Any) -> int | None:
-    """Return the index of a label given as a name, an index, or a key of the label map."""
-    if spec.label_map is not None:
-        if str(raw) not in spec.label_map:
-            return None
-        raw = spec.label_map[str(raw)]
-    if isinstance(raw, str):
-        return choices.index(raw) if raw in choices else None
-    if isinstance(raw, int | float) and float(raw).is_integer() and 0 <= raw < len(choices):
-        return int(raw)
-    return None
+def in_one_order(examples: Mapping[str, Sequence[Example]]) -> dict[str, list[Example]]:
+    """Give all examples of a choice task one order of choices, where one list holds them all.
+
+    Records may list the same choices in different orders; an index, which heads and some metrics
+    go by, means something only in one.
+    """
+    found = [example for split in examples.values() for example in split]
+    order = max((example.choices for example in found), key=len)
+    if not all(set(example.choices) <= set(order) for example in found):
+        return {split: list(some) for split, some in examples.items()}
+    return {split: in_order(some, order) for split, some in examples.items()}
+
+
+def in_order(examples: Sequence[Example], order: Sequence[str]) -> list[Example]:
+    """Return examples with their choices in an order that holds them all."""
+    rank = {choice: place for place, choice in enumerate(order)}
+    return [_reordered(example, rank) for example in examples]
+
+
+def _reordered(example: Example, rank: Mapping[str, int]) -> Example:
+    choices = tuple(sorted(example.choices, key=rank.__getitem__))
+    if choices == example.choices:
+        return example
+    return replace(example, choices=choices, label=choices.index(example.answer))

@@ -11,6 +11,7 @@ import re
 import string
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from math import isclose
 from typing import Any
 
 from peml.tasks.spec import TaskKind
@@ -18,18 +19,28 @@ from prefixnas.base.errors import UserError, unknown
 
 Predictions = Sequence[Any]
 
-_NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+# A minus between digits or letters ("5-3", "answer-1") is no sign; a comma parts thousands alone.
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)])[-\u2212])?"
+    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+    r"(?:[eE][+-]?[0-9]+)?"
+)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def numbers_in(text: str) -> list[float]:
-    """Return the numbers of a text in order; commas between digits are read as thousands."""
-    return [float(match.replace(",", "")) for match in _NUMBER.findall(text)]
+    """Return the numbers of a text in order; ``1,234`` is one number, ``1,2`` are two."""
+    found = _NUMBER.findall(text)
+    return [float(match.replace(",", "").replace("\u2212", "-")) for match in found]
 
 
 def normalise(text: str) -> str:
-    """Lower-case a text and drop punctuation, articles and extra white space."""
+    """Lower-case a text and drop punctuation, articles and extra white space, as SQuAD does.
+
+    Signs, decimal points and symbols are lost: ``-5`` is ``5``, ``1.5`` is ``15``, ``C++`` is
+    ``C``, and ``a`` is nothing.
+    """
     bare = text.lower().translate(_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", bare).split())
 
@@ -89,6 +100,12 @@ def _correlation(
 
 
 def exact_match(predictions: Predictions, references: Predictions) -> float:
+    """Share of texts equal to the reference, white space aside."""
+    pairs = zip(predictions, references, strict=True)
+    return float(sum(p.split() == r.split() for p, r in pairs) / len(references))
+
+
+def squad_match(predictions: Predictions, references: Predictions) -> float:
     """Share of texts equal to the reference after `normalise`."""
     pairs = zip(predictions, references, strict=True)
     return sum(normalise(p) == normalise(r) for p, r in pairs) / len(references)
@@ -99,7 +116,7 @@ def number_match(predictions: Predictions, references: Predictions) -> float:
     hits = 0
     for prediction, reference in zip(predictions, references, strict=True):
         got, wanted = numbers_in(str(prediction)), numbers_in(str(reference))
-        hits += bool(got and wanted and abs(got[-1] - wanted[-1]) < 1e-6)
+        hits += bool(got and wanted and isclose(got[-1], wanted[-1], rel_tol=1e-9))
     return hits / len(references)
 
 
@@ -120,6 +137,7 @@ _METRICS: Mapping[str, tuple[TaskKind, Callable[[Predictions, Predictions], floa
     "pearson": ("regression", pearson),
     "spearman": ("regression", spearman),
     "exact_match": ("generation", exact_match),
+    "squad_match": ("generation", squad_match),
     "number_match": ("generation", number_match),
     "rougeL": ("generation", rouge_l),
 }
@@ -182,6 +200,14 @@ def compute(
     if len(predictions) != len(references) or not references:
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
     return {name: _METRICS[name][1](predictions, references) for name in names}
+
+
+def constant_note(predictions: Predictions, values: Mapping[str, float]) -> str | None:
+    """Return what to say beside the scores where all predictions are the same; else None."""
+    if len(predictions) < 2 or len(set(predictions)) > 1:
+        return None
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    return f"all {len(predictions)} predictions are the same; that alone scores {scores}"
 
 
 def task_score(values: Mapping[str, float]) -> float:

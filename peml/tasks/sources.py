@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from peml.tasks.files import FORMATS, Records, read_files, table_records
 from peml.tasks.spec import SPLITS, TaskSpec
-from prefixnas.base.errors import UserError, nearest, unknown
+from prefixnas.base.errors import UserError, unknown
 
-Record = Mapping[str, Any]
-FORMATS = {
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-}
 EMBEDDED_COUNTS = {"train": 1000, "validation": 300}
-
-
-@dataclass(frozen=True)
-class Records:
-    """The records of one split.
-
-    Attributes:
-        rows: One mapping per record.
-        origin: The file, or the hub dataset and split, for messages.
-        class_names: Names of the labels by field, where the data set declares them.
-    """
-
-    rows: Sequence[Record]
-    origin: str
-    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def where(self, index: int) -> str:
-        """Return ``train.jsonl, line 3`` as the start of a message about a record."""
-        unit = "line" if self.origin.endswith((".jsonl", ".ndjson")) else "record"
-        return f"{self.origin}, {unit} {index + 1}"
 
 
 def is_embedded(source: object) -> bool:
@@ -73,14 +42,14 @@ def read_records(spec: TaskSpec, *, seed: int = 0) -> dict[str, Records]:
     source = spec.source
     if isinstance(source, dict):
         return {
-            split: read_files([spec.folder / name for name in names])
+            split: read_files([spec.folder / Path(name).expanduser() for name in names])
             for split, names in source.items()
         }
     if source is None:
         return _read_folder(spec, spec.folder)
     if is_embedded(source):
         return _read_embedded(source, seed)
-    path = spec.folder / source
+    path = spec.folder / Path(source).expanduser()
     if path.is_dir():
         return _read_folder(spec, path)
     if path.is_file():
@@ -92,57 +61,6 @@ def read_records(spec: TaskSpec, *, seed: int = 0) -> dict[str, Records]:
     if looks_local or source.count("/") > 1:
         raise UserError(f"{spec.where('source')}: no file or folder {str(path)!r}")
     return _read_hub(spec, source)
-
-
-def read_files(paths: Sequence[Path]) -> Records:
-    """Read JSONL, JSON, CSV, TSV or Parquet files of one split, in order.
-
-    Raises:
-        UserError: A file is missing, empty, of an unknown format or malformed.
-    """
-    rows: list[Record] = []
-    for path in paths:
-        rows.extend(_read_file(path))
-    return Records(rows, " + ".join(str(path) for path in paths))
-
-
-def _read_file(path: Path) -> list[Record]:
-    if not path.is_file():
-        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"no file {str(path)!r}{nearest(path.name, siblings)}")
-    if path.suffix not in FORMATS:
-        raise unknown("file format", path.suffix, FORMATS, str(path))
-    if not path.read_bytes().strip():
-        return []
-    options: dict[str, Any] = {}
-    if FORMATS[path.suffix] == "csv":
-        # Words such as "None" and "NA" are answers here; an empty cell alone is a missing one.
-        options = {"keep_default_na": False, "na_values": [""]}
-        if path.suffix == ".tsv":
-            options["sep"] = "\t"
-    try:
-        # A cache of its own, because a shared one would grow with every file ever read.
-        with _quiet() as datasets, TemporaryDirectory(ignore_cleanup_errors=True) as cache:
-            # Not load_dataset, which reports every local file to the hub and waits for it.
-            read = getattr(datasets.Dataset, f"from_{FORMATS[path.suffix]}")
-            return list(read(str(path), cache_dir=cache, **options))
-    except Exception as error:
-        raise UserError(f"{path}{_json_problem(path) or ': ' + _reason(error)}") from error
-
-
-def _json_problem(path: Path) -> str:
-    if path.suffix not in (".jsonl", ".ndjson"):
-        return ""
-    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            return f", line {number}: not valid JSON: {error.msg}"
-        if not isinstance(record, dict):
-            return f", line {number}: must be a JSON object"
-    return ""
 
 
 def _reason(error: BaseException) -> str:
@@ -202,7 +120,7 @@ def _read_hub(spec: TaskSpec, source: str) -> dict[str, Records]:
                     for key, feature in dataset.features.items()
                     if isinstance(feature, datasets.ClassLabel)
                 }
-                rows = list(dataset)
+                rows = table_records(dataset.with_format("arrow")[:])
         except Exception as error:
             raise UserError(
                 f"{spec.where('source')}: cannot load split {name!r} of the hub dataset "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any, Literal
 
 import yaml
 
+from peml.tasks.values import Cell, number_of, text_of
 from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.files import load_yaml, read_text
 
 TaskKind = Literal["choice", "regression", "generation"]
 TASK_KINDS: tuple[TaskKind, ...] = ("choice", "regression", "generation")
+Reading = Literal["text", "index"]
+READINGS: tuple[Reading, ...] = ("text", "index")
 SPLITS = ("train", "selection", "validation")
 
 
@@ -34,6 +38,7 @@ class TaskSpec:
         choices: Answer texts, in the order of the label's indices; or the field of a record that
             lists them, where they differ from record to record.
         label_map: Raw label to choice (its text or index).
+        label_is: ``text`` or ``index``: how labels are read where choices are numbers themselves.
         kind: ``choice``, ``regression`` or ``generation``; default: inferred from the data.
         metrics: Names of metrics; default: by name and kind of the task.
         gamma: Sampling weight of eq. 1, in (0, 1]; None: the run's.
@@ -55,6 +60,7 @@ class TaskSpec:
     label: str = "label"
     choices: tuple[str, ...] | str | None = None
     label_map: dict[str, str | int] | None = None
+    label_is: Reading | None = None
     kind: TaskKind | None = None
     metrics: tuple[str, ...] | None = None
     gamma: float | None = None
@@ -96,7 +102,27 @@ def read_spec(path: Path) -> TaskSpec:
         raise UserError(f"{path}: a task file is a mapping of keys (allowed: {', '.join(KEYS)})")
     node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     lines = {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
+    for key, value in node.value:
+        if key.value in ("choices", "label_map") and not isinstance(value, yaml.ScalarNode):
+            data[key.value] = _as_written(value)
     return make_spec(data, file=path, folder=path.parent, lines=lines)
+
+
+def _as_written(node: Any, *, indices: bool = False) -> Any:
+    """Return choices or a label map with their texts as written: 010 and 12:30 are not numbers.
+
+    Booleans stay what YAML takes them for, and so do the indices that labels are mapped to.
+    """
+    if isinstance(node, yaml.SequenceNode):
+        return [_as_written(inner) for inner in node.value]
+    if isinstance(node, yaml.MappingNode):
+        pairs = node.value
+        return {str(key.value): _as_written(value, indices=True) for key, value in pairs}
+    tag = node.tag.rpartition(":")[2]
+    if tag in ("bool", "null"):
+        return yaml.safe_load(node.value)
+    is_index = indices and tag == "int" and _INDEX.fullmatch(node.value) is not None
+    return int(node.value) if is_index else str(node.value)
 
 
 def make_spec(
@@ -138,6 +164,9 @@ def check_split(split: str) -> None:
     """Raise a UserError unless a split of that name exists."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
+
+
+_INDEX = re.compile(r"0|-?[1-9][0-9]*")
 
 
 class _Wrong(ValueError):
@@ -204,7 +233,7 @@ def _label_map(value: Any) -> dict[str, str | int]:
     if not isinstance(value, dict) or not value:
         raise _Wrong("must map labels of the data to choices")
     return {
-        str(raw): choice
+        text_of(raw): choice
         if isinstance(choice, int) and not isinstance(choice, bool)
         else _choice_text(choice)
         for raw, choice in value.items()
@@ -216,6 +245,13 @@ def _kind(value: Any) -> TaskKind:
         if value == kind:
             return kind
     raise _Wrong(f"must be one of {', '.join(TASK_KINDS)}")
+
+
+def _reading(value: Any) -> Reading:
+    for reading in READINGS:
+        if value == reading:
+            return reading
+    raise _Wrong(f"must be one of {', '.join(READINGS)}")
 
 
 def _metrics(value: Any) -> tuple[str, ...]:
@@ -231,16 +267,22 @@ def _count(value: Any) -> int:
     return value
 
 
+def _number(value: Any) -> float:
+    # 1e-1 is a text to YAML 1.1.
+    number = number_of(Cell(value) if isinstance(value, str) else value)
+    return float("nan") if number is None else number
+
+
 def _gamma(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+    if not 0 < (number := _number(value)) <= 1:
         raise _Wrong("must be a number above 0 and at most 1")
-    return float(value)
+    return number
 
 
 def _share(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+    if not 0 < (number := _number(value)) < 1:
         raise _Wrong("must be a number between 0 and 1")
-    return float(value)
+    return number
 
 
 _CHECKS = {
@@ -253,6 +295,7 @@ _CHECKS = {
     "label": _text,
     "choices": _choices,
     "label_map": _label_map,
+    "label_is": _reading,
     "kind": _kind,
     "metrics": _metrics,
     "gamma": _gamma,

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from peml.tasks.examples import (
-    Example,
-    fixed_choices,
-    infer_kind,
-    infer_metrics,
-    make_example,
-    record_choices,
-)
+from peml.tasks.examples import Example, Form, in_one_order, in_order
+from peml.tasks.labels import infer_metrics
 from peml.tasks.metrics import check_metrics
 from peml.tasks.sources import embedded_tasks, is_embedded, read_records
 from peml.tasks.spec import TaskKind, TaskSpec, make_spec, read_spec
-from peml.tasks.templates import check_template
 from prefixnas.base.errors import UserError, nearest
 
 SELECTION_SHARE = 0.1
@@ -56,6 +50,35 @@ class Task:
     def n_outputs(self) -> int:
         """Outputs that a classification or regression head needs; 0 for generation."""
         return {"choice": len(self.choices), "regression": 1, "generation": 0}[self.kind]
+
+    @property
+    def shared_choices(self) -> tuple[str, ...]:
+        """The choices, where they hold those of every example; empty where examples have others."""
+        known = set(self.choices)
+        found = (example for split in self.splits.values() for example in split)
+        return self.choices if all(known.issuperset(e.choices) for e in found) else ()
+
+    def digest(self) -> str:
+        """Return a hash of all that the examples of all splits say."""
+        found = hashlib.sha256()
+        for split in sorted(self.splits):
+            for example in self.splits[split]:
+                found.update(repr((split, *astuple(example))).encode())
+        return found.hexdigest()
+
+    def in_order_of(self, choices: Sequence[str]) -> Task:
+        """Return the task with its choices in another order.
+
+        Raises:
+            UserError: The task's choices are other texts.
+        """
+        if set(self.shared_choices) != set(choices):
+            raise UserError(
+                f"task {self.name!r}: its choices {list(self.choices)} are not those that were "
+                f"trained, {list(choices)}"
+            )
+        splits = {split: tuple(in_order(found, choices)) for split, found in self.splits.items()}
+        return replace(self, choices=tuple(choices), splits=splits)
 
     def label_scale(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training labels; (0, 1) if not numbers."""
@@ -142,28 +165,16 @@ def load_task(
         if not found.rows:
             raise UserError(f"{found.origin}: the split is empty")
     name = spec.name or _default_name(spec)
-    choices = fixed_choices(spec, records["train"])
-    has_choices = bool(choices or record_choices(spec, records["train"], 0))
-    kind = spec.kind or infer_kind(spec, records["train"], has_choices)
-    if kind == "choice" and not has_choices:
-        raise UserError(
-            f"{spec.where('kind')}: a choice task needs choices: set 'choices' or 'label_map'"
-        )
-    metrics = spec.metrics or infer_metrics(name, kind, records["train"], spec)
-    for key in ("template", "answer"):
-        text = getattr(spec, key)
-        try:
-            check_template(text or "")
-        except ValueError as error:
-            raise UserError(f"{spec.where(key)}: malformed format string: {error}") from error
+    form = Form.of(spec, records)
+    kind = form.kind
     examples = {
-        split: [
-            make_example(spec, kind, choices, found, index, split)
-            for index in range(len(found.rows))
-        ]
+        split: [form.example(found, index, split) for index in range(len(found.rows))]
         for split, found in records.items()
     }
+    if kind == "choice":
+        examples = in_one_order(examples)
     choices = max((e.choices for found in examples.values() for e in found), key=len)
+    metrics = spec.metrics or infer_metrics(name, kind, records, spec)
     check_metrics(metrics, kind, len(choices), spec.where("metrics"))
     splits = _split(
         examples,
@@ -206,7 +217,9 @@ def _default_name(spec: TaskSpec) -> str:
     if spec.file is not None and spec.file.name != "task.yaml":
         name = spec.file.stem
     elif isinstance(spec.source, str):
-        name = spec.config or re.split(r"[/:]", spec.source.rstrip("/"))[-1]
+        local = spec.folder / Path(spec.source).expanduser()
+        last = re.split(r"[/:]", spec.source.rstrip("/"))[-1]
+        name = spec.config or (local.resolve().name if local.is_dir() else last)
     else:
         name = spec.folder.resolve().name
     return re.sub(r"[^\w-]+", "_", name) or "task"

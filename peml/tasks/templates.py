@@ -7,6 +7,8 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peml.tasks.values import Cell, NoText, number_of, text_of
+
 _PARTS = re.compile(r"[^.\[\]]+")
 
 
@@ -50,6 +52,7 @@ def render(template: str, record: Mapping[str, Any]) -> str:
 
     Raises:
         MissingField: The record lacks a field of the template.
+        NoText: A field holds what has no text.
         ValueError: The template is malformed.
     """
     return _Formatter().vformat(template, (), record)
@@ -66,7 +69,30 @@ class _Formatter(string.Formatter):
     def get_field(
         self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[Any, str]:
-        return lookup(kwargs, field_name), field_name
+        value = lookup(kwargs, field_name)
+        try:
+            text_of(value)
+        except NoText as error:
+            raise NoText(f"field {field_name!r} {error}") from None
+        return value, field_name
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if not format_spec:
+            return text_of(value)
+        if isinstance(value, Cell) and format_spec[-1] in _OF_NUMBERS:
+            value = _number(value)
+        return format(value, format_spec)
+
+
+_OF_NUMBERS = "bcdeEfFgGnoxX%"
+
+
+def _number(cell: Cell) -> Any:
+    """Return a cell as the number that a format asks for; the cell where it is none."""
+    number = number_of(cell)
+    if number is None:
+        return cell
+    return int(cell) if cell.strip().lstrip("+-").isdecimal() else number
 
 
 def _present(value: Any) -> list[str]:

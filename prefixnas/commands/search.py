@@ -67,8 +67,10 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     if resume:
         refuse_change(stored, values, out)
     if dry_run:
-        plan_run(options, values)
+        plan = plan_run(options, values)
         print(dump_config(values), end="")
+        for line in plan.objective.preview():
+            print(f"# {line}")  # what is printed stays a configuration
         return 0
     return _search(options, values, out, resume)
 

@@ -206,6 +206,14 @@ class ObjectiveConfig(Options, ABC):
 
     references: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
+    def preview(self) -> Iterable[str]:
+        """Return lines that say what would be trained on, for `--dry-run`.
+
+        Raises:
+            UserError: The data is not usable.
+        """
+        return ()
+
     @abstractmethod
     def build(self, total_steps: int, seed: int) -> Objective:
         """Load data and models.

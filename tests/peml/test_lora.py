@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from peml.lora import LORA_KINDS, LoraHandle, add_lora, attention_projections, merge_adapter
+from peml.lora import (
+    LORA_KINDS,
+    LoraHandle,
+    _linear_modules,
+    add_lora,
+    attention_projections,
+    merge_adapter,
+)
 from peml.model.model import LanguageModel
 from prefixnas.base.errors import UserError
 from tests.peml import zoo
@@ -216,3 +223,36 @@ def test_mistakes_are_named(kind: str, options: dict[str, Any], message: str) ->
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can't load the LoRA adapter"):
         merge_adapter(zoo.build("llama"), tmp_path)
+
+
+# --- weights that are used in two places --------------------------------------------------------
+
+
+def tied(kind: str) -> LanguageModel:
+    lm = zoo.language_model(kind)
+    lm.model.set_output_embeddings(lm.model.get_output_embeddings())
+    lm.model.config.tie_word_embeddings = True
+    lm.model.get_output_embeddings().weight = lm.model.get_input_embeddings().weight
+    return lm
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2", "t5"])
+@pytest.mark.parametrize("kind", LORA_KINDS)
+def test_an_update_of_tied_weights_is_refused(model: str, kind: str) -> None:
+    lm = tied(model)
+    every = {n.split(".")[-1] for n, m in lm.model.named_modules() if hasattr(m, "weight")}
+    linear = sorted(every & {n.split(".")[-1] for n in _linear_modules(lm.model)})
+    assert "lm_head" in linear
+    with pytest.raises(UserError, match="module 'lm_head' shares its weights with") as caught:
+        add_lora(lm, kind, rank=4, total_steps=STEPS, targets=linear)
+    assert "\n" not in str(caught.value)
+    linear.remove("lm_head")
+    add_lora(lm, kind, rank=4, total_steps=STEPS, targets=linear)
+
+
+def test_an_adapter_of_tied_weights_is_not_merged(tmp_path: Path) -> None:
+    _, lora = adapted("llama", "lora", targets=["lm_head", "q_proj"])
+    lora.save(tmp_path)
+    merge_adapter(zoo.build("llama"), tmp_path)
+    with pytest.raises(UserError, match=r"'lm_head.base_layer' shares its weights"):
+        merge_adapter(tied("llama").model, tmp_path)

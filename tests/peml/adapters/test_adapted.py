@@ -30,3 +30,16 @@ def test_an_encoder_writes_nothing(tmp_path: Path) -> None:
     _, adapter = trained("bert", tmp_path)
     with pytest.raises(UserError, match=r"adapter: the encoder-only model .* cannot write text"):
         load(adapter).generate("good film")
+
+
+def test_prompts_are_read_as_in_training(tmp_path: Path) -> None:
+    _, adapter = trained("llama", tmp_path)
+    adapted = load(adapter)
+    assert adapted.generate("good film  \n") == adapted.generate("good film")
+    assert isinstance(adapted.generate(""), str)
+    long = "a " * 100 + "good film"
+    assert adapted.generate(long, max_new_tokens=4) == adapted.generate(
+        "b " + long, max_new_tokens=4
+    )
+    with pytest.raises(UserError, match="max_new_tokens: 64 leave no room in 64 tokens"):
+        adapted.generate("good film", max_new_tokens=64)

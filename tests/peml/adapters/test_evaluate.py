@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,41 @@ def test_prompts_that_are_cut_are_told_of(bench: Path, tmp_path: Path) -> None:
     _, adapter = trained("llama", tmp_path)
     told: list[str] = []
     peml.evaluate(adapter, mood(bench), max_length=5, warn=told.append)
-    assert len(told) == 1 and told[0].startswith("sst2: 6 of 6 prompts")
+    assert "sst2: 6 of 6 prompts" in told[-1]
     with pytest.warns(UserWarning, match="sst2: 6 of 6 prompts"):
         peml.evaluate(adapter, mood(bench), max_length=5)
+    told.clear()
     peml.evaluate(adapter, mood(bench), warn=told.append)
-    assert len(told) == 1
+    assert not any("prompts" in line for line in told)
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_choices_are_known_by_their_texts(kind: str, bench: Path, tmp_path: Path) -> None:
+    _, adapter = trained(kind, tmp_path)
+    (task,) = mood(bench)
+    expected = peml.evaluate(adapter, [task], warn=lambda line: None)
+    turned = task.in_order_of(["no", "yes"])
+    assert turned != task
+    assert peml.evaluate(adapter, [turned], warn=lambda line: None) == expected
+    with pytest.raises(UserError, match=r"'sst2': its choices .* are not those that were trained"):
+        rows = {"yes": "good", "no": "bad"}
+        renamed = [
+            replace(e, choices=tuple(rows[c] for c in e.choices)) for e in task.splits["validation"]
+        ]
+        splits = dict.fromkeys(task.splits, tuple(renamed))
+        peml.evaluate(adapter, [replace(task, choices=("good", "bad"), splits=splits)])
+
+
+def test_the_same_predictions_everywhere_are_told_of(bench: Path, tmp_path: Path) -> None:
+    _, adapter = trained("bert", tmp_path)
+    adapted = peml.load(adapter)
+    assert adapted.heads is not None
+    for layer in adapted.heads.layers.values():
+        layer.weight.data.zero_()  # type: ignore[operator,union-attr]
+    told: list[str] = []
+    scores = peml.evaluate(adapted, mood(bench), warn=told.append)
+    shown = f"{scores['sst2']['accuracy']:.3f}"
+    assert told == [f"sst2: all 6 predictions are the same; that alone scores accuracy {shown}"]
 
 
 def test_mistakes_are_named(bench: Path, tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from peml.adapters.export import FORMATS, export
+from peml.adapters.files import new_folder
 from peml.model.model import LanguageModel
 from peml.prefix.handle import attach
 from prefixnas.base.errors import UserError
-from tests.peml.adapters.trained import assert_same, trained
+from tests.peml.adapters.trained import assert_same, load, trained
 
 
 def test_merged_is_a_plain_folder_with_the_prefix_beside_it(tmp_path: Path) -> None:
@@ -42,3 +43,66 @@ def test_an_empty_folder_is_used(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     export(adapter, tmp_path / "out", "merged")
     assert AutoModel.from_pretrained(tmp_path / "out").config.model_type == "llama"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_that_is_not_what_was_trained_is_not_written(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peml.adapters import load as loading
+
+    _, adapter = trained("llama", tmp_path)
+    merge = loading.merge_adapter
+
+    def badly(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+        merged = merge(model, folder)
+        merged.get_input_embeddings().weight.data.mul_(1.2)  # type: ignore[operator,union-attr]
+        return merged
+
+    monkeypatch.setattr(loading, "merge_adapter", badly)
+    with pytest.raises(UserError, match="the exported llama model is not the one that was trained"):
+        export(adapter, tmp_path / "out", format)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "t5", "bert"])
+def test_every_linear_module_may_be_trained(kind: str, tmp_path: Path) -> None:
+    lm, adapter = trained(kind, tmp_path, every=True)
+    export(adapter, tmp_path / "out", dtype="float64")
+    assert_same(lm, load(tmp_path / "out"), kind)
+
+
+def folders(tmp_path: Path) -> dict[str, tuple[Path, str]]:
+    """Names of an empty folder, as one may give them from inside `work`, and where they lead."""
+    work, target = tmp_path / "work", tmp_path / "target"
+    work.mkdir()
+    target.mkdir()
+    (work / "link").symlink_to(target)
+    return {
+        "link": (target, "link"),
+        "slash": (target, "link/"),
+        "dot": (work / "in", "."),
+        "up": (work / "in", "../in"),
+        "name": (work / "mit Leerzeichen é 日本", "mit Leerzeichen é 日本/"),
+    }
+
+
+@pytest.mark.parametrize("which", ["link", "slash", "dot", "up", "name"])
+def test_folders_mean_what_they_mean_to_cp(
+    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, given = folders(tmp_path)[which]
+    inside = which in ("dot", "up")
+    here = tmp_path / "work" / ("in" if inside else "")
+    here.mkdir(exist_ok=True)
+    monkeypatch.chdir(here)
+    number = target.stat().st_ino if target.exists() else None
+    with new_folder(given) as new:
+        (new / "peml.json").write_text("{}")
+        (new / "lora").mkdir()
+    assert sorted(path.name for path in target.iterdir()) == ["lora", "peml.json"]
+    assert number is None or target.stat().st_ino == number  # a shell inside stays inside
+    if which in ("link", "slash"):
+        assert (tmp_path / "work" / "link").is_symlink()
+    with pytest.raises(UserError, match="exists and is not empty"), new_folder(given):
+        pass

@@ -26,5 +26,6 @@ def test_the_manifest_round_trips(tmp_path: Path) -> None:
         "hidden_size": 32,
         "outputs": {"sst2": 2, "stsb": 1},
         "pooling": "cls",
+        "choices": {},
     }
-    assert manifest.tasks == [{"name": "sst2", "choices": ["bad", "good"]}]
+    assert manifest.tasks == [{"name": "sst2", "choices": ["yes", "no"]}]

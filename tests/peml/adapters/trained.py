@@ -11,7 +11,7 @@ import peml
 from peml.adapters.adapted import Adapted
 from peml.adapters.save import save_adapter
 from peml.answers.heads import TaskHeads
-from peml.lora import add_lora
+from peml.lora import _linear_modules, add_lora
 from peml.model.model import LanguageModel, load_language_model
 from peml.prefix.handle import attach
 from peml.prefix.sites import find_sites
@@ -22,12 +22,20 @@ KINDS = ("llama", "sliding", "gpt2", "t5", "bart", "bert")
 
 
 def trained(
-    kind: str, tmp_path: Path, lora: str = "lora", where: list[str] | None = None
+    kind: str,
+    tmp_path: Path,
+    lora: str = "lora",
+    where: list[str] | None = None,
+    *,
+    every: bool = False,
 ) -> tuple[LanguageModel, Path]:
     """Save a base model and an adapter of it; return the model as it was trained, in float64."""
     base = saved(kind, tmp_path / "base")
     lm = load_language_model(base, dtype="float64")
-    handle = add_lora(lm, lora, rank=4, dropout=0.1, total_steps=9)
+    shared = lm.model.get_output_embeddings() is not None and kind in ("gpt2", "t5")
+    linear = {n.split(".")[-1] for n in _linear_modules(lm.model)}
+    targets = sorted(linear - ({"lm_head"} if shared else set())) if every else None
+    handle = add_lora(lm, lora, rank=4, dropout=0.1, total_steps=9, targets=targets)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in handle.parameters():
@@ -41,7 +49,7 @@ def trained(
         blocks=blocks,
         lora=handle,
         heads=heads() if lm.family == "encoder" else None,
-        tasks=[{"name": "sst2", "choices": ["bad", "good"]}],
+        tasks=[{"name": "sst2", "choices": ["yes", "no"]}],
     )
     prefix.set(blocks)
     return lm, tmp_path / "adapter"

@@ -143,6 +143,18 @@ def test_a_head_cannot_choose_what_an_example_does_not_offer() -> None:
     assert predict(Collator(lm), CHOICE, examples, heads=heads) == [1, 2]
 
 
+def test_a_head_knows_choices_by_their_texts() -> None:
+    lm = tiny.bert()
+    heads = TaskHeads.for_tasks(32, [CHOICE], seed=3).double()
+    examples = CHOICE.splits["validation"]
+    turned = CHOICE.in_order_of(CHOICES[::-1])
+    found = predict(Collator(lm), CHOICE, examples, heads=heads)
+    again = predict(Collator(lm), turned, turned.splits["validation"], heads=heads)
+    assert [CHOICES[int(p)] for p in found] == [CHOICES[::-1][int(p)] for p in again]
+    with pytest.raises(UserError, match="task 't': its head: unknown choice 'no'"):
+        heads.places("t", ("no", "yes"))
+
+
 def test_encoders_need_heads_and_cannot_generate() -> None:
     lm = tiny.bert()
     with pytest.raises(ValueError, match="needs task heads"):

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from peml.batches.collate import END_WEIGHT, IGNORED, Collator
+from peml.model.model import LanguageModel
+from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
-from tests.peml import tiny
+from tests.peml import tiny, zoo
 
 ROWS = [("a b c", "very good"), ("d", "bad"), ("e f", "bad")]
 CHOICE = tiny.task_of("t", ROWS, choices=("bad", "very good"))
@@ -200,3 +202,72 @@ def test_to_moves_all_tensors() -> None:
     batch = Collator(tiny.llama()).batch(CHOICE, CHOICE.splits["train"]).to("meta")
     tensors = [batch.labels, *batch.inputs.values()]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+# --- answers that a model can't tell apart ------------------------------------------------------
+
+
+def without_end(lm: LanguageModel) -> LanguageModel:
+    lm.tokenizer.eos_token = None
+    return lm
+
+
+def choice_task(*choices: str) -> Task:
+    return tiny.task_of("t", [("a", choices[0])], choices=choices)
+
+
+@pytest.mark.parametrize(
+    ("choices", "part"),
+    [
+        (("film", "film "), "can't tell the choices 'film' and 'film ' apart"),
+        (("坏", "好"), "has no token for a part of the choice '坏'"),
+        (("bad", "very 好"), "has no token for a part of the choice 'very 好'"),
+    ],
+)
+@pytest.mark.parametrize("make", [tiny.llama, tiny.t5])
+def test_choices_of_the_same_or_unknown_tokens_are_refused(
+    make: Any, choices: tuple[str, ...], part: str
+) -> None:
+    with pytest.raises(UserError, match=part):
+        Collator(make()).check([choice_task(*choices)])
+    Collator(tiny.bert()).check([choice_task(*choices)])  # heads tell them apart
+
+
+def test_nested_choices_need_an_end_token_or_means() -> None:
+    task = choice_task("good", "good film", "not good")
+    Collator(tiny.llama()).check([task])
+    collator = Collator(without_end(tiny.llama()))
+    with pytest.raises(UserError, match="'good' is the beginning of 'good film', and the tokeniz"):
+        collator.check([task])
+    collator.check([task], sums=False)
+    collator.check([choice_task("good film", "bad plot")])
+
+
+@pytest.mark.parametrize("kind", ["generation", "regression"])
+def test_written_answers_need_an_end_token(kind: str) -> None:
+    task = tiny.task_of("w", [("a", "1")], kind=kind)
+    Collator(tiny.llama()).check([task])
+    with pytest.raises(UserError, match="has no end token, so the model can't learn where an answ"):
+        Collator(without_end(tiny.llama())).check([task])
+
+
+def test_unknown_tokens_in_written_answers() -> None:
+    lm = tiny.llama()
+    texts = tiny.task_of("w", [("a", "good"), ("b", "good 好")], kind="generation")
+    collator = Collator(lm)
+    collator.lengths(texts, "train")
+    assert collator.truncation.messages() == [
+        "w: 1 of 2 answers hold characters that the model has no token for, so it can't write them"
+    ]
+    numbers = tiny.task_of("n", [("a", "77.5")], kind="regression")
+    with pytest.raises(UserError, match=r"no token for a part of the number '77.5'"):
+        collator.lengths(numbers, "train")
+
+
+def test_positions_that_padding_takes_are_no_room() -> None:
+    lm = zoo.language_model("roberta")
+    assert lm.model.config.max_position_embeddings == 64
+    collator = Collator(lm)
+    assert collator.max_length == 63  # padding_idx is 0, so the first token is at 1
+    task = tiny.task_of("t", [("a " * 100, "good")], choices=("bad", "good"))
+    lm.model(**collator.batch(task, task.splits["train"]).inputs)

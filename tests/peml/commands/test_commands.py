@@ -87,7 +87,7 @@ def test_evaluate_repeats_the_scores_of_the_run(
     assert main(["evaluate", str(run), "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == result(run)["columns"]["trained child"]["scores"]
-    assert not err
+    assert all("predictions are the same" in line for line in err.splitlines())
 
 
 def test_evaluate_prints_a_table_and_takes_other_splits(
@@ -209,3 +209,51 @@ def test_evaluate_cuts_prompts_where_the_run_did(
     assert err.startswith("warning: mood: ") and err.count("\n") == 1
     assert main(["evaluate", str(run), "--max-length", "60"]) == 0
     assert not capsys.readouterr().err
+
+
+def test_tasks_shows_what_the_model_sees(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "validation"):
+        cells = "2021-03-01,007,true\n12:30,010,false\n1e-1,1.50,yes\n"
+        (tmp_path / f"{split}.csv").write_text(f"when,code,label\n{cells}")
+    (tmp_path / "task.yaml").write_text('name: odd\ntemplate: "{when} {code}\\n?"\n')
+    capsys.readouterr()
+    argv = ["tasks", str(tmp_path), str(bench / "mood"), "--split", "validation", "--show", "2"]
+    assert main(argv) == 0
+    shown = capsys.readouterr().out
+    assert "kind        generation" in shown and "metrics     exact_match" in shown
+    assert "validation  3 examples; 3 different answers, most often 'true' 1" in shown
+    assert r"  reads   '2021-03-01 007\n?'" in shown
+    assert "writes  ' true'" in shown and "1e-1" not in shown
+    assert "choices     'yes', 'no'" in shown and shown.count("  reads") == 4
+    assert main(["tasks", str(bench / "mood"), "--tokens", "--model", str(bench / "llama")]) == 0
+    tokens = [line for line in capsys.readouterr().out.splitlines() if "  tokens" in line]
+    assert len(tokens) == 5 and all("film" in line or "plot" in line for line in tokens)
+
+
+def test_tasks_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.csv").write_text("input,label\na\n")
+    capsys.readouterr()
+    assert main(["tasks", str(tmp_path)]) == 2
+    assert "train.csv, line 2: 1 cells under 2 names" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_the_tasks_in_short(
+    bench: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["train", "--dry-run", "--tasks", str(bench / "mood")]) == 0
+    printed = capsys.readouterr().out
+    line = "# mood: choice of 'yes', 'no'; accuracy; train 22, selection 2, validation 6"
+    assert printed.splitlines()[-1] == line
+    assert yaml.safe_load(printed)["tasks"] == [str(bench / "mood")]
+
+
+def test_an_empty_line_is_a_prompt(
+    trained: Trained, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("film good\n\nplot bad\n"))
+    capsys.readouterr()
+    assert main(["generate", str(trained("llama")), "--max-new-tokens", "3"]) == 0
+    assert capsys.readouterr().out.count("\n") == 3

@@ -248,3 +248,86 @@ def test_a_broken_gguf_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "tiny.gguf").write_bytes(b"no model")
     with pytest.raises(UserError, match=r"tiny\.gguf"):
         load_language_model(tmp_path / "tiny.gguf")
+
+
+# --- what lies beside the weights ---------------------------------------------------------------
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_language_model(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_generation_settings_beside_the_weights_are_not_used(tmp_path: Path) -> None:
+    saved("llama", tmp_path)
+    plain = load_language_model(tmp_path)
+    settings = {"do_sample": True, "temperature": 5.0, "repetition_penalty": 9.0, "num_beams": 3}
+    settings |= {"no_repeat_ngram_size": 1, "max_length": 7, "suppress_tokens": [5, 6, 7]}
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    lm = load_language_model(tmp_path)
+    prompt = torch.tensor([[5, 6, 7]])
+    written = [
+        model.generate(prompt, max_new_tokens=12, eos_token_id=None).tolist()
+        for model in (lm.model, plain.model)
+    ]
+    assert written[0] == written[1]
+    tokens = prompt
+    for _ in range(12):
+        best = plain.model(tokens).logits[:, -1].argmax(-1)
+        tokens = torch.cat([tokens, best[None]], dim=1)
+    assert written[0] == tokens.tolist()
+
+
+def test_an_adapter_beside_the_weights_is_refused(tmp_path: Path) -> None:
+    import peft
+
+    base = zoo.build("llama").float()
+    wrapped = peft.get_peft_model(base, peft.LoraConfig(target_modules=["q_proj"]))
+    wrapped.save_pretrained(tmp_path / "lora")
+    assert "holds an adapter without its model" in refused(tmp_path / "lora")
+    shutil.copytree(tmp_path / "lora", saved("llama", tmp_path / "model"), dirs_exist_ok=True)
+    assert "holds an adapter beside the model (adapter_config.json)" in refused(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["peml.json", "prefix.safetensors"])
+def test_an_export_is_no_base_model(name: str, tmp_path: Path) -> None:
+    (saved("llama", tmp_path) / name).write_text("{}")
+    assert "is an export with a prefix or heads, which would be lost" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq"])
+def test_quantised_weights_are_refused(method: str, tmp_path: Path) -> None:
+    path = saved("llama", tmp_path) / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"] = {"quant_method": method, "load_in_4bit": True, "bits": 4}
+    path.write_text(json.dumps(config))
+    assert f"quantised weights ({method}) are not supported" in refused(tmp_path)
+
+
+def test_remote_code_and_old_weights_are_refused(tmp_path: Path) -> None:
+    path = saved("llama", tmp_path) / "config.json"
+    config = json.loads(path.read_text())
+    remote = {"auto_map": {"AutoConfig": "code.Own", "AutoModelForCausalLM": "code.OwnModel"}}
+    path.write_text(json.dumps({**config, "model_type": "own", **remote}))
+    assert "can't read the configuration" in refused(tmp_path)
+    path.write_text(json.dumps(config))
+    torch.save(zoo.build("llama").state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    assert "can't load the weights" in refused(tmp_path)
+
+
+def test_tokens_without_embeddings_are_refused(tmp_path: Path) -> None:
+    lm = zoo.language_model("llama")
+    saved("llama", tmp_path)
+    lm.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    lm.tokenizer.save_pretrained(tmp_path)
+    rows = zoo.VOCABULARY
+    expected = f"the tokenizer has {rows + 1} tokens, the model embeddings for {rows}"
+    assert expected in refused(tmp_path)
+
+
+def test_decoders_pad_on_the_left(tmp_path: Path) -> None:
+    assert load_language_model(saved("llama", tmp_path / "a")).tokenizer.padding_side == "left"
+    assert load_language_model(saved("t5", tmp_path / "b")).tokenizer.padding_side == "right"

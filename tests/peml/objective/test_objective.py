@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -399,3 +400,25 @@ def test_an_export_that_will_not_work_is_said_before_training(
     warnings = list(objective.warnings())
     assert len(warnings) == len(said)
     assert all("stock PEFT" in line and said[0] in line for line in warnings)
+
+
+def test_a_run_goes_on_with_its_own_data_alone(bench: Path, tmp_path: Path) -> None:
+    home = tmp_path / "mood"
+    shutil.copytree(bench / "mood", home)
+    config = LanguageModelConfig(model=str(bench / "llama"), tasks=[str(home)], dtype="float32")
+
+    def begin() -> JointObjective:
+        objective = config.build(total_steps=4, seed=0)
+        objective.reset(None, seed=0)
+        return objective
+
+    state = begin().state_dict()
+    begin().load_state_dict(state)
+    for split in ("train", "validation"):
+        path = home / f"{split}.jsonl"
+        text = path.read_text()
+        path.write_text(text.replace("film", "plot"))
+        with pytest.raises(UserError, match="examples of task 'mood' are not those that the run b"):
+            begin().load_state_dict(state)
+        path.write_text(text)
+    begin().load_state_dict(state)

@@ -278,3 +278,23 @@ def test_leaving_too_early_under_checkpointing_is_an_error_not_a_wrong_gradient(
         result = zoo.output(model, zoo.inputs("llama")).sum()
     with pytest.raises(torch.utils.checkpoint.CheckpointError):
         result.backward()
+
+
+@pytest.mark.parametrize("kind", zoo.DECODERS)
+@pytest.mark.parametrize("cached", [False, True])
+def test_padding_on_the_left_takes_no_positions_of_its_own(kind: str, cached: bool) -> None:
+    """A plain call says nothing of positions; each row computes what it does alone."""
+    model, given = zoo.build(kind), zoo.inputs(kind)["input_ids"]
+    handle = attach(model)
+    mask = torch.ones_like(given)
+    mask[0, :3] = 0
+    with handle.using(zoo.random_blocks(handle.sites)):
+        alone = zoo.output(model, {"input_ids": given[:1, 3:]})
+        if cached:
+            seen = {"input_ids": given[:, :5], "attention_mask": mask[:, :5]}
+            cache = model(**seen, use_cache=True).past_key_values
+            rest = {"input_ids": given[:, 5:], "attention_mask": mask, "past_key_values": cache}
+            padded, alone = zoo.output(model, rest), alone[:, 2:]
+        else:
+            padded = model(input_ids=given, attention_mask=mask).logits[:, 3:]
+    torch.testing.assert_close(padded[:1], alone)

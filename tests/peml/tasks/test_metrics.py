@@ -56,11 +56,55 @@ def test_choice_metrics_stay_in_range(pairs: list[tuple[int, int]]) -> None:
     assert perfect == {"accuracy": 1.0, "macro_f1": 1.0}
 
 
-def test_exact_match_ignores_case_articles_and_punctuation() -> None:
+def test_squad_match_ignores_case_articles_and_punctuation() -> None:
     predicted = ["The  Cat.", "a dog", "cat", ""]
-    assert metrics.compute(["exact_match"], predicted, ["cat", "Dog!", "cats", "x"]) == {
-        "exact_match": 0.5
+    assert metrics.compute(["squad_match"], predicted, ["cat", "Dog!", "cats", "x"]) == {
+        "squad_match": 0.5
     }
+
+
+DIFFERENT = [
+    *(("-5", "5"), ("1.5", "15"), ("C++", "C"), ("a", "the"), ("A", "a"), ("$5", "5")),
+    *(("<=", ">="), ("{", "}"), ("50%", "50"), ("a b", "ab"), ("", "an"), ("1,5", "15")),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_different_answers_are_no_exact_match(one: str, other: str) -> None:
+    assert metrics.compute(["exact_match"], [one], [other]) == {"exact_match": 0.0}
+    assert metrics.compute(["exact_match"], [f" {one}\n"], [one]) == {"exact_match": 1.0}
+
+
+@given(st.text(), st.text())
+def test_exact_match_is_equality_but_for_white_space(one: str, other: str) -> None:
+    same = one.split() == other.split()
+    assert metrics.compute(["exact_match"], [one], [other]) == {"exact_match": float(same)}
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("1,234,567.5", [1234567.5]),
+        ("1,2", [1.0, 2.0]),
+        ("1,2345", [1.0, 2345.0]),
+        ("5-3", [5.0, 3.0]),
+        ("5 - 3", [5.0, 3.0]),
+        ("is -3", [-3.0]),
+        ("\u22123", [-3.0]),
+        ("1e-05", [1e-05]),
+        ("-.5", [-0.5]),
+        ("2.5.", [2.5]),
+    ],
+)
+def test_numbers_in_a_text(text: str, numbers: list[float]) -> None:
+    assert metrics.numbers_in(text) == numbers
+
+
+def test_a_constant_prediction_is_pointed_out() -> None:
+    note = metrics.constant_note([1, 1, 1], {"f1": 0.8, "accuracy": 2 / 3})
+    assert note == "all 3 predictions are the same; that alone scores f1 0.800, accuracy 0.667"
+    assert metrics.constant_note([1, 0, 1], {"f1": 0.8}) is None
+    assert metrics.constant_note([1], {"f1": 1.0}) is None
 
 
 @pytest.mark.parametrize(
@@ -71,6 +115,9 @@ def test_exact_match_ignores_case_articles_and_punctuation() -> None:
         ("it costs $7.00.", "7", True),
         ("1.5", "15", False),
         ("-3", "3", False),
+        ("0.0000001", "0.0000002", False),
+        ("1,2", "12", False),
+        ("1e3", "1000", True),
         ("none", "7", False),
         ("7 or 8", "7", False),
     ],

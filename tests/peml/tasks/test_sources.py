@@ -1,84 +1,13 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from peml.tasks.sources import read_files, read_records
+from peml.tasks.sources import read_records
 from peml.tasks.spec import TaskSpec
 from prefixnas.base.errors import UserError
-
-
-def test_formats_hold_the_same_records(tmp_path: Path) -> None:
-    import pandas
-
-    wanted = [{"text": "a, b", "label": 1}, {"text": "NA", "label": 0}]
-    frame = pandas.DataFrame(wanted)
-    frame.to_csv(tmp_path / "x.csv", index=False)
-    frame.to_csv(tmp_path / "x.tsv", index=False, sep="\t")
-    frame.to_parquet(tmp_path / "x.parquet")
-    frame.to_json(tmp_path / "x.jsonl", orient="records", lines=True)
-    frame.to_json(tmp_path / "x.json", orient="records")
-    for suffix in ("csv", "tsv", "parquet", "jsonl", "json"):
-        assert list(read_files([tmp_path / f"x.{suffix}"]).rows) == wanted, suffix
-
-
-def test_files_are_joined_in_order(tmp_path: Path) -> None:
-    for name in ("b", "a"):
-        (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "{name}"}}\n')
-    rows = read_files([tmp_path / "b.jsonl", tmp_path / "a.jsonl"]).rows
-    assert [row["text"] for row in rows] == ["b", "a"]
-
-
-def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "old"}\n')
-    assert read_files([path]).rows[0]["text"] == "old"
-    path.write_text('{"text": "fresh"}\n')
-    assert read_files([path]).rows[0]["text"] == "fresh"
-
-
-def test_reading_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    (tmp_path / "a.jsonl").write_text('{"text": "old"}\n')
-    read_files([tmp_path / "a.jsonl"])
-    assert list(scratch.iterdir()) == []
-
-
-def test_progress_bars_come_back(tmp_path: Path) -> None:
-    import datasets
-
-    (tmp_path / "a.jsonl").write_text('{"text": "old"}\n')
-    datasets.enable_progress_bars()
-    read_files([tmp_path / "a.jsonl"])
-    assert datasets.is_progress_bar_enabled()
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "part"),
-    [
-        ("a.jsonl", '{"x": 1}\n{"x": \n', "line 2: not valid JSON"),
-        ("a.jsonl", '{"x": 1}\n3\n', "line 2: must be a JSON object"),
-        ("a.xml", "<x/>", "unknown file format '.xml'"),
-        ("a.parquet", "no parquet", "a.parquet: "),
-    ],
-)
-def test_bad_files(tmp_path: Path, name: str, content: str, part: str) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(UserError) as caught:
-        read_files([tmp_path / name])
-    assert part in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text("a\n1\n")
-    with pytest.raises(UserError, match=r"no file .*trian.csv'.*did you mean 'train.csv'"):
-        read_files([tmp_path / "trian.csv"])
 
 
 def test_folder_with_two_files_for_a_split(tmp_path: Path) -> None:

@@ -104,3 +104,20 @@ def test_values_are_checked(tmp_path: Path, text: str, part: str) -> None:
 def test_mapping_without_a_file() -> None:
     with pytest.raises(UserError, match=r"task 'mine': unknown key 'choicse'.*'choices'"):
         make_spec({"name": "mine", "choicse": []})
+
+
+def test_choices_and_labels_are_texts_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text(
+        "choices: [12:30, 010, 1_000, 2021-03-01, 1.50, 0x10]\n"
+        "label_map: {01: 12:30, true: '010', 7: 2, 8: 02}\n"
+    )
+    spec = read_spec(path)
+    assert spec.choices == ("12:30", "010", "1_000", "2021-03-01", "1.50", "0x10")
+    assert spec.label_map == {"01": "12:30", "true": "010", "7": 2, "8": "02"}
+
+
+def test_an_exponent_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text("gamma: 1e-1\nselection: 2e-1\n")
+    assert (read_spec(path).gamma, read_spec(path).selection) == (0.1, 0.2)

@@ -325,3 +325,21 @@ class TestErrors:
         home = folder(tmp_path, rows(4), rows(4))
         spec(home, "metrics: [pearson]\n")
         assert "line 1, key 'metrics': metric 'pearson' is not for choice" in error_of(home)
+
+
+def test_a_digest_is_of_all_that_the_examples_say(tmp_path: Path) -> None:
+    home = folder(tmp_path, rows(10), rows(4))
+    first = load_task(home)
+    assert load_task(home).digest() == first.digest()
+    for split, key, value in (
+        ("train", "input", "other"),
+        ("train", "label", 1),
+        ("validation", "choices", ["bad", "fine"]),
+    ):
+        changed = {"train": rows(10), "validation": rows(4)}
+        changed[split][0][key] = value
+        if key == "choices":
+            changed[split] = [{**row, "choices": value} for row in changed[split]]
+            changed["train"] = [{**row, "choices": value} for row in changed["train"]]
+        other = load_task(folder(tmp_path, changed["train"], changed["validation"]))
+        assert other.digest() != first.digest(), key

@@ -1,0 +1,87 @@
+"""Whether what is exported computes what was trained, on examples that it was trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from peml.adapters.files import LORA, PREFIX, read_tensors
+from peml.adapters.manifest import Manifest
+from peml.batches.collate import Collator
+from peml.lora import with_adapter
+from peml.model.model import LanguageModel, load_language_model, load_with_prefix
+from peml.prefix.handle import attach
+from prefixnas.base.errors import UserError
+from prefixnas.network.modes import evaluation_mode
+
+TOLERANCES = {torch.float64: 1e-4, torch.float32: 1e-3}
+_COARSE = 0.1
+_ANY: Mapping[str, Sequence[int]] = {"prompt": (1, 2, 3, 4), "answer": (2, 3)}
+
+
+def trained_outputs(
+    folder: Path, manifest: Manifest, device: str | torch.device, dtype: str
+) -> list[Tensor]:
+    """Return what the model computes as it was trained: with LoRA apart from its weights.
+
+    Raises:
+        UserError: The folder, or the base model that it names, can't be loaded.
+    """
+    read = load_language_model if manifest.base else load_with_prefix
+    lm = read(manifest.base or str(folder), device=device, dtype=dtype)
+    if manifest.lora is not None:
+        lm = replace(lm, model=with_adapter(lm.model, folder / LORA).get_base_model())
+    blocks = read_tensors(folder / PREFIX)["blocks"] if manifest.sites else None
+    return _outputs(lm, manifest, blocks)
+
+
+def check_written(
+    model: Path,
+    manifest: Manifest,
+    blocks: Tensor | None,
+    expected: Sequence[Tensor],
+    device: str | torch.device,
+    dtype: str,
+) -> None:
+    """Compare a model folder that was written with what it should compute.
+
+    Raises:
+        UserError: They differ by more than rounding does.
+    """
+    lm = load_with_prefix(model, device=device, dtype=dtype)
+    tolerance = TOLERANCES.get(lm.model.dtype, _COARSE)
+    for wanted, found in zip(expected, _outputs(lm, manifest, blocks), strict=True):
+        scale = max(1.0, float(wanted.abs().max()))
+        difference = float((wanted - found).abs().max()) / scale
+        if not difference <= tolerance:
+            raise UserError(
+                f"the exported {manifest.architecture} model is not the one that was trained: its "
+                f"outputs differ by {difference:.1e} of their size"
+            )
+
+
+@torch.no_grad()
+def _outputs(lm: LanguageModel, manifest: Manifest, blocks: Tensor | None) -> list[Tensor]:
+    """Return logits, or an encoder's hidden states, of the adapter's examples."""
+    handle = attach(lm.model, manifest.sites) if blocks is not None else None
+    if handle is not None:
+        handle.set(blocks)
+    collator = Collator(lm)
+    found = []
+    with evaluation_mode(lm.model):
+        for example in manifest.examples or (_ANY,):
+            prompt, answer = tuple(example["prompt"]), tuple(example["answer"])
+            inputs = {"input_ids": torch.tensor([prompt])}
+            if lm.family == "decoder":
+                inputs = {"input_ids": torch.tensor([prompt + answer])}
+            elif lm.family == "encoder-decoder":
+                inputs["decoder_input_ids"] = collator.decoder_inputs([answer])
+            given = {name: tensor.to(lm.device) for name, tensor in inputs.items()}
+            found.append(lm.model(**given)[0].detach().float().cpu())
+    if handle is not None:
+        handle.detach()
+    return found

@@ -1,0 +1,56 @@
+"""What a task is, for people to look at before they train."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from peml.tasks.task import Example, Task
+
+_MOST_LABELS = 12
+_WIDTH = 60
+
+
+def summary(task: Task) -> str:
+    """Return one line: name, kind, choices, metrics and counts."""
+    counts = ", ".join(f"{split} {len(found)}" for split, found in task.splits.items())
+    choices = f" of {_listed(task.shared_choices)}" if task.shared_choices else ""
+    return f"{task.name}: {task.kind}{choices}; {', '.join(task.metrics)}; {counts}"
+
+
+def report(task: Task) -> Iterator[str]:
+    """Yield the lines that describe a task: kind, choices, metrics, counts a split and label."""
+    yield f"task        {task.name}"
+    yield f"kind        {task.kind}"
+    if task.kind == "choice":
+        own = "" if task.shared_choices else " (records have their own; the longest list)"
+        yield f"choices     {_listed(task.choices)}{own}"
+    yield f"metrics     {', '.join(task.metrics)}"
+    for name, found in task.splits.items():
+        yield f"{name:<12}{len(found)} examples; {_labels(task, found)}"
+
+
+def shown(example: Example) -> list[str]:
+    """Return the lines that show an example as the model sees it, with blanks and line ends."""
+    return [example.id, f"  reads   {example.prompt!r}", f"  writes  {' ' + example.answer!r}"]
+
+
+def _labels(task: Task, examples: tuple[Example, ...]) -> str:
+    if task.kind == "regression":
+        numbers = [float(example.label) for example in examples]
+        mean = sum(numbers) / len(numbers)
+        return f"{min(numbers):g} to {max(numbers):g}, mean {mean:g}"
+    counts = Counter(example.answer for example in examples)
+    if task.kind == "choice" and task.shared_choices:
+        return ", ".join(f"{choice!r} {counts[choice]}" for choice in task.shared_choices)
+    most = ", ".join(f"{_cut(answer)} {n}" for answer, n in counts.most_common(3))
+    return f"{len(counts)} different answers, most often {most}"
+
+
+def _listed(choices: tuple[str, ...]) -> str:
+    more = f" and {len(choices) - _MOST_LABELS} more" if len(choices) > _MOST_LABELS else ""
+    return ", ".join(map(repr, choices[:_MOST_LABELS])) + more
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "...")
