@@ -22,7 +22,11 @@ KINDS = ("llama", "sliding", "gpt2", "t5", "bart", "bert")
 
 
 def trained(
-    kind: str, tmp_path: Path, lora: str = "lora", where: list[str] | None = None
+    kind: str,
+    tmp_path: Path,
+    lora: str = "lora",
+    where: list[str] | None = None,
+    attention: str = "parallel",
 ) -> tuple[LanguageModel, Path]:
     """Save a base model and an adapter of it; return the model as it was trained, in float64."""
     base = saved(kind, tmp_path / "base")
@@ -32,13 +36,14 @@ def trained(
     with torch.no_grad():
         for parameter in handle.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    prefix = attach(lm.model, find_sites(lm.model, where))
+    prefix = attach(lm.model, find_sites(lm.model, where), attention)
     blocks = zoo.random_blocks(prefix.sites).float()
     save_adapter(
         tmp_path / "adapter",
         lm,
         sites=prefix.sites,
         blocks=blocks,
+        attention=attention,
         lora=handle,
         heads=heads() if lm.family == "encoder" else None,
         tasks=[{"name": "sst2", "choices": ["bad", "good"]}],
