@@ -18,7 +18,9 @@ from peml.adapters.load import open_adapter
 from peml.adapters.manifest import Manifest
 from peml.adapters.peft import write_peft
 from peml.answers.heads import TaskHeads
+from peml.batches.collate import Collator
 from peml.model.model import LanguageModel
+from peml.tasks.task import load_tasks
 from prefixnas.base.errors import UserError, unknown
 
 
@@ -34,9 +36,10 @@ def export(
 
     - ``merged``: a plain Hugging Face folder of the base model with LoRA merged, for any
       runtime; the prefix lies beside it in ``prefix.safetensors``.
-    - ``peft``: a stock PEFT ``PREFIX_TUNING`` adapter in `out` and the merged base model in
-      ``out/merged``; no part of this project is needed to load them. Decoder-only models with
-      rotary positions only.
+    - ``peft``: a stock PEFT adapter in `out` and the merged base model in ``out/merged``; no
+      part of this project is needed to load them. ``ADAPTION_PROMPT`` for a prefix beside the text
+      (Llama, Mistral), ``PREFIX_TUNING`` for one in front of it (decoder-only models with rotary
+      positions). Compared with the run on prompts of its own tasks before it is done.
     - ``peml``: one self-contained folder (merged model, tokenizer, prefix, heads) for
       `peml.load`, every family.
 
@@ -93,7 +96,7 @@ def _merged(job: _Export) -> None:
     job.lm.model.save_pretrained(job.new)
     job.lm.tokenizer.save_pretrained(job.new)
     if job.blocks is not None:
-        save_prefix(job.blocks, job.manifest.sites, job.new)
+        save_prefix(job.blocks, job.manifest.sites, job.manifest.attention, job.new)
 
 
 def _peml(job: _Export) -> None:
@@ -110,9 +113,29 @@ def _peft(job: _Export) -> None:
             "this adapter has no prefix: its lora/ folder is a PEFT adapter already, "
             "or use the format 'merged'"
         )
-    write_peft(job.lm, job.manifest.sites, job.blocks, job.new, job.out / "merged")
+    known, base = job.manifest, job.out / "merged"
+    prompts = _prompts(job)
+    write_peft(job.lm, known.sites, job.blocks, known.attention, job.new, base, prompts)
     job.lm.model.save_pretrained(job.new / "merged")
     job.lm.tokenizer.save_pretrained(job.new / "merged")
+
+
+PROMPTS = 2
+"""On so many validation prompts of each task of a run its export to PEFT is checked."""
+
+
+def _prompts(job: _Export) -> list[Tensor]:
+    """Return prompts of the tasks that the adapter was trained on, where they are to be had."""
+    try:
+        tasks = load_tasks(job.manifest.sources, eval_limit=PROMPTS)
+    except UserError:
+        return []
+    collator = Collator(job.lm, max_length=job.manifest.max_length)
+    return [
+        torch.tensor([collator.encode(task, example).prompt])
+        for task in tasks
+        for example in task.splits["validation"]
+    ]
 
 
 FORMATS: Mapping[str, Callable[[_Export], None]] = {

@@ -26,10 +26,11 @@ def adapter_folder(folder: str | Path) -> Path:
     return inside if (inside / MANIFEST).is_file() else folder
 
 
-def save_prefix(blocks: Tensor, sites: Sequence[Site], folder: Path) -> None:
-    """Write the blocks, and beside them which module of the model each one is for."""
-    names = json.dumps([site.path for site in sites])
-    save_file({"blocks": blocks.detach().cpu().contiguous()}, folder / PREFIX, {"sites": names})
+def save_prefix(blocks: Tensor, sites: Sequence[Site], attention: str, folder: Path) -> None:
+    """Write the blocks, and beside them which module each one is for and how it is read."""
+    known = json.dumps({"attention": attention, "sites": [site.path for site in sites]})
+    # One entry: safetensors writes several in random order, and the same prefix is the same file.
+    save_file({"blocks": blocks.detach().cpu().contiguous()}, folder / PREFIX, {"prefix": known})
 
 
 def save_heads(heads: nn.Module, folder: Path) -> None:

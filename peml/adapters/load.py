@@ -52,7 +52,7 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", dtype: str =
     lm, blocks, heads = open_adapter(found, manifest, device, dtype)
     prefix = None
     if blocks is not None:
-        prefix = attach(lm.model, manifest.sites)
+        prefix = attach(lm.model, manifest.sites, manifest.attention)
         prefix.set(blocks)
     return Adapted(lm, heads, prefix, manifest, Path(folder))
 

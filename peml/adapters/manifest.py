@@ -3,7 +3,8 @@
 An *adapter folder* is small and holds what was trained, the base model by name::
 
     peml.json            what it is: base model, sites of the prefix, tasks, heads
-    prefix.safetensors   "blocks" [sites, 2, kv_heads, l, head_dim]; "sites" in its metadata
+    prefix.safetensors   "blocks" [sites, 2, kv_heads, l, head_dim], head gates multiplied in;
+                         "prefix" in its metadata: attention and sites, as JSON
     heads.safetensors    the task heads of an encoder-only model
     lora/                a plain PEFT adapter
 """
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from peml.adapters.files import MANIFEST, adapter_folder
+from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import Site
 from prefixnas.base.errors import UserError
 
-VERSION = 2
+VERSION, OLDEST = 3, 2
+"""The format that is written, and the earliest that can be read: 2 knew `concat` alone."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Manifest:
         architecture: transformers' name of the architecture ("llama").
         sites: Where the prefix goes; empty without a prefix.
         prefix_length: Number of virtual tokens, 0 without a prefix.
+        attention: How the prefix is read, ``"parallel"`` or ``"concat"``.
         lora: Kind of LoRA in ``lora/``; None where there is none (left).
         heads: ``hidden_size``, ``outputs``, ``pooling``, ``choices`` of the `TaskHeads`, or None.
         tasks: One JSON object a task, as the caller of `save_adapter` gave them.
@@ -46,6 +50,7 @@ class Manifest:
     architecture: str
     sites: tuple[Site, ...] = ()
     prefix_length: int = 0
+    attention: str = "concat"
     lora: str | None = None
     heads: Mapping[str, Any] | None = None
     tasks: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
@@ -97,13 +102,15 @@ class Manifest:
                 raise UserError(
                     f"{path}: format version {version} is newer than this installation ({VERSION})"
                 )
-            if version < VERSION:
+            if version < OLDEST:
                 raise UserError(
                     f"{path}: format version {version} is of an earlier version, which kept keys "
                     "at other positions; train again"
                 )
             data["sites"] = tuple(Site(**site) for site in data["sites"])
-            return cls(**data)
+            manifest = cls(**{**data, "version": VERSION})
+            prefix_attention(manifest.attention, str(path))
+            return manifest
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path}: damaged: {error}") from error
 

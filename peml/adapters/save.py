@@ -22,6 +22,7 @@ def save_adapter(
     *,
     sites: Sequence[Site] = (),
     blocks: Tensor | None = None,
+    attention: str = "parallel",
     lora: LoraHandle | None = None,
     heads: TaskHeads | None = None,
     tasks: Sequence[Mapping[str, Any]] = (),
@@ -35,6 +36,7 @@ def save_adapter(
         sites: Where the prefix goes.
         blocks: The prefix, ``[sites, 2, kv_heads, l, head_dim]``, as `PrefixEncoder.materialise`
             computes it.
+        attention: How it is read, ``"parallel"`` or ``"concat"``.
         lora: The LoRA layers in `lm`.
         heads: The task heads of an encoder-only model.
         tasks: One JSON object a task, kept in the manifest (name, kind, choices ...).
@@ -51,6 +53,7 @@ def save_adapter(
         architecture=lm.model.config.model_type,
         sites=tuple(sites) if blocks is not None else (),
         prefix_length=blocks.shape[3] if blocks is not None else 0,
+        attention=attention,
         lora=lora.kind if lora is not None else None,
         heads=_describe_heads(heads),
         tasks=tuple(tasks),
@@ -59,7 +62,7 @@ def save_adapter(
     with new_folder(folder, replace=True) as new:
         manifest.write(new)
         if blocks is not None:
-            save_prefix(blocks, sites, new)
+            save_prefix(blocks, sites, attention, new)
         if heads is not None:
             save_heads(heads, new)
         if lora is not None:

@@ -37,16 +37,17 @@ from peml.objective.proxy import (
     read_settings,
     skeleton,
 )
+from peml.objective.rates import parameter_groups
 from peml.prefix.encoder import Prefix, PrefixEncoder
 from peml.prefix.handle import attach
+from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import find_sites
-from peml.prefix.starts import STARTS, initialise, text_tokens
+from peml.prefix.starts import check_start, initialise, text_tokens
 from peml.tasks.metrics import task_score
 from peml.tasks.sources import embedded_tasks
 from peml.tasks.task import Example, Task, load_tasks
 from prefixnas.base.errors import UserError
 from prefixnas.network.modes import evaluation_mode
-from prefixnas.network.supernet import weights_of
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
 from prefixnas.run.ranks import ranks_here
@@ -103,7 +104,9 @@ class JointObjective(Objective):
         self.sites = find_sites(self.lm.model, config.prefix_where)
         self.sizes = {"attention_layers": len(self.sites)}
         self.gates = list(range(len(self.sites)))
-        self.start = config.prefix_start or ("zero" if self.lm.family == "encoder" else "text")
+        attention = prefix_attention(config.prefix_attention)
+        self.start = config.prefix_start or attention.start(self.lm.family)
+        check_start(self.start, attention)
         if config.prefix_text is not None:
             if self.start != "text":
                 raise UserError(
@@ -134,7 +137,7 @@ class JointObjective(Objective):
             self.lm.model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
                 {"use_reentrant": False, "context_fn": self.shares.again}
             )
-        self.handle = attach(self.lm.model, self.sites)
+        self.handle = attach(self.lm.model, self.sites, config.prefix_attention)
         self.width = config.prefix_width or self.lm.hidden_size
         self.encoder: PrefixEncoder | None = None
         self._began: tuple[int, str] = (config.prefix_length, self.start)
@@ -142,7 +145,7 @@ class JointObjective(Objective):
 
     def check_knobs(self, knobs: Sequence[Decision]) -> None:
         """Refuse knobs that a prefix does not have, or that an option decides already."""
-        check_knobs(knobs, len(self.sites), STARTS, self.config)
+        check_knobs(knobs, len(self.sites), self.handle.attention.starts, self.config)
 
     def check_proxy(self, settings: Mapping[str, str]) -> None:
         """Refuse settings of a proxy that are unknown, or more than this problem has."""
@@ -176,9 +179,9 @@ class JointObjective(Objective):
             config = self.config
             width_out = width_after(module, self.width)
             length = int(decided(module, LENGTH) or config.prefix_length)
-            encoder = PrefixEncoder(length, self.width, None, self.sites, width_out, self.gates).to(
-                self.lm.device
-            )
+            encoder = PrefixEncoder(
+                length, self.width, None, self.sites, width_out, self.gates, config.prefix_attention
+            ).to(self.lm.device)
             start = decided(module, START) or self.start
             text = config.prefix_text if start == "text" else None
             initialise(encoder, self.lm, start, seed=seed, text=text)
@@ -203,20 +206,8 @@ class JointObjective(Objective):
         self.encoder.replace_body(module.to(self.lm.device))
 
     def parameters(self) -> list[dict[str, Any]]:
-        """Return a group for LoRA, one for heads and one for the prefix, where there are any."""
-        config = self.config
-        groups: list[dict[str, Any]] = [
-            {"params": self.lora.parameters(), "lr": config.learning_rate}
-        ]
-        if self.heads is not None:
-            heads = list(self.heads.parameters())
-            groups.append({"params": heads, "lr": config.head_learning_rate})
-        if self.encoder is not None:
-            own = [self.encoder.embedding, *self.encoder.output.parameters()]
-            body = self.encoder.body
-            searched = weights_of(body) if body is not None else []
-            groups.append({"params": [*own, *searched], "lr": config.prefix_learning_rate})
-        return [{**group, "weight_decay": config.weight_decay} for group in groups]
+        """Return a group for each part that has a learning rate of its own."""
+        return parameter_groups(self.config, self.lora, self.heads, self.encoder)
 
     def backward(self, split: Split = "train") -> dict[str, float]:
         """Add the gradient of the mean over tasks of each task's mean loss (eq. 4)."""
@@ -334,6 +325,7 @@ class JointObjective(Objective):
             folder,
             self.lm,
             sites=[self.sites[site] for site in prefix.gates.sites],
+            attention=self.config.prefix_attention,
             blocks=prefix.blocks,
             lora=self.lora,
             heads=self.heads,
@@ -344,7 +336,7 @@ class JointObjective(Objective):
     def warnings(self) -> Iterable[str]:
         """Say what was cut or can't be written, and if stock PEFT can't hold the result."""
         yield from self.collator.truncation.messages()
-        if reason := why_not(self.lm, self.sites):
+        if reason := why_not(self.lm, self.sites, self.config.prefix_attention):
             yield f"no export to stock PEFT later (the format 'peml' works): {reason}"
 
     def _shown(self) -> list[dict[str, list[int]]]:

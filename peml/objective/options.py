@@ -19,10 +19,13 @@ class LanguageModelOptions(Options):
         None, "encoder width; none: the model's hidden size", at_least=1
     )
     prefix_start: Literal["random", "zero", "text"] | None = option(
-        None, "where the prefix starts; none: text, or zero for encoder-only models"
+        None, "where it starts; none: text, or for encoder-only models what peml.md says"
     )
     prefix_text: str | None = option(
         None, "text to start from, with prefix_start text; none: a short instruction"
+    )
+    prefix_attention: Literal["parallel", "concat"] = option(
+        "parallel", "beside the text, through gates, or in front of it in one softmax"
     )
     prefix_where: list[Literal["encoder", "decoder", "cross"]] | None = option(
         None, "kinds of attention that read it; none: all"
@@ -34,7 +37,12 @@ class LanguageModelOptions(Options):
     lora_targets: list[str] | None = option(None, "modules; none: attention projections")
     learning_rate: float = option(2e-3, "of LoRA", above=0)
     head_learning_rate: float = option(1e-2, "of encoder-only models' heads", above=0)
-    prefix_learning_rate: float = option(3e-4, "of the prefix and its encoder", above=0)
+    prefix_learning_rate: float | None = option(
+        None, "of the prefix and its encoder; none: LoRA's, with concat 3e-4", above=0
+    )
+    gate_learning_rate: float | None = option(
+        None, "of the head gates; none: 20 times LoRA's, by the number of layers", above=0
+    )
     weight_decay: float = option(0.01, "AdamW's, on all trained weights", at_least=0)
     sampling: Literal["gamma", "round-robin", "temperature"] = option("gamma", "joint batches")
     gamma: float = option(

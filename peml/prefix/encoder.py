@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from peml.prefix.gates import Gates, gates_of
+from peml.prefix.head_gates import HeadGates
+from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import Site, block_shape
 from prefixnas.network.modes import evaluation_mode
 
@@ -49,7 +51,7 @@ class Prefix:
 
 
 class PrefixEncoder(nn.Module):
-    """Embedding -> body -> output layer -> key/value blocks.
+    """Embedding -> body -> output layer -> key/value blocks (-> head gates).
 
     ``start`` is added to the output: keys and values of a real text where the encoder starts
     from one (`peml.prefix.starts`), zeros otherwise. It is a constant, not trained.
@@ -63,6 +65,8 @@ class PrefixEncoder(nn.Module):
         body_width_out: Width of the output of the body, or of the one that `replace_body` will
             put in; None means `width`.
         gates: Number of each site's gate in the search space; None: 0, 1, 2, ...
+        attention: How the blocks will be read: ``"parallel"`` (through head gates, which start at
+            zero) or ``"concat"``.
     """
 
     start: Tensor
@@ -75,9 +79,11 @@ class PrefixEncoder(nn.Module):
         sites: Sequence[Site],
         body_width_out: int | None = None,
         gates: Sequence[int] | None = None,
+        attention: str = "parallel",
     ) -> None:
         super().__init__()
         self.length = length
+        self.attention = prefix_attention(attention)
         self.sites = tuple(sites)
         self._numbers = tuple(range(len(self.sites)) if gates is None else gates)
         kv_heads, head_dim = block_shape(self.sites)
@@ -86,6 +92,9 @@ class PrefixEncoder(nn.Module):
         self.body = body
         width_out = width if body_width_out is None else body_width_out
         self.output = nn.Linear(width_out, len(self.sites) * 2 * kv_heads * head_dim)
+        self.head_gates: HeadGates | None = None
+        if self.attention.head_gates:
+            self.head_gates = HeadGates(len(self.sites), kv_heads)
         self.register_buffer("start", torch.zeros(len(self.sites), 2, kv_heads, length, head_dim))
 
     def forward(self) -> Tensor:
@@ -103,7 +112,8 @@ class PrefixEncoder(nn.Module):
             bias, start = bias.view(self.shape)[sites].flatten(), start[sites]
         flat = nn.functional.linear(hidden, weight, bias)
         flat = flat.view(self.length, len(sites), *self.shape[1:])
-        return start + flat.permute(1, 2, 3, 0, 4)
+        blocks = start + flat.permute(1, 2, 3, 0, 4)
+        return blocks if self.head_gates is None else self.head_gates(blocks, sites)
 
     def gates(self) -> Gates:
         """Return the gates of the sites, as the last `forward` drew them."""

@@ -1,8 +1,9 @@
 """Gates: how much of the prefix each attention site reads, as a search decides it.
 
-A gate is a weight g in [0, 1] per attention site. It multiplies the share of attention that the
-prefix gets, by adding log(g) to its logits: with g = 1 the site reads the whole prefix, with g = 0
-none of it.
+A gate is a weight w in [0, 1] per attention site: with w = 1 the site reads the whole prefix, with
+w = 0 none of it. It multiplies what the prefix adds (`peml.prefix.parallel`), or the share of
+attention that it gets (`peml.prefix.concat`). Head gates are others: weights that are trained
+(`peml.prefix.head_gates`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The shared prefix: keys and values that every attention layer reads before the real tokens.
+"""The shared prefix: keys and values that every attention layer reads beside the real tokens.
 
-One mechanism serves decoder-only, encoder-decoder and encoder-only models: our attention function
-(`peml.prefix.attention`) puts the prefix of the calling attention module in front of its keys and
-values. The text stands behind the prefix (`peml.prefix.positions`), the KV cache holds real tokens
-only.
+One mechanism serves decoder-only, encoder-decoder and encoder-only models: the attention modules
+that read a prefix are intercepted (`peml.prefix.interception`), and what they do with it is said by
+the kind of prefix attention (`peml.prefix.kinds`). The KV cache holds real tokens only.
 """
 
 from __future__ import annotations
@@ -15,16 +14,10 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from peml.prefix.attention import (
-    EAGER,
-    PREFIX,
-    SDPA,
-    ModulePrefix,
-    implementations,
-    restore,
-    use_our_attention,
-)
+from peml.prefix.attention import PREFIX, ModulePrefix, PrefixAttention
 from peml.prefix.gates import Gates
+from peml.prefix.interception import View
+from peml.prefix.kinds import prefix_attention
 from peml.prefix.positions import count_text, move_text
 from peml.prefix.sites import Site, check_blocks, find_sites
 from prefixnas.base.errors import UserError
@@ -38,18 +31,25 @@ class PrefixHandle:
 
     With gradient checkpointing the forward pass runs again inside ``backward()``: set the prefix
     until then. (PyTorch raises a `CheckpointError` otherwise.)
+
+    Attributes:
+        model: The model.
+        sites: Where the prefix goes.
+        attention: How it is read.
     """
 
-    def __init__(self, model: PreTrainedModel, sites: Sequence[Site]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, sites: Sequence[Site], attention: PrefixAttention
+    ) -> None:
         self.model = model
         self.sites = tuple(sites)
+        self.attention = attention
         self._modules = [model.get_submodule(site.path) for site in self.sites]
-        self._before = implementations(model)
         self._blocks: Tensor | None = None
         self._gates: Gates | None = None
         self._moved: list[RemovableHandle] = []
         self._attached = True
-        use_our_attention(model)
+        self._uninstall = attention.install(model, self._modules)
 
     @property
     def blocks(self) -> Tensor | None:
@@ -81,7 +81,9 @@ class PrefixHandle:
             check_blocks(blocks, [self.sites[index] for index in reading])
             if blocks.requires_grad:
                 _refuse_reentrant_checkpointing(self.model)
-            self._moved = [*move_text(self.model, blocks.shape[3]), *count_text(self.model)]
+            self._moved = count_text(self.model)
+            if self.attention.moves_text(self.model):
+                self._moved += move_text(self.model, blocks.shape[3])
         for module in self._modules:
             module.__dict__.pop(PREFIX, None)
         for index, block in zip(reading, () if blocks is None else blocks, strict=True):
@@ -104,24 +106,28 @@ class PrefixHandle:
         """Take the prefix away and give the model its former attention back."""
         if self._attached:
             self.set(None)
-            restore(self._before)
+            self._uninstall()
             self._attached = False
 
 
-def attach(model: PreTrainedModel, sites: Sequence[Site] | None = None) -> PrefixHandle:
+def attach(
+    model: PreTrainedModel, sites: Sequence[Site] | None = None, attention: str = "parallel"
+) -> PrefixHandle:
     """Make a model able to read a prefix; until one is set, it computes what it did before.
 
-    The model's attention becomes PyTorch's SDPA with the prefix in front (or the model's own
-    eager attention where it used that), so flash and flex attention are not in use meanwhile.
+    With ``concat`` the model's attention becomes PyTorch's SDPA (or stays the model's own eager
+    attention), so flash and flex attention are not in use meanwhile.
 
     Args:
         model: The base model, with or without LoRA layers in it.
         sites: Where the prefix goes, from `find_sites`; None means everywhere.
+        attention: How it is read: ``"parallel"`` or ``"concat"``.
 
     Raises:
         UserError: The architecture can't take a prefix, or has no such sites.
     """
-    if model.config._attn_implementation in (SDPA, EAGER):
+    kind = prefix_attention(attention)
+    if any(isinstance(module.__dict__.get("config"), View) for module in model.modules()):
         raise RuntimeError("the model has a prefix attached already: detach that one first")
     found = find_sites(model)
     chosen = found if sites is None else tuple(sites)
@@ -131,7 +137,7 @@ def attach(model: PreTrainedModel, sites: Sequence[Site] | None = None) -> Prefi
             f"{stray[0].kv_heads} key/value heads of {stray[0].head_dim}: "
             "the prefix was made for another model"
         )
-    return PrefixHandle(model, chosen)
+    return PrefixHandle(model, chosen, kind)
 
 
 def _as_heads(block: Tensor, site: Site) -> Tensor:

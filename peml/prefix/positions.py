@@ -1,4 +1,4 @@
-"""Rotary positions: a prefix takes the first ones, the text stands behind it.
+"""Rotary positions: a prefix in front of the text takes the first ones, the text stands behind it.
 
 Rotary attention sees differences of positions alone. So in decoder-only models with rotary
 positions the text may as well stand at l, l + 1, ... behind a prefix of l keys at 0 .. l-1, where
@@ -23,8 +23,8 @@ def rotary_modules(model: PreTrainedModel) -> list[nn.Module]:
     return [m for m in model.modules() if "RotaryEmbedding" in type(m).__name__]
 
 
-def text_moves(model: PreTrainedModel) -> bool:
-    """Tell whether the text stands behind the prefix instead of keeping its positions."""
+def text_can_move(model: PreTrainedModel) -> bool:
+    """Tell whether a model's attention sees differences of positions alone."""
     rotary = rotary_modules(model)
     return (
         family_of(model.config, type(model).__name__) == "decoder"
@@ -61,13 +61,11 @@ def count_text(model: PreTrainedModel) -> list[RemovableHandle]:
 
 
 def move_text(model: PreTrainedModel, length: int) -> list[RemovableHandle]:
-    """Move the text by `length` positions, where `text_moves`, until the handles are removed."""
+    """Move the text by `length` positions until the handles are removed."""
 
     def behind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if "position_ids" in kwargs:
             return args, {**kwargs, "position_ids": kwargs["position_ids"] + length}
         return (args[0], args[1] + length, *args[2:]), kwargs
 
-    if not text_moves(model):
-        return []
     return [m.register_forward_pre_hook(behind, with_kwargs=True) for m in rotary_modules(model)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from peml.model.model import family_of
-from peml.prefix.attention import Call, watch
+from peml.prefix.watch import Call, watch
 from prefixnas.base.errors import UserError, unknown
 
 SiteKind = Literal["encoder", "decoder", "cross"]
@@ -39,7 +39,7 @@ def find_sites(model: PreTrainedModel, where: Sequence[str] | None = None) -> tu
     """Find the attention modules that can read a prefix, in the order in which they run.
 
     Nothing is guessed from names: a forward pass over a few tokens shows which modules call our
-    attention function, and with which shapes, so a prefix can't be dropped in silence.
+    attention functions, and with which shapes, so a prefix can't be dropped in silence.
 
     Args:
         model: The base model.
@@ -103,7 +103,7 @@ def _kind(model: PreTrainedModel, kv_length: int, q_length: int) -> SiteKind:
 
 
 def _attention_calls(model: PreTrainedModel, refused: str) -> list[Call]:
-    """Run a few tokens through the model and list the calls of our attention function."""
+    """Run a few tokens through the model and list the calls of attention functions."""
     tokens = torch.ones(1, _ENCODER_TOKENS, dtype=torch.long, device=model.device)
     inputs: dict[str, Any] = {"input_ids": tokens}
     if model.config.is_encoder_decoder:

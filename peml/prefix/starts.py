@@ -4,7 +4,7 @@ In public prefix-tuning benchmarks the start moves the result more than the enco
 
 With ``zero`` and ``text`` the output layer starts at zero. Then the first backward pass gives a
 gradient to the output layer alone: the body, and with it the architecture parameters, get theirs
-from the second step on.
+from the second step on. Where head gates start at zero, they come first, and all else a step later.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from peml.model.device import isolated_random
 from peml.model.model import LanguageModel
-from peml.prefix.attention import watch
+from peml.prefix.attention import PrefixAttention
 from peml.prefix.encoder import PrefixEncoder
-from peml.prefix.positions import rotary_modules, text_moves
+from peml.prefix.positions import rotary_modules
 from peml.prefix.sites import Site, block_shape
+from peml.prefix.watch import watch
 from prefixnas.base.errors import UserError, unknown
 
 DEFAULT_TEXT = (
@@ -47,7 +48,8 @@ def _text(encoder: PrefixEncoder, lm: LanguageModel, text: str | None) -> None:
     """Keys and values of a real text; the encoder learns a correction to them."""
     _zero(encoder, lm, text)
     text = DEFAULT_TEXT if text is None else text
-    encoder.start.copy_(text_blocks(lm, encoder.sites, encoder.length, text))
+    moved = encoder.attention.moves_text(lm.model)
+    encoder.start.copy_(text_blocks(lm, encoder.sites, encoder.length, text, moved=moved))
 
 
 STARTS: Mapping[str, Callable[[PrefixEncoder, LanguageModel, str | None], None]] = {
@@ -67,7 +69,8 @@ def initialise(
 ) -> None:
     """Put a prefix encoder at a starting point; the body's own weights are left as they are.
 
-    The embedding is drawn anew as standard normal numbers, whatever the start.
+    Whatever the start, the embedding is drawn anew as standard normal numbers and head gates are
+    zero.
 
     Args:
         encoder: The encoder, changed in place.
@@ -77,14 +80,31 @@ def initialise(
         text: What a ``"text"`` start reads; None means `DEFAULT_TEXT`.
 
     Raises:
-        UserError: Unknown start, or a text without tokens.
+        UserError: Unknown start, one that the encoder's kind of attention can't begin from, or a
+            text without tokens.
     """
-    if start not in STARTS:
-        raise unknown("start of the prefix", start, STARTS)
+    check_start(start, encoder.attention)
     with isolated_random(encoder.embedding.device), torch.no_grad():
         torch.manual_seed(seed)
         nn.init.normal_(encoder.embedding)
+        if encoder.head_gates is not None:
+            nn.init.zeros_(encoder.head_gates.weight)
         STARTS[start](encoder, lm, text)
+
+
+def check_start(start: str, attention: PrefixAttention) -> None:
+    """Refuse a starting point that is unknown or that leads nowhere.
+
+    Raises:
+        UserError: Says why.
+    """
+    if start not in STARTS:
+        raise unknown("start of the prefix", start, STARTS)
+    if start not in attention.starts:
+        raise UserError(
+            f"a prefix with {attention.name!r} attention can't start with {start!r}: its head "
+            f"gates would stay shut (allowed: {', '.join(attention.starts)})"
+        )
 
 
 def text_tokens(lm: LanguageModel, text: str) -> list[int]:
@@ -99,13 +119,21 @@ def text_tokens(lm: LanguageModel, text: str) -> list[int]:
     return tokens
 
 
-def text_blocks(lm: LanguageModel, sites: Sequence[Site], length: int, text: str) -> Tensor:
+def text_blocks(
+    lm: LanguageModel, sites: Sequence[Site], length: int, text: str, *, moved: bool = False
+) -> Tensor:
     """Take the keys and values that a text has in the model.
 
     The text is repeated, or cut at its beginning, to `length` tokens, and read at the first
-    positions. Rotary models in which real tokens keep theirs (`peml.prefix.positions`) read it at
-    -l .. -1 instead, in front of them. In an encoder-decoder model the encoder and the decoder
-    both read the text.
+    positions. Rotary models in which real tokens keep theirs read it at -l .. -1 instead, in front
+    of them. In an encoder-decoder model the encoder and the decoder both read the text.
+
+    Args:
+        lm: The model.
+        sites: The sites.
+        length: Number of tokens l.
+        text: The text.
+        moved: Whether real tokens stand behind the prefix instead (`peml.prefix.positions`).
 
     Returns:
         ``[sites, 2, kv_heads, length, head_dim]``, float32.
@@ -119,7 +147,7 @@ def text_blocks(lm: LanguageModel, sites: Sequence[Site], length: int, text: str
     inputs: dict[str, Any] = {"input_ids": ids}
     if lm.family == "encoder-decoder":
         inputs["decoder_input_ids"] = ids
-    if rotary_modules(lm.model) and not text_moves(lm.model):
+    if rotary_modules(lm.model) and not moved:
         inputs["position_ids"] = torch.arange(-length, 0, device=lm.device)[None]
     paths = {module: path for path, module in lm.model.named_modules()}
     read: dict[str, Tensor] = {}

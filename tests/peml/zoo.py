@@ -72,6 +72,14 @@ _BUILD: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", _WIDE, {}),
     "mistral": ("MistralForCausalLM", "MistralConfig", {**_WIDE, "sliding_window": None}, {}),
     "sliding": ("MistralForCausalLM", "MistralConfig", {**_WIDE, "sliding_window": 4}, {}),
+    # Heads as wide as the hidden states, with keys and values no wider: PEFT's prompts fit those.
+    "narrow": ("LlamaForCausalLM", "LlamaConfig", _GROUPED, {}),
+    "narrow-mistral": (
+        "MistralForCausalLM",
+        "MistralConfig",
+        {**_GROUPED, "num_key_value_heads": 1, "sliding_window": 4},
+        {},
+    ),
     "phi": ("PhiForCausalLM", "PhiConfig", {**_GROUPED, "partial_rotary_factor": 0.5}, {}),
     "gemma2": (
         "Gemma2ForCausalLM",

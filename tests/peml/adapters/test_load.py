@@ -13,6 +13,7 @@ from peml.adapters.save import save_adapter
 from peml.lora import add_lora
 from peml.model.model import load_language_model
 from peml.prefix.handle import attach
+from peml.prefix.kinds import ATTENTIONS
 from peml.prefix.sites import find_sites
 from prefixnas.base.errors import UserError
 from tests.peml import zoo
@@ -20,11 +21,12 @@ from tests.peml.adapters.trained import KINDS, assert_same, heads, load, trained
 from tests.peml.model.test_model import saved
 
 
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_folder_and_its_export_load_as_they_were_trained(
-    kind: str, tmp_path: Path
+    kind: str, attention: str, tmp_path: Path
 ) -> None:
-    lm, adapter = trained(kind, tmp_path)
+    lm, adapter = trained(kind, tmp_path, attention=attention)
     assert_same(lm, load(adapter), kind)
     export(adapter, tmp_path / "out", "peml", dtype="float64")
     shutil.rmtree(tmp_path / "base")
@@ -32,6 +34,7 @@ def test_an_adapter_folder_and_its_export_load_as_they_were_trained(
     # The folder is self-contained and can be moved.
     (tmp_path / "out").rename(tmp_path / "moved")
     loaded = load(tmp_path / "moved")
+    assert loaded.manifest.attention == attention
     assert_same(lm, loaded, kind)
     assert loaded.tokenizer("good film")["input_ids"] == lm.tokenizer("good film")["input_ids"]
     if kind == "bert":
@@ -78,6 +81,16 @@ def test_lora_alone_and_prefix_alone(tmp_path: Path) -> None:
         export(tmp_path / "lora", tmp_path / "out", "peft")
 
 
+def test_an_adapter_of_before_there_were_two_kinds_reads_its_prefix_in_front(
+    tmp_path: Path,
+) -> None:
+    lm, adapter = trained("llama", tmp_path, attention="concat")
+    data = json.loads((adapter / "peml.json").read_text())
+    del data["attention"]
+    (adapter / "peml.json").write_text(json.dumps({**data, "version": 2}))
+    assert_same(lm, load(adapter), "llama")
+
+
 def test_a_run_directory_stands_for_its_adapter(tmp_path: Path) -> None:
     lm, _ = trained("llama", tmp_path)
     assert_same(lm, load(tmp_path), "llama")
@@ -100,6 +113,7 @@ def test_unusable_adapters_are_named(tmp_path: Path) -> None:
         ("later", {"version": 99}, "version 99 is newer"),
         ("old", {"version": 1}, "version 1 is of an earlier version"),
         ("odd", {"colour": "red"}, "damaged"),
+        ("kind", {"attention": "paralel"}, "peml.json: .*did you mean 'parallel'"),
         ("other", {"architecture": "roberta"}, "made for a roberta model"),
         ("gone", {"base": "/no/such/model"}, "does not exist"),
     ):

@@ -26,6 +26,7 @@ def trained(
     tmp_path: Path,
     lora: str = "lora",
     where: list[str] | None = None,
+    attention: str = "parallel",
     *,
     every: bool = False,
 ) -> tuple[LanguageModel, Path]:
@@ -40,13 +41,14 @@ def trained(
     with torch.no_grad():
         for parameter in handle.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    prefix = attach(lm.model, find_sites(lm.model, where))
+    prefix = attach(lm.model, find_sites(lm.model, where), attention)
     blocks = zoo.random_blocks(prefix.sites).float()
     save_adapter(
         tmp_path / "adapter",
         lm,
         sites=prefix.sites,
         blocks=blocks,
+        attention=attention,
         lora=handle,
         heads=heads() if lm.family == "encoder" else None,
         tasks=[{"name": "sst2", "choices": ["yes", "no"]}],

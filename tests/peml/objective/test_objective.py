@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
+from peml.prefix.kinds import ATTENTIONS
 from peml.tasks.task import Example, Task
 from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import Supernet
@@ -21,6 +22,7 @@ from prefixnas.run.objective import fit_space
 from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 
 FAMILIES = ["llama", "t5", "bert"]
+CONCAT: dict[str, Any] = {"prefix_attention": "concat", "prefix_start": None}
 SPACE = SearchSpace(
     "small",
     Stack(2, Seq("linear", Choice("activation", ["relu", "tanh", "gelu"]), "layer_norm")),
@@ -63,12 +65,20 @@ def ready(
     with torch.no_grad():  # LoRA's B starts at zero, which would hide A's gradient
         for parameter in objective.lora.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
+        open_gates(objective)
     if double:
         assert objective.encoder is not None
         for module in (objective.lm.model, objective.encoder, objective.heads):
             if module is not None:
                 module.double()
     return objective, net
+
+
+def open_gates(objective: JointObjective) -> None:
+    """Open the head gates, which start at zero and hide the gradient of all behind them."""
+    assert objective.encoder is not None
+    if objective.encoder.head_gates is not None:
+        nn.init.constant_(objective.encoder.head_gates.weight, 0.5)
 
 
 def weights(objective: JointObjective, net: Supernet) -> list[nn.Parameter]:
@@ -182,9 +192,14 @@ def test_gradient_checkpointing_gives_the_same_gradients(
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("start", ["random", "zero", "text"])
-def test_every_alpha_and_every_site_of_t5_gets_a_gradient(start: str, bench: Path) -> None:
-    objective, net = ready(bench, "t5", prefix_start=start)
+@pytest.mark.parametrize(
+    ("attention", "start"),
+    [(kind.name, start) for kind in ATTENTIONS.values() for start in kind.starts],
+)
+def test_every_alpha_and_every_site_of_t5_gets_a_gradient(
+    attention: str, start: str, bench: Path
+) -> None:
+    objective, net = ready(bench, "t5", prefix_attention=attention, prefix_start=start)
     assert [site.kind for site in objective.sites] == ["encoder"] * 2 + ["decoder", "cross"] * 2
     if start != "random":  # the output layer starts at zero: the first step only moves that
         optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
@@ -364,15 +379,34 @@ def test_wrong_options_are_refused(options: dict[str, Any], said: str, bench: Pa
 
 def test_each_part_has_its_learning_rate(bench: Path) -> None:
     objective, _ = ready(
-        bench, "bert", learning_rate=0.1, prefix_learning_rate=0.2, head_learning_rate=0.3
+        bench,
+        "bert",
+        learning_rate=0.1,
+        prefix_learning_rate=0.2,
+        head_learning_rate=0.3,
+        gate_learning_rate=0.4,
     )
     assert objective.encoder is not None and objective.heads is not None
     rates = {id(p): g["lr"] for g in objective.parameters() for p in g["params"]}
     assert {rates[id(p)] for p in objective.lora.parameters()} == {0.1}
     assert {rates[id(p)] for p in objective.heads.parameters()} == {0.3}
-    trained = [p for n, p in objective.encoder.named_parameters() if "alphas" not in n]
-    assert {rates[id(p)] for p in trained} == {0.2}
+    trained = dict(objective.encoder.named_parameters())
+    assert rates[id(trained.pop("head_gates.weight"))] == 0.4
+    assert {rates[id(p)] for n, p in trained.items() if "alphas" not in n} == {0.2}
     assert len(rates) == sum(len(g["params"]) for g in objective.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, (0.03, 20 * 0.03 / 2)), ({"prefix_attention": "concat"}, (3e-4,))],
+)
+def test_the_prefix_learns_in_relation_to_lora(
+    options: dict[str, Any], expected: tuple[float, ...], bench: Path
+) -> None:
+    objective, _ = ready(bench, learning_rate=0.03, **options)
+    lora, *others = [group["lr"] for group in objective.parameters()]
+    assert lora == 0.03
+    assert others == pytest.approx(list(expected))
 
 
 @pytest.mark.parametrize(
@@ -380,7 +414,8 @@ def test_each_part_has_its_learning_rate(bench: Path) -> None:
     [
         ("llama", {"prefix_text": "", "prefix_start": None}, "'', has no tokens"),
         ("llama", {"prefix_text": "Read.", "prefix_start": "random"}, "'prefix_text'.*'random'"),
-        ("bert", {"prefix_text": "Read.", "prefix_start": None}, "'prefix_text'.*'zero'"),
+        ("bert", {**CONCAT, "prefix_text": "Read."}, "'prefix_text'.*'zero'"),
+        ("bert", {"prefix_start": "zero"}, "'parallel' attention can't start with 'zero'"),
     ],
 )
 def test_a_text_that_would_not_be_read_is_refused(
@@ -391,12 +426,21 @@ def test_a_text_that_would_not_be_read_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("family", "said"), [("llama", []), ("t5", ["encoders"]), ("bert", ["positions"])]
+    ("family", "attention", "said"),
+    [
+        ("llama", "concat", []),
+        ("t5", "concat", ["encoders"]),
+        ("bert", "concat", ["positions"]),
+        ("llama", "parallel", []),
+        ("t5", "parallel", ["llama and mistral models alone"]),
+        ("bert", "parallel", ["llama and mistral models alone"]),
+    ],
 )
 def test_an_export_that_will_not_work_is_said_before_training(
-    family: str, said: list[str], bench: Path
+    family: str, attention: str, said: list[str], bench: Path
 ) -> None:
-    objective = JointObjective(config(bench, family), total_steps=20, seed=0)
+    options = config(bench, family, prefix_attention=attention)
+    objective = JointObjective(options, total_steps=20, seed=0)
     warnings = list(objective.warnings())
     assert len(warnings) == len(said)
     assert all("stock PEFT" in line and said[0] in line for line in warnings)

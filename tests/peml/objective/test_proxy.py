@@ -21,6 +21,7 @@ from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
 from prefixnas.strategies.two_stage import TwoStage
 from prefixnas.testing import ObjectiveCheck, StrategyCheck
 from prefixnas.testing.objectives import PROMISES
+from tests.peml.objective.test_objective import open_gates
 from tests.workbench import events
 
 FAMILIES = ["llama", "t5", "bert"]
@@ -118,6 +119,7 @@ def test_a_layer_keeps_its_gate(family: str, bench: Path) -> None:
     proxy = whole.proxy({"layers": "1"})
     net = Supernet(space, whole.width)
     proxy.reset(net, 0)
+    open_gates(proxy)
     proxy.backward()
     reached = {
         decision.name

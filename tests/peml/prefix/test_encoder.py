@@ -11,7 +11,7 @@ from tests.peml import zoo
 
 def test_encoder_lays_out_blocks_by_site_part_head_position() -> None:
     sites = find_sites(zoo.build("llama"))
-    encoder = PrefixEncoder(5, 6, None, sites)
+    encoder = PrefixEncoder(5, 6, None, sites, attention="concat")
     blocks = encoder()
     assert blocks.shape == (2, 2, 2, 5, 12)
     column = ((1 * 2 + 0) * 2 + 1) * 12 + 7
@@ -26,7 +26,7 @@ def test_encoder_lays_out_blocks_by_site_part_head_position() -> None:
 
 def test_encoder_swaps_its_body_and_keeps_the_rest() -> None:
     sites = find_sites(zoo.build("llama"))
-    encoder = PrefixEncoder(5, 6, nn.Linear(6, 9), sites, body_width_out=9)
+    encoder = PrefixEncoder(5, 6, nn.Linear(6, 9), sites, 9, attention="concat")
     weight, embedding = encoder.output.weight.clone(), encoder.embedding.clone()
     new = nn.Sequential(nn.Linear(6, 9), nn.Tanh())
     encoder.replace_body(new)

@@ -27,8 +27,8 @@ def with_gates(
 
 
 @pytest.mark.parametrize("kind", zoo.SUPPORTED)
-def test_an_open_gate_is_the_prefix_and_a_closed_one_is_none(kind: str) -> None:
-    handle = attach(zoo.build(kind))
+def test_an_open_gate_is_the_prefix_and_a_closed_one_is_none(kind: str, attention: str) -> None:
+    handle = attach(zoo.build(kind), attention=attention)
     blocks = zoo.random_blocks(handle.sites)
     plain, full = (with_gates(handle, kind, b, None) for b in (None, blocks))
     torch.testing.assert_close(with_gates(handle, kind, blocks, gates(handle, 1.0)), full)
@@ -42,7 +42,7 @@ def test_an_open_gate_is_the_prefix_and_a_closed_one_is_none(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["gpt2", "t5", "bart", "bert"])
 def test_twice_half_a_prefix_is_a_prefix(kind: str) -> None:
     """Where positions do not count, every key twice with half the share changes nothing."""
-    handle = attach(zoo.build(kind))
+    handle = attach(zoo.build(kind), attention="concat")
     blocks = zoo.random_blocks(handle.sites)
     once = with_gates(handle, kind, blocks, None)
     twice = torch.cat([blocks, blocks], dim=3)
@@ -50,8 +50,8 @@ def test_twice_half_a_prefix_is_a_prefix(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", zoo.SUPPORTED)
-def test_a_site_that_is_left_out_reads_nothing(kind: str) -> None:
-    handle = attach(zoo.build(kind))
+def test_a_site_that_is_left_out_reads_nothing(kind: str, attention: str) -> None:
+    handle = attach(zoo.build(kind), attention=attention)
     blocks = zoo.random_blocks(handle.sites)
     few = Gates(dict.fromkeys(range(1, len(handle.sites))))
     with handle.using(blocks[1:], few):
@@ -74,8 +74,10 @@ ROUNDED = [("llama", 0.3, 1e-3), ("gemma2", 0.3, 1e-3), ("t5", 1.0, 1e-3)]
 
 
 @pytest.mark.parametrize(("kind", "weight", "step"), [*EXACT, *ROUNDED])
-def test_gradient_of_a_gate_by_finite_differences(kind: str, weight: float, step: float) -> None:
-    handle = attach(zoo.build(kind))
+def test_gradient_of_a_gate_by_finite_differences(
+    kind: str, weight: float, step: float, attention: str
+) -> None:
+    handle = attach(zoo.build(kind), attention=attention)
     blocks = 0.3 * zoo.random_blocks(handle.sites)
     reference = torch.randn(zoo.output(handle.model, zoo.inputs(kind)).shape).double()
 

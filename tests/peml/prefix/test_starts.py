@@ -14,9 +14,12 @@ from tests.peml import zoo
 TEXT = "good film : a b c"
 
 
-def encoder_for(kind: str, length: int = 6) -> tuple[PrefixEncoder, zoo.LanguageModel]:
+def encoder_for(
+    kind: str, length: int = 6, attention: str = "concat"
+) -> tuple[PrefixEncoder, zoo.LanguageModel]:
     lm = zoo.language_model(kind)
-    return PrefixEncoder(length, 8, nn.LayerNorm(8), find_sites(lm.model)), lm
+    sites = find_sites(lm.model)
+    return PrefixEncoder(length, 8, nn.LayerNorm(8), sites, attention=attention), lm
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -57,8 +60,8 @@ def test_text_start_of_a_rotary_decoder_equals_reading_the_text_first(kind: str)
     batch = given["input_ids"].shape[0]
     front = torch.tensor(words).expand(batch, -1)
     whole = torch.cat([front, given["input_ids"]], dim=1)
-    handle = attach(lm.model)
-    blocks = text_blocks(lm, handle.sites, len(words), TEXT)
+    handle = attach(lm.model, attention="concat")
+    blocks = text_blocks(lm, handle.sites, len(words), TEXT, moved=True)
     with handle.using(blocks):
         ours = zoo.output(lm.model, given)
     theirs = lm.model(input_ids=whole).logits[:, len(words) :]
@@ -69,7 +72,7 @@ def test_text_start_of_t5_equals_reading_the_text_first() -> None:
     # With a cross prefix alone, the decoder sees the encoder's states of the text beside its own.
     lm, given = zoo.language_model("t5"), zoo.inputs("t5")
     words = lm.tokenizer(TEXT)["input_ids"]
-    handle = attach(lm.model, find_sites(lm.model, ["cross"]))
+    handle = attach(lm.model, find_sites(lm.model, ["cross"]), "concat")
     with handle.using(text_blocks(lm, handle.sites, len(words), TEXT)):
         ours = zoo.output(lm.model, given)
     encode = lm.model.get_encoder()
