@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.files import load_yaml
 from prefixnas.base.options import FLAG, Options, make, option, resolve, types_of
 from prefixnas.experiments.hyperparameters import (
     Alternatives,
@@ -129,6 +130,11 @@ class Experiment:
         """Return all keys of the file, as plain values."""
         return {entry.name: getattr(self.file, entry.name) for entry in fields(self.file)}
 
+    def order(self) -> dict[str, str]:
+        """Return what another process reads it from, see `read_order`; YAML keeps numeric keys."""
+        text = yaml.safe_dump(self.to_json(), sort_keys=False)
+        return {"where": self.where, "experiment": text}
+
     def shown(self) -> dict[str, Any]:
         """Return `to_json` without the password of a database: as it may be shown and kept."""
         storage = self.file.storage
@@ -201,6 +207,12 @@ def read_experiment(layers: Any, where: str) -> Experiment:
     _check_keys(experiment)
     _check_samplers(experiment)
     return experiment
+
+
+def read_order(order: Mapping[str, Any]) -> Experiment:
+    """Check the experiment that another process was given; see `Experiment.order`."""
+    where = order["where"]
+    return read_experiment([(where, load_yaml(order["experiment"], where))], where)
 
 
 def _check_patience(file: ExperimentFile, where: str) -> None:

@@ -12,11 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from prefixnas.base.errors import UserError
 from prefixnas.base.processes import Child, share_of_threads
-from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.gpus import demand_of_worker
 from prefixnas.experiments.lease import Demand, Lease, lease_now
 from prefixnas.experiments.rows import Row
@@ -87,7 +84,8 @@ class _Slot:
             [str(self._study.folder)],
             self._log,
             self._environment,
-            first_line=_order(self._study.experiment),
+            # A database's password shows in no argument.
+            first_line=json.dumps(self._study.experiment.order()).encode(),
             leased=True,
         )
         return True
@@ -118,9 +116,3 @@ class _Slot:
             self._worker.stop()
         if self._lease is not None:
             self._lease.release()
-
-
-def _order(experiment: Experiment) -> bytes:
-    """Return the experiment as a worker reads it: a database's password shows in no argument."""
-    text = yaml.safe_dump(experiment.to_json(), sort_keys=False)
-    return json.dumps({"experiment": text, "where": experiment.where}).encode()

@@ -22,7 +22,6 @@ from prefixnas.experiments.nni import processes
 from prefixnas.experiments.nni.environment import NniEnvironment
 from prefixnas.experiments.nni.jobs import read_jobs
 from prefixnas.experiments.nni.manager import (
-    LAUNCH,
     LOG,
     Action,
     Manager,
@@ -31,7 +30,13 @@ from prefixnas.experiments.nni.manager import (
     start_manager,
     stop_manager,
 )
-from prefixnas.experiments.nni.settings import NniSettings, experiment_id, make_config
+from prefixnas.experiments.nni.settings import (
+    CODE,
+    LAUNCH,
+    NniSettings,
+    experiment_id,
+    make_config,
+)
 from prefixnas.experiments.nni.sockets import check_port, is_loopback
 from prefixnas.experiments.nni.study_server import RECOVERED, StudyServer
 from prefixnas.experiments.study import Study
@@ -39,8 +44,6 @@ from prefixnas.experiments.study import Study
 RUN = "prefixnas.experiments.trial:run_trial"
 HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
 CONFIG = "config.json"
-CODE = "code"
-"""What is sent to the machines of a service."""
 
 TUNER_PATIENCE = 130.0
 """Seconds for the tuner to connect."""
@@ -100,9 +103,7 @@ class Engine:
         inner = inside(self.folder)
         if self.settings.service != "local":  # NNI's check of the configuration looks for it
             (inner / CODE).mkdir(parents=True, exist_ok=True)
-        config = make_config(
-            self.experiment, self.settings, self.environment, inner, inner / LAUNCH
-        )
+        config = make_config(self.experiment, self.settings, self.environment, inner)
         Study.open(self.experiment, self.folder)
         inner.mkdir(exist_ok=True)
         inner.chmod(0o700)  # NNI's logs hold the secret
@@ -132,7 +133,7 @@ class Engine:
         self._check_resting()
         config = self.create()
         jobs = read_jobs(inside(self.folder) / self.id)
-        taken_up = sorted({job.values["trial"] for job in jobs if job.taken_up})
+        taken_up = sorted({job.trial for job in jobs if job.taken_up})
         write_text(inside(self.folder) / RECOVERED, json.dumps(taken_up) + "\n")
         # A tuner that outlived its manager would talk to the next one.
         processes.end(lambda: processes.processes_of(self.folder, tuner=True))
@@ -250,8 +251,7 @@ class Engine:
 
     def _launch(self, folder: Path, python: str) -> str:
         settings = {
-            "where": self.experiment.where,
-            "experiment": self.experiment.to_json(),
+            **self.experiment.order(),
             "folder": str(folder),
             "run": self.run,
             "command": [python, "-m", "prefixnas.experiments.nni.trial_process"],

@@ -27,7 +27,6 @@ from prefixnas.experiments.nni.rest import Rest
 from prefixnas.experiments.nni.sockets import check_port, is_loopback, open_to_network
 
 GUARD = Path(__file__).parent / "guard.js"
-LAUNCH = "launch.json"
 STATE = "manager.json"
 LOG = "manager.log"
 PATIENCE = 60.0

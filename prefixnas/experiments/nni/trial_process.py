@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from prefixnas.base.errors import UserError
-from prefixnas.experiments.experiment import read_experiment
+from prefixnas.experiments.experiment import read_order
 from prefixnas.experiments.hyperparameters import assign
 from prefixnas.experiments.nni.client import Channel
 from prefixnas.experiments.nni.space import unpack
-from prefixnas.experiments.nni.study_server import folder_of, note_error
-from prefixnas.experiments.trial import Busy, TrialResult
+from prefixnas.experiments.nni.study_server import note_error
+from prefixnas.experiments.trial import Busy, TrialResult, trial_folder
 
 
 def run(settings: Mapping[str, Any], channel: Channel) -> None:
     """Run the trial that the manager names."""
     values = channel.parameters()
     number = values["trial"]
-    folder = folder_of(Path(settings["folder"]), number)
+    folder = trial_folder(Path(settings["folder"]), number)
     print(f"trial {number}: run directory {folder}", flush=True)
 
     def report(epoch: int, score: float) -> None:
@@ -55,8 +55,7 @@ def run(settings: Mapping[str, Any], channel: Channel) -> None:
 def _result(
     settings: Mapping[str, Any], values: Mapping[str, Any], report: Any, folder: Path
 ) -> TrialResult:
-    where = str(settings["where"])
-    experiment = read_experiment([(where, settings["experiment"])], where)
+    experiment = read_order(settings)
     answers = unpack(experiment.hyperparameters, values)
     assigned = assign(experiment.hyperparameters, lambda parameter: answers[parameter.name])
     config = experiment.resolve(assigned)

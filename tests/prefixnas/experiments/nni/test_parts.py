@@ -33,10 +33,11 @@ from prefixnas.experiments.nni import environment, waiting
 from prefixnas.experiments.nni.client import Channel
 from prefixnas.experiments.nni.environment import find_environment
 from prefixnas.experiments.nni.jobs import read_jobs
-from prefixnas.experiments.nni.manager import LAUNCH, inside
+from prefixnas.experiments.nni.manager import inside
+from prefixnas.experiments.nni.settings import LAUNCH
 from prefixnas.experiments.nni.sockets import check_port, open_to_network
 from prefixnas.experiments.nni.space import depth, pack, to_nni, unpack
-from prefixnas.experiments.nni.study_server import StudyServer, folder_of, note_error
+from prefixnas.experiments.nni.study_server import StudyServer, note_error
 from prefixnas.experiments.study import Study
 from tests.prefixnas.experiments.nni.trials import run
 
@@ -324,9 +325,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def carry_out(study: Study, values: dict[str, Any], report: Callable[[int, float], None]) -> None:
-    folder = folder_of(study.folder, values["trial"])
-    assert folder == study.trial_folder(values["trial"])
-    run(values, report, folder)
+    run(values, report, study.trial_folder(values["trial"]))
 
 
 @pytest.fixture(autouse=True)
@@ -342,7 +341,7 @@ def test_the_study_hands_out_each_trial_once(study: Study) -> None:
     first = handed[0]["values"]
     carry_out(study, first, lambda *_: None)
     server.answer({"do": "end", "trial": 0, "success": True})
-    note_error(folder_of(study.folder, 1), ValueError("too hot"))
+    note_error(study.trial_folder(1), ValueError("too hot"))
     server.answer({"do": "end", "trial": 1, "success": False})
     server.answer({"do": "end", "trial": 2, "success": False})
     rows = study.rows()
@@ -446,7 +445,7 @@ def test_a_trial_that_nni_has_yet_to_start_is_waited_for(
     handed = [server.answer({"do": "next", "own": True})["trial"] for _ in range(2)]
     path = inside(study.folder) / LAUNCH
     path.parent.mkdir()
-    path.write_text(json.dumps({"where": "here", "experiment": study.experiment.to_json()}))
+    path.write_text(json.dumps(study.experiment.order()))
     jobs: list[dict[str, Any]] = []
     looks = 0
 
@@ -505,8 +504,8 @@ def test_an_environment_that_would_not_do_is_one_line(
 
 
 def test_changed_files_are_refused(tmp_path: Path) -> None:
-    for name in environment.HASHES:
-        path = tmp_path / name
+    for line in environment.GUARDED.read_text().splitlines():
+        path = tmp_path / line.split()[1]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("// changed")
     with pytest.raises(UserError, match=r"is not as in NNI 3\.0; the guard leans on it"):
