@@ -9,23 +9,20 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.processes import Child, share_of_threads
-from prefixnas.experiments.gpus import demand_of_worker
-from prefixnas.experiments.lease import Demand, Lease, lease_now
-from prefixnas.experiments.rows import Row
+from prefixnas.experiments.lease import Demand, Lease, demand_of_worker, lease_now
 from prefixnas.experiments.study import Study
+from prefixnas.experiments.view import Show
 from prefixnas.experiments.worker import CRASHES
 
 WORKER = "prefixnas.experiments.worker"
 
 POLL = 0.5
 """Seconds between looks at workers and study."""
-
-Show = Callable[[Sequence[Row]], None]
 
 
 def tune(study: Study, workers: int, show: Show) -> None:

@@ -17,7 +17,7 @@ from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
 from prefixnas.base.locks import try_lock
 from prefixnas.experiments.experiment import Experiment
-from prefixnas.experiments.lease import Demand, count_gpus
+from prefixnas.experiments.lease import Demand
 from prefixnas.experiments.nni import processes
 from prefixnas.experiments.nni.environment import NniEnvironment
 from prefixnas.experiments.nni.jobs import read_jobs
@@ -62,6 +62,9 @@ class Engine:
         allow_remote: Whether that may be an address that the network can reach.
         run: The function that carries a trial out, `module:name`.
         leases: Where GPUs are leased; None: in the folder for temporary files.
+
+    Raises:
+        UserError: A host that trials would not reach, or that the network could.
     """
 
     experiment: Experiment
@@ -72,6 +75,18 @@ class Engine:
     allow_remote: bool = False
     run: str = RUN
     leases: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.host not in HOSTS:
+            raise UserError(
+                f"--host {self.host}: NNI's tuner and trials reach it at {HOSTS[0]}: take that, or "
+                f"{HOSTS[-1]} for other machines"
+            )
+        if not is_loopback(self.host) and not self.allow_remote:
+            raise UserError(
+                f"--host {self.host}: everybody who can reach it could look at the experiment and "
+                "end it with the secret address alone; add --allow-remote if that is wanted"
+            )
 
     @property
     def id(self) -> str:
@@ -98,8 +113,7 @@ class Engine:
                 self.settings.gpus_per_trial or 0,
                 self.settings.trials_per_gpu,
                 tuple(self.settings.gpu_indices),
-            ).usable(count_gpus() if self.settings.gpus_per_trial else 0)
-        self._check_host()
+            ).usable()
         inner = inside(self.folder)
         if self.settings.service != "local":  # NNI's check of the configuration looks for it
             (inner / CODE).mkdir(parents=True, exist_ok=True)
@@ -120,7 +134,6 @@ class Engine:
         """Begin; raises UserError if it was begun before, or see `create` and `start_manager`."""
         if self.started:
             raise UserError(f"{self.folder}: was started before: use resume, or another --out")
-        self._check_host()
         check_port(self.host, self.settings.port)  # before anything is written
         return self._start("create", self.create())
 
@@ -174,7 +187,6 @@ class Engine:
             raise UserError(f"{self.folder}: it runs already: {manager.rest.url}")
 
     def _start(self, action: Action, config: Mapping[str, Any]) -> Manager:
-        self._check_host()
         turn = try_lock(inside(self.folder) / "start.lock")
         if turn is None:
             raise UserError(f"{self.folder}: another command is starting it")
@@ -196,18 +208,6 @@ class Engine:
             if action != "view":
                 self._wait_for_tuner(manager, log, known)
         return manager
-
-    def _check_host(self) -> None:
-        if self.host not in HOSTS:
-            raise UserError(
-                f"--host {self.host}: NNI's tuner and trials reach it at {HOSTS[0]}: take that, or "
-                f"{HOSTS[-1]} for other machines"
-            )
-        if not is_loopback(self.host) and not self.allow_remote:
-            raise UserError(
-                f"--host {self.host}: everybody who can reach it could look at the experiment and "
-                "end it with the secret address alone; add --allow-remote if that is wanted"
-            )
 
     def _names(self) -> tuple[str, ...]:
         """Return further names that this machine may be asked under."""

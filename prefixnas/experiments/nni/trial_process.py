@@ -17,7 +17,7 @@ from typing import Any
 
 from prefixnas.base.errors import UserError
 from prefixnas.experiments.experiment import read_order
-from prefixnas.experiments.hyperparameters import assign
+from prefixnas.experiments.hyperparameters import assign, by_name
 from prefixnas.experiments.nni.client import Channel
 from prefixnas.experiments.nni.space import unpack
 from prefixnas.experiments.nni.study_server import note_error
@@ -57,7 +57,7 @@ def _result(
 ) -> TrialResult:
     experiment = read_order(settings)
     answers = unpack(experiment.hyperparameters, values)
-    assigned = assign(experiment.hyperparameters, lambda parameter: answers[parameter.name])
+    assigned = assign(experiment.hyperparameters, by_name(answers))
     config = experiment.resolve(assigned)
     if (settings["gpus"] or 1) > 1 and "processes" not in experiment.file.base:
         config["processes"] = settings["gpus"]  # one for each GPU; this one alone talks to NNI

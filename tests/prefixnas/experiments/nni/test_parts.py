@@ -28,7 +28,7 @@ import prefixnas.__main__
 from prefixnas.base.errors import UserError
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.hyperparameters import assign, read_hyperparameters
-from prefixnas.experiments.lease import Demand, acquire
+from prefixnas.experiments.lease import COUNT, Demand, acquire
 from prefixnas.experiments.nni import environment, waiting
 from prefixnas.experiments.nni.client import Channel
 from prefixnas.experiments.nni.environment import find_environment
@@ -47,7 +47,9 @@ from tests.prefixnas.experiments.nni.trials import run
 def leased(folder: Path, demand: Demand, count: int) -> tuple[int, ...] | None:
     """Take a lease if one can be had at once, and keep it."""
     tries = iter([False, True])
-    lease = acquire(folder, demand, count=lambda: count, wait=0, give_up=lambda: next(tries))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(COUNT, str(count))
+        lease = acquire(folder, demand, wait=0, give_up=lambda: next(tries))
     return None if lease is None else lease.gpus
 
 
@@ -83,11 +85,14 @@ def test_a_whole_gpu_and_a_share_of_it_exclude_each_other(tmp_path: Path) -> Non
     assert leased(other, Demand(1, share=2), 1) is None
 
 
-def test_a_demand_that_can_never_be_met_is_refused(tmp_path: Path) -> None:
+def test_a_demand_that_can_never_be_met_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(COUNT, "2")
     with pytest.raises(UserError, match="wants 3 GPUs and 2 can be had"):
-        acquire(tmp_path, Demand(3), count=lambda: 2)
+        acquire(tmp_path, Demand(3))
     with pytest.raises(UserError, match="no GPU 5"):
-        acquire(tmp_path, Demand(1, indices=(5,)), count=lambda: 2)
+        acquire(tmp_path, Demand(1, indices=(5,)))
 
 
 # The launcher
