@@ -1,11 +1,4 @@
-"""The contract of objectives.
-
-    class TestMine(ObjectiveContract):
-        def objective(self) -> Objective:
-            return MyObjective(...)
-
-or `check_objective(lambda: MyObjective(...))`.
-"""
+"""The contract of objectives."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""The contract of relaxations.
-
-    class TestSparsemax(RelaxationContract):
-        def relaxation(self) -> Relaxation:
-            return Sparsemax()
-
-or `check_relaxation(Sparsemax())`.
-"""
+"""The contract of relaxations."""
 
 from __future__ import annotations
 

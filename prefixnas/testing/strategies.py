@@ -1,12 +1,4 @@
-"""The contract of strategies.
-
-    class TestHillClimb(StrategyContract):
-        def strategy(self) -> Strategy:
-            return HillClimb(neighbours=3)
-
-runs one test per promise under pytest, on every shipped space; `check_strategy(HillClimb())` does
-the same as a plain function.
-"""
+"""The contract of strategies."""
 
 from __future__ import annotations
 

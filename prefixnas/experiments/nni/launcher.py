@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from prefixnas.base.errors import UserError
+from prefixnas.base.console import guarded
 from prefixnas.experiments.lease import Demand, acquire, default_folder
 from prefixnas.experiments.nni.processes import end, lives
 
@@ -138,10 +138,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        code = main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    code = guarded(main, None)
     if code < 0:  # so that NNI sees a trial that was ended, not one that failed
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prefixnas.base.console import guarded
 from prefixnas.base.errors import UserError
 from prefixnas.experiments.claim import Claim
 from prefixnas.experiments.experiment import read_order
@@ -221,7 +222,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(guarded(main, None))

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from prefixnas.base.errors import UserError
+from prefixnas.base.console import guarded
 from prefixnas.experiments.experiment import read_order
 from prefixnas.experiments.hyperparameters import assign, by_name
 from prefixnas.experiments.nni.client import Channel
@@ -79,7 +79,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(guarded(main, None))
