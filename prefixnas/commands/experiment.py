@@ -39,6 +39,7 @@ def main(argv: Sequence[str], prog: str) -> int:
 
 def _parser(prog: str, action: str, help: str) -> Parser:
     parser = Parser(prog=prog, description=help)
+    parser.set_defaults(action=action)
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="the experiment file")
     add("--out", type=Path, metavar="FOLDER", help="where it lies (default: studies/NAME)")
@@ -70,26 +71,18 @@ def _create(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _start(arguments: argparse.Namespace) -> int:
-    return _run(arguments, lambda engine: engine.start())
-
-
-def _resume(arguments: argparse.Namespace) -> int:
-    return _run(arguments, lambda engine: engine.resume())
-
-
 def _view(arguments: argparse.Namespace) -> int:
     engine = _engine(arguments)
     _announce(engine, engine.view())
     return 0
 
 
-def _run(arguments: argparse.Namespace, begin: Callable[[Engine], Manager]) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     from prefixnas.experiments.nni.waiting import wait
 
     engine = _engine(arguments)
     try:
-        manager = begin(engine)
+        manager = engine.start() if arguments.action == "start" else engine.resume()
         _announce(engine, manager)
         if not arguments.wait:
             return 0
@@ -186,32 +179,23 @@ def _engine(arguments: argparse.Namespace) -> Engine:
     from prefixnas.experiments.nni.environment import find_environment
     from prefixnas.experiments.nni.settings import read_settings
 
-    given = vars(arguments)
-    trials = given.get("trials")
-    experiment, folder = _load(arguments, **({} if trials is None else {"trials": trials}))
-    flags = {key: given.get(key) for key in ("port", "concurrency", "tuner")}
-    settings = read_settings(
-        experiment, {key: value for key, value in flags.items() if value is not None}
-    )
+    typed = {key: value for key, value in vars(arguments).items() if value is not None}
+    experiment, folder = _load(arguments, **{key: typed[key] for key in {"trials"} & typed.keys()})
+    flags = {"port", "concurrency", "tuner"} & typed.keys()
+    settings = read_settings(experiment, {key: typed[key] for key in flags})
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, not a folder")
     environment = find_environment(arguments.nni_python)
-    return Engine(
-        experiment,
-        settings,
-        folder,
-        environment,
-        arguments.host,
-        arguments.allow_remote,
-    )
+    remote = arguments.allow_remote
+    return Engine(experiment, settings, folder, environment, arguments.host, remote)
 
 
 ACTIONS: Mapping[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "create": (_create, "check everything and write what NNI will be started with"),
-    "start": (_start, "begin the experiment; it goes on when this command is over"),
+    "start": (_run, "begin the experiment; it goes on when this command is over"),
     "status": (_status, "show the trials, from the study, and where the web interface is"),
     "view": (_view, "show an experiment that does not run in the web interface"),
     "stop": (_stop, "end the manager, all trials, and whatever they started"),
-    "resume": (_resume, "go on with an experiment that was stopped or killed"),
+    "resume": (_run, "go on with an experiment that was stopped or killed"),
     "export": (_export, "write the trials, from the study, as a table"),
 }

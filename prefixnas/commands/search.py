@@ -15,11 +15,6 @@ from prefixnas.commands.flags import add_flags
 HELP = "search, train on, evaluate, export"
 
 
-def main(argv: Sequence[str], prog: str) -> int:
-    """Run the command."""
-    return search_command(argv, prog)
-
-
 def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | None = None) -> int:
     """Parse, resolve and run a search.
 
@@ -73,6 +68,9 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
             print(f"# {line}")  # what is printed stays a configuration
         return 0
     return _search(options, values, out, resume)
+
+
+main = search_command
 
 
 def _parser(

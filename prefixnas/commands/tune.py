@@ -80,6 +80,7 @@ def _extent(experiment: Experiment) -> str:
 def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
     from prefixnas.experiments.hyperparameters import corners
     from prefixnas.experiments.study import Study
+    from prefixnas.experiments.study_report import write_study_report
     from prefixnas.experiments.tune import tune
     from prefixnas.experiments.view import open_view
     from prefixnas.launch.check import check_problem
@@ -104,13 +105,13 @@ def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
     study = Study.open(experiment, folder)
     (folder / BEGINNING).unlink(missing_ok=True)
     try:
-        with open_view(experiment.target.direction) as view:
-            tune(study, experiment.file.workers, view.show)
+        with open_view(experiment.target.direction) as show:
+            tune(study, experiment.file.workers, show)
     except BaseException:
         with suppress(UserError):  # what went wrong first is what is said
-            _write_report(study)
+            write_study_report(study)
         raise
-    _write_report(study)
+    write_study_report(study)
     return _finish(study)
 
 
@@ -127,12 +128,6 @@ def _beginning(folder: Path) -> Iterator[None]:
         for path in made:
             path.rmdir()
         raise
-
-
-def _write_report(study: Study) -> None:
-    from prefixnas.experiments.study_report import write_study_report
-
-    write_study_report(study)
 
 
 def _finish(study: Study) -> int:

@@ -12,10 +12,7 @@ from prefixnas.network.supernet import count_parameters
 from prefixnas.run import events
 from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED, UNTOUCHED
 from prefixnas.run.events import Event
-from prefixnas.run.record import Record, read_record
-from prefixnas.space.architecture import Architecture
-from prefixnas.space.loading import load_space
-from prefixnas.space.space import SearchSpace
+from prefixnas.run.record import Record, read_record, run_space
 
 ALONE = "alone"
 """The kind of the objective without a module."""
@@ -101,7 +98,7 @@ def _result(cell: Cell, record: Record | None) -> CellResult:
         return CellResult(*names, "failed" if error else "not run", error, folder=where)
     columns, architecture = record.columns(), record.architecture
     scores = {label: column["score"] if column else None for label, column in columns.items()}
-    trained = columns[TRAINED]
+    trained, width = columns[TRAINED], record.result.get("width")
     assert trained is not None and architecture is not None
     return CellResult(
         *names,
@@ -116,7 +113,7 @@ def _result(cell: Cell, record: Record | None) -> CellResult:
         _seconds_until(record, events.Evaluation, TRAINED),
         known.get("peak_memory"),
         known.get("peak_device_memory"),
-        _parameters(record, architecture),
+        count_parameters(run_space(record), architecture, int(width)) if width else None,
         architecture.choices,
         trained["task_scores"],
         where,
@@ -153,16 +150,6 @@ def _seconds_until(record: Record, kind: type[Event], name: str | None = None) -
     ]
     until = record.events[: at[-1] + 1] if at else record.events
     return Record(record.folder, until, None, {}, None).seconds()
-
-
-def space_of(record: Record) -> SearchSpace:
-    """Return the space that lies in a run directory."""
-    return load_space(str(record.folder / "space.yaml"))
-
-
-def _parameters(record: Record, architecture: Architecture) -> int | None:
-    width = (record.result or {}).get("width")
-    return count_parameters(space_of(record), architecture, int(width)) if width else None
 
 
 def failures(results: Sequence[CellResult]) -> list[str]:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from prefixnas.base.files import write_text
+from prefixnas.base.files import make_folder, write_text
 from prefixnas.base.locks import Lock
 from prefixnas.base.processes import THREADS, Child, share_of_threads
 from prefixnas.compare.cells import Cell
@@ -115,28 +115,21 @@ class _Runner:
 
     def _search(self, cell: Cell) -> str | None:
         """Run one cell, from where it stands; return its error."""
-        log, file = beside(cell, ".log"), self._write_config(cell)
+        log, file, measured = (beside(cell, suffix) for suffix in (".log", ".yaml", ".json"))
+        make_folder(file.parent)
+        write_text(file, dump_config(cell.values))
+        log.unlink(missing_ok=True)
         begun = (cell.folder / "config.yaml").is_file()
         arguments = ["--resume"] if begun else ["--config", str(file)]
-        log.unlink(missing_ok=True)
-        measured = beside(cell, ".json")
-        error = self._call([str(measured), *arguments, "--out", str(cell.folder)], log)
+        arguments = [str(measured), *arguments, "--out", str(cell.folder)]
+        child = Child(CELL, arguments, log, self._environment, lock=self._lock)
+        self._running.add(child)
+        try:
+            error = child.error() if child.wait() else None
+        finally:
+            self._running.discard(child)
+            child.stop()
         file.unlink(missing_ok=True)
         if error is not None:
             write_text(measured, json.dumps({"error": error}) + "\n")
         return error
-
-    def _write_config(self, cell: Cell) -> Path:
-        file = beside(cell, ".yaml")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, dump_config(cell.values))
-        return file
-
-    def _call(self, arguments: Sequence[str], log: Path) -> str | None:
-        child = Child(CELL, arguments, log, self._environment, lock=self._lock)
-        self._running.add(child)
-        try:
-            return child.error() if child.wait() else None
-        finally:
-            self._running.discard(child)
-            child.stop()

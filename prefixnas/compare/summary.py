@@ -15,8 +15,8 @@ from prefixnas.base.estimates import Difference, mean_and_spread, paired
 from prefixnas.compare.agreement import OVERALL, agreement
 from prefixnas.compare.cells import REFERENCES
 from prefixnas.compare.comparison import AVERAGE_RANDOM, Comparison
-from prefixnas.compare.results import ALONE, CellResult, space_of
-from prefixnas.run.record import decisions, read_record
+from prefixnas.compare.results import ALONE, CellResult
+from prefixnas.run.record import decisions, read_record, run_space
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _agreement(runs: Sequence[CellResult]) -> tuple[float | None, float | None]:
     searched = decisions(record)
     options = {
         decision.name: decision.options
-        for decision in space_of(record).decisions
+        for decision in run_space(record).decisions
         if len(decision.options) > 1 and (not searched or decision.name in searched)
     }
     found = agreement([run.architecture or {} for run in runs], options)

@@ -31,8 +31,6 @@ from prefixnas.run.record import read_result
 SEARCHED, ONLY_TRAINED = "searched and trained", "only trained"
 NEITHER, FIRST = "neither", "first options"
 
-Scores = Mapping[str, float | None]
-
 
 @dataclass(frozen=True)
 class Transfer:

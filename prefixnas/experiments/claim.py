@@ -31,7 +31,6 @@ class Claim:
 
     Attributes:
         number: The trial's number.
-        folder: Its run directory.
         assigned: The keys of the search that its hyper-parameters set.
     """
 

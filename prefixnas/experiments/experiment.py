@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.files import load_yaml
 from prefixnas.base.options import FLAG, Options, make, option, resolve, types_of
 from prefixnas.experiments.hyperparameters import (
     Alternatives,
@@ -20,6 +21,7 @@ from prefixnas.experiments.hyperparameters import (
     corners,
     read_hyperparameters,
 )
+from prefixnas.experiments.samplers import try_samplers
 from prefixnas.experiments.storage import without_password
 from prefixnas.launch.config import read_config
 from prefixnas.run.evaluation import AVERAGE
@@ -129,6 +131,11 @@ class Experiment:
         """Return all keys of the file, as plain values."""
         return {entry.name: getattr(self.file, entry.name) for entry in fields(self.file)}
 
+    def order(self) -> dict[str, str]:
+        """Return what another process reads it from, see `read_order`; YAML keeps numeric keys."""
+        text = yaml.safe_dump(self.to_json(), sort_keys=False)
+        return {"where": self.where, "experiment": text}
+
     def shown(self) -> dict[str, Any]:
         """Return `to_json` without the password of a database: as it may be shown and kept."""
         storage = self.file.storage
@@ -190,17 +197,23 @@ def read_experiment(layers: Any, where: str) -> Experiment:
     if not re.fullmatch(r"[\w][\w.-]*", file.name):
         raise UserError(f"{where}: key 'name': letters, digits, dots, dashes, not {file.name!r}")
     _check_patience(file, where)
-    target = _read_target(file.objective, where)
+    objective = resolve({"objective": Target}, [(f"{where}: objective", file.objective)])
     parameters = read_hyperparameters(file.hyperparameters, f"{where}: hyperparameters")
     if not parameters and file.trials > 1:
         raise UserError(
             f"{where}: without hyperparameters all {file.trials} trials would be the same: "
             "name some, or set 'trials' to 1"
         )
-    experiment = Experiment(file, where, parameters, target)
+    experiment = Experiment(file, where, parameters, make(Target, objective))
     _check_keys(experiment)
-    _check_samplers(experiment)
+    try_samplers(file.sampler, file.pruner, parameters, file.seed, where)
     return experiment
+
+
+def read_order(order: Mapping[str, Any]) -> Experiment:
+    """Check the experiment that another process was given; see `Experiment.order`."""
+    where = order["where"]
+    return read_experiment([(where, load_yaml(order["experiment"], where))], where)
 
 
 def _check_patience(file: ExperimentFile, where: str) -> None:
@@ -216,24 +229,11 @@ def _check_patience(file: ExperimentFile, where: str) -> None:
             raise UserError(f"{where}: patience stands in base and in early_stopping")
 
 
-def _read_target(data: Mapping[str, Any], where: str) -> Target:
-    for key in data:
-        if key not in ("metric", "direction"):
-            raise unknown("key", key, ["metric", "direction"], f"{where}: objective")
-    if not isinstance(data.get("metric", AVERAGE), str):
-        raise UserError(f"{where}: objective: metric must be a text, not {data['metric']!r}")
-    directions = ["maximize", "minimize"]
-    if data.get("direction", directions[0]) not in directions:
-        raise unknown("direction", data["direction"], directions, f"{where}: objective")
-    return Target(**data)
-
-
 def _check_keys(experiment: Experiment) -> None:
     """Try every bound and every option in the search that it is for."""
-    where = f"{experiment.where}: hyperparameters"
-    base = experiment.file.base
+    where, file = f"{experiment.where}: hyperparameters", experiment.file
     for parameter in experiment.hyperparameters:
-        if parameter.key in base:
+        if parameter.key in file.base:
             raise UserError(f"{where}: {parameter.key!r} stands in base, too")
     from prefixnas.launch.plan import find_options
 
@@ -242,15 +242,11 @@ def _check_keys(experiment: Experiment) -> None:
         kinds = types_of(find_options(layers)[0])
         _check_kinds(experiment.hyperparameters, assigned, kinds, where)
         values = experiment.resolve(assigned)
-        if experiment.file.early_stopping and not values["eval_every"]:
+        needs = "early_stopping counts epochs" if file.early_stopping else ""
+        needs = needs or ("pruner looks at every epoch" if file.pruner != "none" else "")
+        if needs and not values["eval_every"]:
             raise UserError(
-                f"{experiment.where}: early_stopping counts epochs: set 'eval_every' in base, "
-                "the steps of an epoch"
-            )
-        if experiment.file.pruner != "none" and not values["eval_every"]:
-            raise UserError(
-                f"{experiment.where}: pruner looks at every epoch: set 'eval_every' in base, "
-                "the steps of an epoch"
+                f"{experiment.where}: {needs}: set 'eval_every' in base, the steps of an epoch"
             )
 
 
@@ -275,14 +271,6 @@ def _check_kinds(
             for each in parameter.options:
                 if assigned.get(parameter.key) == each.value:
                     _check_kinds(each.within, assigned, kinds, where)
-
-
-def _check_samplers(experiment: Experiment) -> None:
-    """Look sampler and pruner up, and try them."""
-    from prefixnas.experiments.samplers import try_samplers
-
-    file = experiment.file
-    try_samplers(file.sampler, file.pruner, experiment.hyperparameters, file.seed, experiment.where)
 
 
 def _first_difference(before: Any, now: Any) -> tuple[str, Any, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from prefixnas.base.errors import UserError, unknown
@@ -107,7 +107,7 @@ def assign(hyperparameters: Sequence[Hyperparameter], ask: Ask) -> dict[str, Any
         if isinstance(parameter, Range):
             values[parameter.key] = answer
             continue
-        option = _by_label(parameter, answer)
+        option = by_label(parameter, answer)
         values[parameter.key] = option.value
         values.update(option.fixed or {})
         values.update(assign(option.within, ask))
@@ -120,13 +120,14 @@ def corners(hyperparameters: Sequence[Hyperparameter]) -> Iterator[dict[str, Any
     for name, extremes, opened in _flat(hyperparameters, {}):
         for extreme in extremes:
             answers = {**first, **opened, name: extreme}
-            yield assign(hyperparameters, partial(_answer, answers))
+            yield assign(hyperparameters, by_name(answers))
     if not hyperparameters:
         yield {}
 
 
-def _answer(answers: Mapping[str, Scalar], parameter: Hyperparameter) -> Scalar:
-    return answers[parameter.name]
+def by_name(answers: Mapping[str, Any]) -> Ask:
+    """Return what answers from a mapping of names in the study."""
+    return lambda parameter: answers[parameter.name]
 
 
 def _flat(
@@ -172,13 +173,10 @@ def _number(bound: Any, whole: bool, place: str) -> float:
     wanted = "a whole number" if whole else "a number"
     number = bound
     if isinstance(bound, str):  # 1e-3 is a text in YAML, which wants a dot in it
-        try:
+        with suppress(ValueError):
             number = float(bound)
-        except ValueError:
-            number = None
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise UserError(f"{place}: a bound must be {wanted}, not {bound!r}")
-    if not math.isfinite(number) or (whole and number != int(number)):
+    finite = isinstance(number, (int, float)) and math.isfinite(number)
+    if not finite or isinstance(number, bool) or (whole and number != int(number)):
         raise UserError(f"{place}: a bound must be {wanted}, not {bound!r}")
     return int(number) if whole else float(number)
 
@@ -197,28 +195,23 @@ def _read_choice(key: str, given: list[Any], place: str, where: str, inside: str
         else:
             value, keys = item, {}
         label = _label(value)
-        open_ = {name: spec for name, spec in keys.items() if _opens(spec)}
+        open_ = {name: spec for name, spec in keys.items() if isinstance(spec, Mapping)}
         within = read_hyperparameters(open_, where, f"{inside}{key}={label}/")
         fixed = {str(name): spec for name, spec in keys.items() if name not in open_}
         options.append(Option(label, value, within, fixed))
-    labels = [option.label for option in options]
-    twice = next((one for one in labels if labels.count(one) > 1), None)
-    if len(set(map(str, labels))) < len(labels):
-        raise UserError(f"{place}: the option {twice!r} occurs twice")
+    texts = [str(option.label) for option in options]
+    for option, text in zip(options, texts, strict=True):
+        if texts.count(text) > 1:
+            raise UserError(f"{place}: the option {option.label!r} occurs twice")
     return Alternatives(key, inside + key, tuple(options))
 
 
-def _opens(spec: Any) -> bool:
-    return isinstance(spec, Mapping)
-
-
 def _label(value: Any) -> Scalar:
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    return json.dumps(value)
+    return value if isinstance(value, Scalar) else json.dumps(value)
 
 
-def _by_label(choice: Alternatives, label: Any) -> Option:
+def by_label(choice: Alternatives, label: Any) -> Option:
+    """Return the option of a choice that the study knows by a label."""
     for option in choice.options:
         if option.label == label and isinstance(option.label, bool) == isinstance(label, bool):
             return option

@@ -7,6 +7,7 @@ twice, and none stays taken.
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import tempfile
@@ -22,6 +23,8 @@ from prefixnas.base.locks import try_lock, wait_for_lock
 Gpu = int | str
 """A GPU as CUDA_VISIBLE_DEVICES names it: its number, or the UUID of a GPU or of a part of one."""
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
 COUNT = "PREFIXNAS_GPUS"
 """Stands in for the number of GPUs, so that leases can be tried on a machine without any."""
 
@@ -29,6 +32,16 @@ COUNT = "PREFIXNAS_GPUS"
 def default_folder() -> Path:
     """Return where this user's leases lie, on the machine that the trial runs on."""
     return Path(tempfile.gettempdir()) / f"prefixnas-gpus-{os.getuid()}"
+
+
+def visible() -> tuple[Gpu, ...]:
+    """Return the GPUs that this process may use, as CUDA names them."""
+    given = os.environ.get(VISIBLE)
+    if given is None:
+        return tuple(range(count_gpus()))
+    names = [name.strip() for name in given.split(",")]
+    hidden = next((at for at, name in enumerate(names) if name in ("", "-1")), len(names))
+    return tuple(int(name) if name.isdecimal() else name for name in names[:hidden])
 
 
 def count_gpus() -> int:
@@ -56,17 +69,17 @@ class Demand:
     share: int = 1
     indices: tuple[Gpu, ...] = ()
 
-    def usable(self, count: int) -> tuple[Gpu, ...]:
-        """Return the GPUs to choose from.
-
-        Args:
-            count: GPUs that the machine has.
+    def usable(self) -> tuple[Gpu, ...]:
+        """Return the GPUs of this machine to choose from.
 
         Raises:
             UserError: The demand can never be met here.
         """
+        if not self.gpus:
+            return ()
+        count = count_gpus()
         absent = [index for index in self.indices if isinstance(index, int) and index >= count]
-        if absent and self.gpus:
+        if absent:
             raise UserError(f"gpu_indices: there is no GPU {absent[0]}: this machine has {count}")
         usable = self.indices or tuple(range(count))
         if self.gpus > len(usable):
@@ -74,6 +87,29 @@ class Demand:
                 f"gpus_per_trial: a trial wants {self.gpus} GPUs and {len(usable)} can be had"
             )
         return usable
+
+
+def demand_of_worker(workers: int, each: int = 1) -> Demand:
+    """Return what each of several workers leases; where no GPU is visible, none.
+
+    Workers share GPUs evenly where there are more of them than GPUs.
+
+    Args:
+        workers: How many there are.
+        each: Processes of a trial, each on a GPU of its own.
+
+    Raises:
+        UserError: More processes than GPUs.
+    """
+    usable = visible()
+    if not usable:
+        return Demand()
+    if each > len(usable):
+        raise UserError(
+            f"key 'processes': {each} processes need a GPU each, and there are {len(usable)}; "
+            f"start fewer, or hide the GPUs ({VISIBLE}=) to train on CPUs"
+        )
+    return Demand(each, math.ceil(workers * each / len(usable)), usable)
 
 
 @dataclass
@@ -89,7 +125,7 @@ class Lease:
 
     def environment(self) -> dict[str, str]:
         """Return the variables that show a trial its GPUs and no others."""
-        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpus))}
+        return {VISIBLE: ",".join(map(str, self.gpus))}
 
     def release(self) -> None:
         """Close the locks here; processes that inherited them keep them."""
@@ -100,7 +136,6 @@ def acquire(
     folder: Path,
     demand: Demand,
     *,
-    count: Callable[[], int] = count_gpus,
     wait: float = 0.5,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Lease | None:
@@ -112,16 +147,15 @@ def acquire(
     Args:
         folder: Where the locks lie; the same for everybody who uses the machine's GPUs.
         demand: What is needed.
-        count: Counts the machine's GPUs.
         wait: Seconds between two tries.
         give_up: Asked between tries; None is returned once it says so.
 
     Raises:
         UserError: It can never be met on this machine.
     """
-    if demand.gpus == 0:
+    usable = demand.usable()
+    if not usable:
         return Lease(())
-    usable = demand.usable(count())
     folder.mkdir(parents=True, exist_ok=True)
     while not give_up():
         lease = _try(folder, demand, usable)
@@ -167,7 +201,8 @@ def _take(locks: ExitStack, folder: Path, index: Gpu, share: int) -> bool:
 
 
 def _take_share(locks: ExitStack, folder: Path, index: Gpu, part: int) -> bool:
-    if (lock := try_lock(_share(folder, index, part), inherited=True)) is None:
+    path = folder / f"gpu{index}-share{part}.lock"
+    if (lock := try_lock(path, inherited=True)) is None:
         return False
     locks.enter_context(lock)
     return True
@@ -178,7 +213,3 @@ def _held(folder: Path, index: Gpu, share: int) -> int:
     with ExitStack() as own:
         parts = range(share if share > 1 else 0)
         return sum(not _take_share(own, folder, index, part) for part in parts)
-
-
-def _share(folder: Path, index: Gpu, part: int) -> Path:
-    return folder / f"gpu{index}-share{part}.lock"

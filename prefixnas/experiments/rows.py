@@ -42,6 +42,11 @@ class Row:
     seconds: float | None
 
     @property
+    def scores(self) -> list[float]:
+        """Scores of the epochs, in their order."""
+        return [self.epochs[epoch] for epoch in sorted(self.epochs)]
+
+    @property
     def over(self) -> bool:
         """Whether it has ended, in whatever way."""
         return self.state in (COMPLETE, PRUNED, FAIL)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from prefixnas.base.files import make_folder, write_text
-from prefixnas.base.locks import LOCK, Lock, try_lock, wait_for_lock
+from prefixnas.base.locks import LOCK, try_lock, wait_for_lock
 from prefixnas.experiments.claim import Claim
 from prefixnas.experiments.experiment import Experiment
 from prefixnas.experiments.rows import (
@@ -34,7 +34,7 @@ from prefixnas.experiments.rows import (
 )
 from prefixnas.experiments.samplers import make_pruner, make_sampler
 from prefixnas.experiments.storage import has_study, open_storage
-from prefixnas.experiments.trial import Busy, held
+from prefixnas.experiments.trial import is_free, trial_folder
 
 if TYPE_CHECKING:
     import optuna
@@ -143,7 +143,7 @@ class Study:
 
     def trial_folder(self, number: int) -> Path:
         """Return the run directory of a trial."""
-        return self.folder / "trials" / f"{number:04}"
+        return trial_folder(self.folder, number)
 
     def crashed(self, process: int, error: str, most: int) -> None:
         """Note that a process of this machine died in a trial; too often, and the trial failed.
@@ -171,8 +171,7 @@ class Study:
     def _take_up(self, row: Row, params: Mapping[str, Any] | None = None) -> Claim | None:
         import optuna
 
-        lock = try_lock(self._claim_path(row.number))
-        if lock is None:
+        if (lock := try_lock(self._claim_path(row.number))) is None:
             return None
         if self.row(row.number).over:  # its process told of it and let go since `row` was read
             lock.release()
@@ -184,21 +183,13 @@ class Study:
         if row.state == WAITING and not self._storage.set_trial_state_values(trial_id, running):
             lock.release()  # taken up from another folder
             return None
-        return self._take(trial_id, row.number, lock)
-
-    def _take(self, trial_id: int, number: int, lock: Lock) -> Claim:
-        import optuna
-
-        for name, value in (
-            (PLACE, self._place),
-            (PROCESS, os.getpid()),
-            (DIRECTORY, str(self.trial_folder(number).resolve())),
-        ):
+        folder = self.trial_folder(row.number)
+        notes = {PLACE: self._place, PROCESS: os.getpid(), DIRECTORY: str(folder.resolve())}
+        for name, value in notes.items():
             self._storage.set_trial_user_attr(trial_id, name, value)
         with quiet():
             trial = optuna.Trial(self.optuna, trial_id)
-            known = self.row(number).epochs
-            return Claim(self.experiment, trial, known, self.trial_folder(number), lock)
+            return Claim(self.experiment, trial, self.row(row.number).epochs, folder, lock)
 
     def _fill_up(self) -> None:
         """Write the trials that are still missing, as waiting ones."""
@@ -212,15 +203,10 @@ class Study:
         """Tell whether a trial of this folder counts as running and is held by no process."""
         if row.state != RUNNING or not self._here(row):
             return False
-        lock = try_lock(self._claim_path(row.number))
-        if lock is None:
+        if (lock := try_lock(self._claim_path(row.number))) is None:
             return False
         lock.release()
-        try:
-            with held(self.trial_folder(row.number)):
-                return True
-        except Busy:
-            return False
+        return is_free(self.trial_folder(row.number))
 
     def _here(self, row: Row) -> bool:
         return bool(row.notes.get(PLACE, self._place) == self._place)

@@ -102,15 +102,24 @@ def held(folder: Path) -> Iterator[None]:
         Busy: Another process holds it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if (lock := try_lock(lock_path(folder))) is None:
+    if (lock := try_lock(folder.with_name(f".{folder.name}.lock"))) is None:
         raise Busy(f"{folder}: another process runs this trial")
     with lock:
         yield
 
 
-def lock_path(folder: Path) -> Path:
-    """Return the lock of a trial, which lies beside its folder."""
-    return folder.with_name(f".{folder.name}.lock")
+def is_free(folder: Path) -> bool:
+    """Tell whether no process holds a trial's folder."""
+    try:
+        with held(folder):
+            return True
+    except Busy:
+        return False
+
+
+def trial_folder(study: Path, number: int) -> Path:
+    """Return the run directory of a trial in the folder of its study."""
+    return study / "trials" / f"{number:04}"
 
 
 def _run(config: Mapping[str, Any], report: Report, folder: Path, metric: str) -> TrialResult:

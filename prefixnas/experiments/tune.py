@@ -9,26 +9,20 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-
-import yaml
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.processes import Child, share_of_threads
-from prefixnas.experiments.experiment import Experiment
-from prefixnas.experiments.gpus import demand_of_worker
-from prefixnas.experiments.lease import Demand, Lease, lease_now
-from prefixnas.experiments.rows import Row
+from prefixnas.experiments.lease import Demand, Lease, demand_of_worker, lease_now
 from prefixnas.experiments.study import Study
+from prefixnas.experiments.view import Show
 from prefixnas.experiments.worker import CRASHES
 
 WORKER = "prefixnas.experiments.worker"
 
 POLL = 0.5
 """Seconds between looks at workers and study."""
-
-Show = Callable[[Sequence[Row]], None]
 
 
 def tune(study: Study, workers: int, show: Show) -> None:
@@ -87,7 +81,8 @@ class _Slot:
             [str(self._study.folder)],
             self._log,
             self._environment,
-            first_line=_order(self._study.experiment),
+            # A database's password shows in no argument.
+            first_line=json.dumps(self._study.experiment.order()).encode(),
             leased=True,
         )
         return True
@@ -118,9 +113,3 @@ class _Slot:
             self._worker.stop()
         if self._lease is not None:
             self._lease.release()
-
-
-def _order(experiment: Experiment) -> bytes:
-    """Return the experiment as a worker reads it: a database's password shows in no argument."""
-    text = yaml.safe_dump(experiment.to_json(), sort_keys=False)
-    return json.dumps({"experiment": text, "where": experiment.where}).encode()

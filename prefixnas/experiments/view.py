@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol, Self, TextIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -31,24 +31,25 @@ WIDE, NARROW = 160, 72
 """Columns of a table that is not for a terminal, and of a terminal that has room for all of it."""
 
 
-class View(AbstractContextManager["View", None], Protocol):
-    """Shows the trials of a study, again and again; used as a context manager."""
-
-    def show(self, rows: Sequence[Row]) -> None:
-        """Take the trials as they stand."""
-        ...
+Show = Callable[[Sequence[Row]], None]
+"""Takes the trials of a study as they stand, again and again."""
 
 
-def open_view(direction: str, stream: TextIO | None = None) -> View:
-    """Return the view that suits `stream`, standard output if not given.
+@contextmanager
+def open_view(direction: str, stream: TextIO | None = None) -> Iterator[Show]:
+    """Show trials in the way that suits a stream.
 
     Args:
         direction: `maximize` or `minimize`.
-        stream: Where to.
+        stream: Where to; standard output if not given.
     """
     stream = stream or sys.stdout
     console = terminal(stream)
-    return PlainView(stream) if console is None else LiveView(console, direction)
+    if console is None:
+        yield PlainView(stream).show
+    else:
+        with live_view(console, direction) as show:
+            yield show
 
 
 def trial_table(
@@ -124,7 +125,7 @@ def short(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-class PlainView(View):
+class PlainView:
     """A line when a trial begins and when it ends, for files, pipes and logs.
 
     Args:
@@ -134,9 +135,6 @@ class PlainView(View):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._seen: dict[int, str] | None = None
-
-    def __exit__(self, *error: object) -> None:
-        """Nothing is open."""
 
     def show(self, rows: Sequence[Row]) -> None:
         """Print what is new."""
@@ -167,31 +165,27 @@ def _said(row: Row) -> str:
     return f"running ({facts})" if facts else "running"
 
 
-class LiveView(View):
-    """A table that renews itself, a line for each trial; it stays if what it shows was interrupted.
+@contextmanager
+def live_view(console: Console, direction: str) -> Iterator[Show]:
+    """Renew a table, a line for each trial; it stays if what it shows was interrupted.
 
     Args:
         console: The terminal.
         direction: `maximize` or `minimize`.
     """
+    live = Live(console=console, auto_refresh=False, transient=True)
 
-    def __init__(self, console: Console, direction: str) -> None:
-        self._direction = direction
-        self._live = Live(console=console, refresh_per_second=2, transient=True)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._live.transient = error[0] is None  # else the whole table follows
-        self._live.stop()
-
-    def show(self, rows: Sequence[Row]) -> None:
-        """Renew the table: the last trials, as many as there is room for."""
-        size = self._live.console.size
-        room = max(3, size.height - 6)
+    def show(rows: Sequence[Row]) -> None:
+        """Show the last trials, as many as there is room for."""
+        size = console.size
         begun = [row for row in rows if row.state != WAITING]
         left = [row for row in rows if row.state == WAITING]
-        shown = [*begun[-room:], *left]
-        self._live.update(for_terminal(shown, self._direction, size.width, folded=False))
+        shown = [*begun[-max(3, size.height - 6) :], *left]
+        live.update(for_terminal(shown, direction, size.width, folded=False), refresh=True)
+
+    with live:
+        try:
+            yield show
+        except BaseException:
+            live.transient = False  # else the whole table follows
+            raise

@@ -19,10 +19,9 @@ from pathlib import Path
 
 from prefixnas.base.console import guarded
 from prefixnas.base.errors import RunLost, UserError
-from prefixnas.base.files import load_yaml
 from prefixnas.base.processes import end_with_parent, first_line_of_input
 from prefixnas.experiments.claim import Claim
-from prefixnas.experiments.experiment import read_experiment
+from prefixnas.experiments.experiment import read_order
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.trial import Busy, run_trial
 
@@ -35,16 +34,14 @@ CRASHES = 3
 
 def main(argv: Sequence[str]) -> int:
     """Work on a study."""
-    order: dict[str, str] = json.loads(first_line_of_input())
+    order = json.loads(first_line_of_input())
     end_with_parent()
-    return guarded(lambda argv: _main(argv, order), argv)
 
+    def command(argv: Sequence[str]) -> int:
+        work(Study.open(read_order(order), Path(argv[0])))
+        return 0
 
-def _main(argv: Sequence[str], order: dict[str, str]) -> int:
-    given = load_yaml(order["experiment"], order["where"])
-    experiment = read_experiment([(order["where"], given)], order["where"])
-    work(Study.open(experiment, Path(argv[0])))
-    return 0
+    return guarded(command, argv)
 
 
 def work(study: Study) -> None:

@@ -14,10 +14,9 @@ from typing import Any
 from prefixnas.base.console import guarded
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
-from prefixnas.base.options import resolve
 from prefixnas.base.processes import Child, end_with_parent
 from prefixnas.launch.config import dump_config, read_config
-from prefixnas.launch.plan import RunPlan, find_options, plan_run
+from prefixnas.launch.plan import RunPlan, plan_config
 from prefixnas.run.evaluation import AVERAGE, check_metric
 from prefixnas.run.objective import Objective, fit_space
 
@@ -53,9 +52,7 @@ def _check(argv: Sequence[str]) -> int:
     metric, where, *paths = argv
     objective: Objective | None = None
     for path in paths:
-        layers = [(path, read_config(Path(path)))]
-        options, _ = find_options(layers)
-        plan = plan_run(options, resolve(options, layers))
+        plan = plan_config(path, read_config(Path(path)))
         objective = objective or plan.objective.build(plan.budget.total, plan.run.seed)
         try:
             plan.fit(objective)

@@ -166,6 +166,16 @@ def plan_run(options: Sections, values: Mapping[str, Any]) -> RunPlan:
     return RunPlan(run, strategy, objective, space, budget)
 
 
+def plan_config(where: str, values: Mapping[str, Any]) -> RunPlan:
+    """Plan the run of a configuration that was resolved before, as a run directory holds it.
+
+    Raises:
+        UserError: See `find_options` and `plan_run`.
+    """
+    options, _ = find_options([(where, values)])
+    return plan_run(options, resolve(options, [(where, values)]))
+
+
 def _only_objective() -> str:
     names = OBJECTIVES.names()
     problems = [name for name in names if name not in _BENCHMARKS]

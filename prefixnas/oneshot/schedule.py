@@ -43,24 +43,9 @@ class Timetable:
         return 1 - (1 - end) * (step + 1 - self.warmup) / (self.steps - self.warmup)
 
 
-def constant(progress: float) -> float:
-    """Return 1: in full from the start."""
-    return 1.0
-
-
-def linear(progress: float) -> float:
-    """Return `progress`."""
-    return progress
-
-
-def cosine(progress: float) -> float:
-    """Return half a cosine wave: slow at first, fast in the middle, slow at the end."""
-    return (1 - math.cos(math.pi * progress)) / 2
-
-
 SCHEDULES: Mapping[str, Callable[[float], float]] = {
-    "constant": constant,
-    "linear": linear,
-    "cosine": cosine,
+    "constant": lambda progress: 1.0,  # in full from the start
+    "linear": lambda progress: progress,
+    "cosine": lambda progress: (1 - math.cos(math.pi * progress)) / 2,  # slow, fast, slow
 }
 """How a weight grows with the progress of a search, from [0, 1] to its share of the full weight."""

@@ -299,7 +299,7 @@ def parse_event(line: str | bytes, where: str) -> Event:
         event: Event = _adapter(kind).validate_python({**data, "time": time}, strict=False)
     except ValidationError as error:
         first = error.errors()[0]
-        key = first["loc"][0]
+        key = str(first["loc"][0])
         if first["type"] == "missing":
             raise UserError(f"{where}: the event {kind!r} lacks the key {key!r}") from error
         raise UserError(

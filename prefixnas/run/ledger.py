@@ -50,7 +50,6 @@ class Ledger:
         resume: Go on from the checkpoint in `folder`.
 
     Attributes:
-        every: Steps between two checkpoints.
         epochs: Epochs that were told of.
         looping: Whether a loop is between its steps, so that its next checkpoint holds the notes.
         damage: What was wrong with the last checkpoint, where the one before it was taken.
@@ -99,17 +98,7 @@ class Ledger:
 
     @contextmanager
     def stage(self, name: str, price: float, steps: int, budget: int) -> Iterator[None]:
-        """Count steps apart for a while; afterwards they count for `price` each; see `Run.stage`.
-
-        Args:
-            name: Unique name of the stage.
-            price: What one of its steps counts for.
-            steps: How many it may take.
-            budget: Search steps of the whole run.
-
-        Raises:
-            BudgetExceeded: The steps cost more than what is left.
-        """
+        """Count `steps` steps apart, then for `price` each within `budget`; see `Run.stage`."""
         if self._stage:
             raise ValueError(f"stage {name!r} begins within stage {self._stage!r}")
         if name in self._prices:

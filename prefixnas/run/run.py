@@ -184,24 +184,16 @@ class Run:
             phase: Unique name of the loop in this run.
             total: Number of steps.
             state: What the loop changes besides the objective and the attached module.
-            cost: Search steps that one step is worth (2 if it passes two batches), or a function
-                of the step.
+            cost: Search steps that one step is worth (2 if it passes two batches, 0 if the driver
+                trains with it), or a function of the step.
         """
-        costs = cost if callable(cost) else lambda _: cost
-        return self._loop(phase, total, state or {}, costs)
 
-    def free_steps(self, phase: str, total: int, state: Mapping[str, Stateful]) -> Loop:
-        """Return a resumable loop outside of the search budget; the driver trains with it."""
-        return self._loop(phase, total, state, lambda _: 0)
-
-    def _loop(
-        self, phase: str, total: int, state: Mapping[str, Stateful], cost: Callable[[int], int]
-    ) -> Loop:
         def parts() -> dict[str, Stateful]:
-            found: dict[str, Stateful] = {"objective": self.objective, **state}
+            found: dict[str, Stateful] = {"objective": self.objective, **(state or {})}
             return found | ({} if self.module is None else {"module": self.module})
 
-        return Loop(self._ledger, phase, total, parts, cost, self.budget.search)
+        costs = cost if callable(cost) else lambda _: cost
+        return Loop(self._ledger, phase, total, parts, costs, self.budget.search)
 
     @contextmanager
     def stage(

@@ -203,7 +203,7 @@ def fit(
     total = total or before + steps
     optimizer, best = WeightOptimizer(run, recipe, total, former), Best(run)
     parts: dict[str, Stateful] = {"optimizer": optimizer, "best": best, **(state or {})}
-    loop = run.steps(phase, steps, parts) if counted else run.free_steps(phase, steps, parts)
+    loop = run.steps(phase, steps, parts, cost=int(counted))
     for step in loop:
         losses = optimizer.gradients(step, "train", phase)
         optimizer.step(before + step)

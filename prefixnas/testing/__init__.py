@@ -8,7 +8,8 @@ Each contract comes as a class to subclass under pytest and as a plain function:
 
     check_strategy(HillClimb())
 
-A component that breaks a promise raises `BrokenPromise`, an `AssertionError` that names it.
+A strategy is tried on every shipped space, and so is a relaxation; other spaces may be named. A
+component that breaks a promise raises `BrokenPromise`, an `AssertionError` that names it.
 
 For authors' tests, and the tabular benchmark for trying strategies. May import: up to launch.
 """

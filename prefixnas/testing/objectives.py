@@ -1,11 +1,4 @@
-"""The contract of objectives.
-
-    class TestMine(ObjectiveContract):
-        def objective(self) -> Objective:
-            return MyObjective(...)
-
-or `check_objective(lambda: MyObjective(...))`.
-"""
+"""The contract of objectives."""
 
 from __future__ import annotations
 
@@ -21,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from prefixnas.network.supernet import Child, Supernet, build_child, weights_of
+from prefixnas.oneshot.rewind import gradient_of
 from prefixnas.run.checkpoint import load_checkpoint, save_checkpoint
 from prefixnas.run.evaluation import Split
 from prefixnas.run.objective import Objective
 from prefixnas.space.space import Choice, SearchSpace, Seq
-from prefixnas.testing.promise import BrokenPromise, a_test_for_each, expect
+from prefixnas.testing.promise import BrokenPromise, a_test_for_each, expect, promises_of
 
 _SPACE = SearchSpace("contract", Seq("linear", Choice("activation", ["tanh", "gelu"])))
 
@@ -138,7 +132,7 @@ class ObjectiveCheck:
         for _ in range(2):
             _clear(objective)
             objective.backward("train")
-            apart.append([_gradient(weight) for weight in _weights(objective)])
+            apart.append([gradient_of(weight) for weight in _weights(objective)])
         objective, _ = self._ready()
         _clear(objective)
         objective.backward("train")
@@ -146,7 +140,7 @@ class ObjectiveCheck:
         for index, weight in enumerate(_weights(objective)):
             text = "a second call does not add to the gradients of the first"
             together = apart[0][index] + apart[1][index]
-            same = torch.allclose(_gradient(weight), together, rtol=1e-3, atol=1e-6)
+            same = torch.allclose(gradient_of(weight), together, rtol=1e-3, atol=1e-6)
             expect(same, "backward", text)
             expect(torch.equal(weight, before[index]), "backward", "a weight moves")
 
@@ -247,17 +241,13 @@ def _weights(objective: Objective) -> list[nn.Parameter]:
     return [weight for group in objective.parameters() for weight in group["params"]]
 
 
-def _gradient(weight: nn.Parameter) -> Tensor:
-    return torch.zeros_like(weight) if weight.grad is None else weight.grad.detach().clone()
-
-
 def _clear(objective: Objective) -> None:
     for weight in _weights(objective):
         weight.grad = None
 
 
 def _snapshot(objective: Objective, module: nn.Module) -> dict[str, Any]:
-    gradients = [_gradient(weight) for weight in _weights(objective)]
+    gradients = [gradient_of(weight) for weight in _weights(objective)]
     return copy.deepcopy(
         {"own": objective.state_dict(), "module": module.state_dict(), "gradients": gradients}
     )
@@ -274,31 +264,13 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-PROMISES = (
-    "reset",
-    "losses",
-    "width",
-    "evaluate",
-    "gradients",
-    "backward",
-    "splits",
-    "state",
-    "replace",
-    "without",
-    "save",
-)
-"""The promises, in the order they are checked."""
+PROMISES = promises_of(ObjectiveCheck)
 
 
 def check_objective(
     make: Callable[[], Objective], *, steps: int = 3, space: SearchSpace = _SPACE
 ) -> None:
-    """Check every promise of an objective.
-
-    Args:
-        make: Makes an objective; called more than once.
-        steps: Training steps in which every weight must receive a gradient.
-        space: What is searched; a small space if not given.
+    """Check every promise of an objective; see `ObjectiveCheck` for the arguments.
 
     Raises:
         BrokenPromise: Names the first promise that does not hold.
@@ -308,7 +280,7 @@ def check_objective(
         getattr(check, promise)()
 
 
-@a_test_for_each(PROMISES, ObjectiveCheck)
+@a_test_for_each(ObjectiveCheck)
 class ObjectiveContract(ABC):
     """The promises of an objective as pytest tests; subclass it and say which objective."""
 

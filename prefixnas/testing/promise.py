@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from inspect import isfunction
 from typing import Any, TypeVar
 
 C = TypeVar("C", bound=type)
@@ -30,11 +31,16 @@ def expect(condition: bool, promise: str, text: str) -> None:
         raise BrokenPromise(promise, text)
 
 
-def a_test_for_each(promises: Sequence[str], checks: type) -> Callable[[C], C]:
-    """Give a contract a pytest test for each promise, `test_<promise>`.
+def promises_of(checks: type) -> tuple[str, ...]:
+    """Return what a class of checks looks at: the names of its public methods, in their order."""
+    methods = (name for name, item in vars(checks).items() if isfunction(item))
+    return tuple(name for name in methods if not name.startswith("_"))
+
+
+def a_test_for_each(checks: type) -> Callable[[C], C]:
+    """Give a contract a pytest test for each promise, `test_<promise>`, by its method `keep`.
 
     Args:
-        promises: Names of methods of `checks`, which the contract's method `keep` is called with.
         checks: The class whose methods say what is promised.
     """
 
@@ -46,7 +52,7 @@ def a_test_for_each(promises: Sequence[str], checks: type) -> Callable[[C], C]:
         return test
 
     def add(contract: C) -> C:
-        for promise in promises:
+        for promise in promises_of(checks):
             setattr(contract, f"test_{promise}", test_of(promise))
         return contract
 

@@ -1,11 +1,4 @@
-"""The contract of relaxations.
-
-    class TestSparsemax(RelaxationContract):
-        def relaxation(self) -> Relaxation:
-            return Sparsemax()
-
-or `check_relaxation(Sparsemax())`.
-"""
+"""The contract of relaxations."""
 
 from __future__ import annotations
 
@@ -20,7 +13,7 @@ from prefixnas.network.relaxations import Relaxation, Softmax
 from prefixnas.network.supernet import Supernet
 from prefixnas.run.objective import Objective
 from prefixnas.space.space import Choice, SearchSpace, Seq
-from prefixnas.testing.promise import BrokenPromise, a_test_for_each, expect
+from prefixnas.testing.promise import BrokenPromise, a_test_for_each, expect, promises_of
 from prefixnas.testing.spaces import shipped_spaces
 from prefixnas.testing.toy import ToyObjective
 
@@ -170,10 +163,6 @@ class RelaxationCheck:
             raise BrokenPromise("pruned", f"the alphas receive the gradient {gradient}")
 
 
-PROMISES = ("sum_to_one", "one_option", "evaluation", "seed", "argmax", "gradient", "pruned")
-"""The promises, in the order they are checked."""
-
-
 def check_relaxation(
     relaxation: Relaxation,
     *,
@@ -182,14 +171,9 @@ def check_relaxation(
     draws: int = 40,
     objective: Callable[[], Objective] = ToyObjective,
 ) -> None:
-    """Check every promise of a relaxation.
+    """Check every promise of a relaxation, on every shipped space if none are given.
 
-    Args:
-        relaxation: The relaxation.
-        spaces: Where gradients are measured; every shipped space if not given.
-        floor: Share of the softmax's mean gradient that every alpha must receive.
-        draws: Draws that the gradient is averaged over.
-        objective: Makes the objective whose loss is differentiated.
+    See `RelaxationCheck` for the arguments.
 
     Raises:
         BrokenPromise: Names the first promise that does not hold.
@@ -197,11 +181,11 @@ def check_relaxation(
     check = RelaxationCheck(
         relaxation, shipped_spaces() if spaces is None else spaces, floor, draws, objective
     )
-    for promise in PROMISES:
+    for promise in promises_of(RelaxationCheck):
         getattr(check, promise)()
 
 
-@a_test_for_each(PROMISES, RelaxationCheck)
+@a_test_for_each(RelaxationCheck)
 class RelaxationContract(ABC):
     """The promises of a relaxation as pytest tests; subclass it and say which relaxation."""
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -108,7 +108,7 @@ class ShortRun:
                 run = Run(
                     folder,
                     self.space,
-                    probe,
+                    cast(Objective, probe),
                     self.budget,
                     self.seed,
                     settings=self.settings,

@@ -1,12 +1,4 @@
-"""The contract of strategies.
-
-    class TestHillClimb(StrategyContract):
-        def strategy(self) -> Strategy:
-            return HillClimb(neighbours=3)
-
-runs one test per promise under pytest, on every shipped space; `check_strategy(HillClimb())` does
-the same as a plain function.
-"""
+"""The contract of strategies."""
 
 from __future__ import annotations
 
@@ -26,7 +18,7 @@ from prefixnas.run.objective import Objective
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.strategy import Found, Strategy
 from prefixnas.space.space import SearchSpace
-from prefixnas.testing.promise import BrokenPromise, a_test_for_each, expect
+from prefixnas.testing.promise import BrokenPromise, a_test_for_each, expect, promises_of
 from prefixnas.testing.short_run import Outcome, ShortRun
 from prefixnas.testing.spaces import shipped_spaces
 from prefixnas.testing.toy import ToyObjective
@@ -101,12 +93,6 @@ class StrategyCheck:
         """The same seed gives the same result, however often it is run in one process."""
         self._same("same seed", self.short_run.run(), "a second run with the same seed differs")
 
-    def other_process(self) -> None:
-        """The same seed gives the same result in another process with other hashes."""
-        hash_seed = 2 if os.environ.get("PYTHONHASHSEED") == "1" else 1
-        outcome = self.short_run.run_elsewhere(hash_seed, self.imports)
-        self._same("process", outcome, f"differs in a process with PYTHONHASHSEED={hash_seed}")
-
     def other_seed(self) -> None:
         """Another seed gives another run: the strategy has an effect, and follows the seed."""
         other = replace(self.short_run, seed=1).run()
@@ -146,6 +132,12 @@ class StrategyCheck:
             "selection",
             "the architecture changes with the validation scores; choose on the selection split",
         )
+
+    def other_process(self) -> None:
+        """The same seed gives the same result in another process with other hashes."""
+        hash_seed = 2 if os.environ.get("PYTHONHASHSEED") == "1" else 1
+        outcome = self.short_run.run_elsewhere(hash_seed, self.imports)
+        self._same("process", outcome, f"differs in a process with PYTHONHASHSEED={hash_seed}")
 
     def _raise(self, promise: str) -> None:
         if promise in self._observed[1]:
@@ -202,19 +194,6 @@ def _look_at_architecture(run: Run, probe: Watched, found: Found) -> None:
     expect(same, promise, f"the attached module computes something else than {chosen}")
 
 
-PROMISES = (
-    "architecture",
-    "budget",
-    "alphas",
-    "same_seed",
-    "other_seed",
-    "resume",
-    "settings",
-    "selection",
-)
-"""The promises that are checked in this process, in order; `other_process` is the last one."""
-
-
 def check_strategy(
     strategy: Strategy,
     *,
@@ -224,11 +203,11 @@ def check_strategy(
     floor: float = 1e-6,
     other_process: bool = True,
 ) -> None:
-    """Check every promise of a strategy.
+    """Check every promise of a strategy, on every shipped space if none are given.
 
     Args:
         strategy: The strategy.
-        spaces: Where; every shipped space if not given.
+        spaces: Where; for these and the following see `StrategyCheck`.
         objective: Makes a fresh objective.
         imports: Modules that register what the strategy or the spaces need.
         floor: What every alpha's gradient must exceed.
@@ -242,13 +221,14 @@ def check_strategy(
         for space in (shipped_spaces() if spaces is None else spaces)
     ]
     for check in checks:
-        for promise in PROMISES:
-            getattr(check, promise)()
+        for promise in promises_of(StrategyCheck):
+            if promise != "other_process":
+                getattr(check, promise)()
     for check in checks[:1] if other_process else ():
         check.other_process()
 
 
-@a_test_for_each((*PROMISES, "other_process"), StrategyCheck)
+@a_test_for_each(StrategyCheck)
 class StrategyContract(ABC):
     """The promises of a strategy as pytest tests; subclass it and say which strategy."""
 

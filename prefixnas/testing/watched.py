@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from prefixnas.network.relaxations import SinglePath
 from prefixnas.network.supernet import Supernet
+from prefixnas.oneshot.rewind import gradient_of
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
-from prefixnas.space.space import Decision, SearchSpace
 from prefixnas.testing.promise import BrokenPromise
 
 
@@ -34,12 +33,12 @@ class WatchedNet:
     batches: int = 0
 
 
-class Watched(Objective):
-    """Passes everything on to another objective and takes notes.
+class Watched:
+    """Stands in for an objective: passes everything on and takes notes.
 
     Args:
         inner: The objective.
-        lie: Turn the sign of all scores on the validation split.
+        lie: Turn the sign of all scores on the split "validation".
 
     Attributes:
         module: The module that is attached.
@@ -50,25 +49,12 @@ class Watched(Objective):
     def __init__(self, inner: Objective, lie: bool = False) -> None:
         self._inner = inner
         self._lie = lie
-        self.name, self.width, self.sizes = inner.name, inner.width, inner.sizes
-        self.optional, self.without_label = inner.optional, inner.without_label
-        self.splits_batches = inner.splits_batches
-        self.rewrites_weights = inner.rewrites_weights
         self.module: nn.Module | None = None
         self.batches = 0
         self.nets: list[WatchedNet] = []
 
-    def check_space(self, space: SearchSpace) -> None:
-        """Pass on."""
-        self._inner.check_space(space)
-
-    def check_knobs(self, knobs: Sequence[Decision]) -> None:
-        """Pass on."""
-        self._inner.check_knobs(knobs)
-
-    def check_proxy(self, settings: Mapping[str, str]) -> None:
-        """Pass on."""
-        self._inner.check_proxy(settings)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
     def proxy(self, settings: Mapping[str, str]) -> Watched:
         """Watch the proxy, too: its supernets are noted here, its batches are its own."""
@@ -77,40 +63,32 @@ class Watched(Objective):
         return proxy
 
     def reset(self, module: nn.Module | None, seed: int) -> None:
-        """Pass on."""
+        """Note the module."""
         self._inner.reset(module, seed)
         self._watch(module)
 
     def replace(self, module: nn.Module) -> None:
-        """Pass on."""
+        """Note the module."""
         self._inner.replace(module)
         self._watch(module)
-
-    def parameters(self) -> list[dict[str, Any]]:
-        """Pass on."""
-        return self._inner.parameters()
 
     def backward(self, split: Split = "train") -> dict[str, float]:
         """Count the batch and the gradients that the alphas receive from it."""
         if split == "validation":
             raise BrokenPromise("selection", "a batch of the validation split was trained on")
         watched = self._current()
-        before = [_gradient(alpha) for net in watched for alpha in net.net.alphas]
+        before = [gradient_of(alpha) for net in watched for alpha in net.net.alphas]
         losses = self._inner.backward(split)
         self.batches += 1
         received = iter(before)
         for net in watched:
             net.batches += 1
             for alpha, total in zip(net.net.alphas, net.gradients, strict=True):
-                total += (_gradient(alpha) - next(received)).abs()
+                total += (gradient_of(alpha) - next(received)).abs()
         return losses
 
-    def stepped(self, step: int) -> None:
-        """Pass on."""
-        self._inner.stepped(step)
-
     def evaluate(self, split: Split) -> Evaluation:
-        """Pass on; see `lie`."""
+        """Turn the scores' signs if that is asked for."""
         result = self._inner.evaluate(split)
         if self._lie and split == "validation":
             return Evaluation(
@@ -118,22 +96,6 @@ class Watched(Objective):
                 {task: -score for task, score in result.task_scores.items()},
             )
         return result
-
-    def state_dict(self) -> dict[str, Any]:
-        """Pass on."""
-        return self._inner.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Pass on."""
-        self._inner.load_state_dict(state)
-
-    def save(self, folder: Path) -> None:
-        """Pass on."""
-        self._inner.save(folder)
-
-    def warnings(self) -> Iterable[str]:
-        """Pass on."""
-        return self._inner.warnings()
 
     def _watch(self, module: nn.Module | None) -> None:
         self.module = module
@@ -148,7 +110,3 @@ class Watched(Objective):
     def _current(self) -> list[WatchedNet]:
         inside = set(self.module.modules()) if self.module is not None else set()
         return [watched for watched in self.nets if watched.net in inside]
-
-
-def _gradient(alpha: Tensor) -> Tensor:
-    return 0 * alpha.detach() if alpha.grad is None else alpha.grad.detach().clone()

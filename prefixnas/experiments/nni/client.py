@@ -1,4 +1,4 @@
-"""The trial's side of NNI 3.0: plain JSON over HTTP, by the standard library alone.
+"""The trial's side of NNI 3.0.
 
 nni itself is never imported by a trial, and nothing is unpickled. What cannot be delivered is not
 worth a trial: a manager that is gone is left alone, the results are in the run directory.
@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
+from urllib.error import HTTPError
+
+from prefixnas.experiments.nni.rest import send
 
 _NOT_YET = 408
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""No proxy from the environment stands between a trial and its manager."""
 
 
 class Channel:
@@ -44,13 +43,12 @@ class Channel:
             OSError: The manager does not answer in that time.
         """
         deadline = time.monotonic() + patience
-        self._put({"type": "request_parameter"})
+        send("PUT", self._url, {"type": "request_parameter"})
         while True:
             try:
-                with _OPENER.open(self._url, timeout=30) as answer:
-                    record = json.loads(json.load(answer)["parameter"])
+                record = json.loads(json.loads(send("GET", self._url))["parameter"])
                 break
-            except urllib.error.HTTPError as error:
+            except HTTPError as error:
                 if error.code != _NOT_YET or time.monotonic() > deadline:
                     raise
         self._parameter_id = record["parameter_id"]
@@ -76,20 +74,10 @@ class Channel:
             "value": json.dumps(value),
         }
         try:
-            self._put({"type": "metric", "metric": json.dumps(record)})
+            send("PUT", self._url, {"type": "metric", "metric": json.dumps(record)})
         except OSError as error:
             if not self.lost:
                 print(f"not delivered to NNI: {error}; the run directory has it", flush=True)
             self.lost = True
             return False
         return True
-
-    def _put(self, content: Mapping[str, Any]) -> None:
-        request = urllib.request.Request(
-            self._url,
-            data=json.dumps(content).encode(),
-            method="PUT",
-            headers={"Content-Type": "application/json"},
-        )
-        with _OPENER.open(request, timeout=30) as answer:
-            answer.read()

@@ -17,12 +17,11 @@ from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
 from prefixnas.base.locks import try_lock
 from prefixnas.experiments.experiment import Experiment
-from prefixnas.experiments.lease import Demand, count_gpus
+from prefixnas.experiments.lease import Demand
 from prefixnas.experiments.nni import processes
 from prefixnas.experiments.nni.environment import NniEnvironment
 from prefixnas.experiments.nni.jobs import read_jobs
 from prefixnas.experiments.nni.manager import (
-    LAUNCH,
     LOG,
     Action,
     Manager,
@@ -31,7 +30,13 @@ from prefixnas.experiments.nni.manager import (
     start_manager,
     stop_manager,
 )
-from prefixnas.experiments.nni.settings import NniSettings, experiment_id, make_config
+from prefixnas.experiments.nni.settings import (
+    CODE,
+    LAUNCH,
+    NniSettings,
+    experiment_id,
+    make_config,
+)
 from prefixnas.experiments.nni.sockets import check_port, is_loopback
 from prefixnas.experiments.nni.study_server import RECOVERED, StudyServer
 from prefixnas.experiments.study import Study
@@ -39,8 +44,6 @@ from prefixnas.experiments.study import Study
 RUN = "prefixnas.experiments.trial:run_trial"
 HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
 CONFIG = "config.json"
-CODE = "code"
-"""What is sent to the machines of a service."""
 
 TUNER_PATIENCE = 130.0
 """Seconds for the tuner to connect."""
@@ -59,6 +62,9 @@ class Engine:
         allow_remote: Whether that may be an address that the network can reach.
         run: The function that carries a trial out, `module:name`.
         leases: Where GPUs are leased; None: in the folder for temporary files.
+
+    Raises:
+        UserError: A host that trials would not reach, or that the network could.
     """
 
     experiment: Experiment
@@ -69,6 +75,18 @@ class Engine:
     allow_remote: bool = False
     run: str = RUN
     leases: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.host not in HOSTS:
+            raise UserError(
+                f"--host {self.host}: NNI's tuner and trials reach it at {HOSTS[0]}: take that, or "
+                f"{HOSTS[-1]} for other machines"
+            )
+        if not is_loopback(self.host) and not self.allow_remote:
+            raise UserError(
+                f"--host {self.host}: everybody who can reach it could look at the experiment and "
+                "end it with the secret address alone; add --allow-remote if that is wanted"
+            )
 
     @property
     def id(self) -> str:
@@ -95,14 +113,11 @@ class Engine:
                 self.settings.gpus_per_trial or 0,
                 self.settings.trials_per_gpu,
                 tuple(self.settings.gpu_indices),
-            ).usable(count_gpus() if self.settings.gpus_per_trial else 0)
-        self._check_host()
+            ).usable()
         inner = inside(self.folder)
         if self.settings.service != "local":  # NNI's check of the configuration looks for it
             (inner / CODE).mkdir(parents=True, exist_ok=True)
-        config = make_config(
-            self.experiment, self.settings, self.environment, inner, inner / LAUNCH
-        )
+        config = make_config(self.experiment, self.settings, self.environment, inner)
         Study.open(self.experiment, self.folder)
         inner.mkdir(exist_ok=True)
         inner.chmod(0o700)  # NNI's logs hold the secret
@@ -119,7 +134,6 @@ class Engine:
         """Begin; raises UserError if it was begun before, or see `create` and `start_manager`."""
         if self.started:
             raise UserError(f"{self.folder}: was started before: use resume, or another --out")
-        self._check_host()
         check_port(self.host, self.settings.port)  # before anything is written
         return self._start("create", self.create())
 
@@ -132,7 +146,7 @@ class Engine:
         self._check_resting()
         config = self.create()
         jobs = read_jobs(inside(self.folder) / self.id)
-        taken_up = sorted({job.values["trial"] for job in jobs if job.taken_up})
+        taken_up = sorted({job.trial for job in jobs if job.taken_up})
         write_text(inside(self.folder) / RECOVERED, json.dumps(taken_up) + "\n")
         # A tuner that outlived its manager would talk to the next one.
         processes.end(lambda: processes.processes_of(self.folder, tuner=True))
@@ -173,7 +187,6 @@ class Engine:
             raise UserError(f"{self.folder}: it runs already: {manager.rest.url}")
 
     def _start(self, action: Action, config: Mapping[str, Any]) -> Manager:
-        self._check_host()
         turn = try_lock(inside(self.folder) / "start.lock")
         if turn is None:
             raise UserError(f"{self.folder}: another command is starting it")
@@ -195,18 +208,6 @@ class Engine:
             if action != "view":
                 self._wait_for_tuner(manager, log, known)
         return manager
-
-    def _check_host(self) -> None:
-        if self.host not in HOSTS:
-            raise UserError(
-                f"--host {self.host}: NNI's tuner and trials reach it at {HOSTS[0]}: take that, or "
-                f"{HOSTS[-1]} for other machines"
-            )
-        if not is_loopback(self.host) and not self.allow_remote:
-            raise UserError(
-                f"--host {self.host}: everybody who can reach it could look at the experiment and "
-                "end it with the secret address alone; add --allow-remote if that is wanted"
-            )
 
     def _names(self) -> tuple[str, ...]:
         """Return further names that this machine may be asked under."""
@@ -250,8 +251,7 @@ class Engine:
 
     def _launch(self, folder: Path, python: str) -> str:
         settings = {
-            "where": self.experiment.where,
-            "experiment": self.experiment.to_json(),
+            **self.experiment.order(),
             "folder": str(folder),
             "run": self.run,
             "command": [python, "-m", "prefixnas.experiments.nni.trial_process"],

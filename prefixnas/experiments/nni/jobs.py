@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 TAKEN_UP = ("WAITING", "RUNNING")
-"""What became of trials that NNI starts again when it goes on."""
+"""What became last of trials that NNI starts again when it goes on."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A trial as NNI knows it.
+class Job(NamedTuple):
+    """A trial that NNI was given: its number in the study, and whether NNI starts it again."""
 
-    Attributes:
-        id: NNI's name for it.
-        event: The last thing that happened to it.
-        values: Its hyper-parameters, the study's number of the trial among them.
-    """
-
-    id: str
-    event: str
-    values: dict[str, Any]
-
-    @property
-    def taken_up(self) -> bool:
-        """Whether NNI starts it again when it goes on."""
-        return self.event in TAKEN_UP
+    trial: int
+    taken_up: bool
 
 
 def read_jobs(root: Path) -> list[Job]:
@@ -41,18 +28,18 @@ def read_jobs(root: Path) -> list[Job]:
     database = root / "db" / "nni.sqlite"
     if not database.is_file():
         return []
-    connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
-    try:
+    with closing(
+        sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+    ) as connection:
         rows = connection.execute(
             "select trialJobId, event, data from TrialJobEvent where trialJobId != '' "
             "order by timestamp, rowid"
         ).fetchall()
-    finally:
-        connection.close()
-    events: dict[str, str] = {}
-    values: dict[str, dict[str, Any]] = {}
-    for job, event, data in rows:
-        events[job] = event
-        if data and job not in values:  # the first event that is noted may be any
-            values[job] = json.loads(data)["parameters"]
-    return [Job(job, events[job], found) for job, found in values.items()]
+    last = {job: event for job, event, _ in rows}
+    # The first event that is noted may be any; the first with data has the hyper-parameters.
+    data = {job: text for job, _, text in reversed(rows) if text}
+    return [
+        Job(json.loads(data[job])["parameters"]["trial"], last[job] in TAKEN_UP)
+        for job in last
+        if job in data
+    ]

@@ -23,8 +23,9 @@ from typing import Any
 
 import psutil
 
-from prefixnas.base.errors import UserError
+from prefixnas.base.console import guarded
 from prefixnas.experiments.lease import Demand, acquire, default_folder
+from prefixnas.experiments.nni.processes import end, lives
 
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL; NNI kills the launcher itself after five."""
@@ -54,11 +55,9 @@ def launch(command: Sequence[str], variables: Mapping[str, str]) -> int:
             code = _keep(command, variables, launcher)
         finally:
             os._exit(code)
-    status = _wait(keeper, told, lambda number: os.kill(keeper, number))
+    code = _wait(keeper, told, lambda number: os.kill(keeper, number))
     end_tree()  # what is left if the keeper was killed
-    if told.signal is not None:
-        return -told.signal
-    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+    return code if told.signal is None else -told.signal
 
 
 def _keep(command: Sequence[str], variables: Mapping[str, str], launcher: int) -> int:
@@ -70,13 +69,9 @@ def _keep(command: Sequence[str], variables: Mapping[str, str], launcher: int) -
     if os.getppid() != launcher:  # it died before the line above
         return 1
     trial = Popen(command, env=dict(variables), close_fds=False)  # a lease is inherited
-
-    def stop(_: int) -> None:
-        end_tree()
-
-    status = _wait(trial.pid, told, stop)
+    code = _wait(trial.pid, told, lambda _: end_tree())
     end_tree()
-    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+    return code
 
 
 class _Told:
@@ -92,12 +87,17 @@ class _Told:
 
 
 def _wait(child: int, told: _Told, stop: Callable[[int], None]) -> int:
-    """Wait for one child, reap adopted ones on the way; call `stop` once a signal came."""
+    """Wait for one child, reap adopted ones on the way; call `stop` once a signal came.
+
+    Returns:
+        The child's exit code, 128 + N if signal N ended it.
+    """
     stopped = False
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == child:
-            return status
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
         if told.signal is not None and not stopped:
             stopped = True
             with suppress(ProcessLookupError):
@@ -109,29 +109,7 @@ def _wait(child: int, told: _Told, stop: Callable[[int], None]) -> int:
 
 def end_tree() -> None:
     """End all processes below this one: SIGTERM, then SIGKILL."""
-    deadline = time.monotonic() + GRACE
-    asked: set[int] = set()
-    while below := _below():
-        late = time.monotonic() > deadline
-        for process in below:
-            if late or process.pid not in asked:
-                asked.add(process.pid)
-                try:
-                    process.send_signal(signal.SIGKILL if late else signal.SIGTERM)
-                except psutil.NoSuchProcess:
-                    continue
-        time.sleep(0.02)
-
-
-def _below() -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    end(lambda: filter(lives, psutil.Process().children(recursive=True)), GRACE)
 
 
 def _adopt_orphans() -> None:
@@ -160,10 +138,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        code = main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    code = guarded(main, None)
     if code < 0:  # so that NNI sees a trial that was ended, not one that failed
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)

@@ -27,7 +27,6 @@ from prefixnas.experiments.nni.rest import Rest
 from prefixnas.experiments.nni.sockets import check_port, is_loopback, open_to_network
 
 GUARD = Path(__file__).parent / "guard.js"
-LAUNCH = "launch.json"
 STATE = "manager.json"
 LOG = "manager.log"
 PATIENCE = 60.0
@@ -131,7 +130,7 @@ def start_manager(
     former = last_manager(folder)
     secret = former.secret if former is not None else secrets.token_hex(24)
     process = _spawn(folder, environment, name, action, host, port, secret, hosts)
-    manager = Manager(folder, process.pid, _created(process), host, port, secret)
+    manager = Manager(folder, process.pid, process.create_time(), host, port, secret)
     state = {key: value for key, value in asdict(manager).items() if key != "folder"}
     write_text(inside(folder) / STATE, json.dumps(state) + "\n")
     try:
@@ -157,7 +156,7 @@ def _spawn(
     port: int,
     secret: str,
     hosts: tuple[str, ...],
-) -> subprocess.Popen[bytes]:
+) -> psutil.Popen:
     arguments = {
         "port": port,
         "experiment-id": name,
@@ -182,7 +181,7 @@ def _spawn(
         processes.MARK: str(folder),
     }
     with (inside(folder) / LOG).open("ab") as log:
-        return subprocess.Popen(
+        return psutil.Popen(
             command,
             cwd=environment.node,
             env=variables,
@@ -193,14 +192,7 @@ def _spawn(
         )
 
 
-def _created(process: subprocess.Popen[bytes]) -> float:
-    try:
-        return float(psutil.Process(process.pid).create_time())
-    except psutil.NoSuchProcess:
-        return 0.0
-
-
-def _wait_until_up(manager: Manager, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_up(manager: Manager, process: psutil.Popen) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -26,10 +27,9 @@ def processes_of(folder: Path, *, tuner: bool = False) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             variables = process.environ()
-            dead = process.status() == psutil.STATUS_ZOMBIE
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-        mine = variables.get(MARK) == str(folder) and not dead
+        mine = variables.get(MARK) == str(folder) and lives(process)
         if mine and (not tuner or variables.get(_ROLE) == "dispatcher"):
             found.append(process)
     return found
@@ -37,13 +37,19 @@ def processes_of(folder: Path, *, tuner: bool = False) -> list[psutil.Process]:
 
 def same_process(pid: int, created: float) -> psutil.Process | None:
     """Return the process of that number, unless the number was given to another one since."""
-    try:
+    with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        if process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE:
+        if process.create_time() == created and lives(process):
             return process
-    except psutil.NoSuchProcess:
-        pass
     return None
+
+
+def lives(process: psutil.Process) -> bool:
+    """Tell whether a process has not ended; one that nobody has waited for yet has."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end(find: Callable[[], Iterable[psutil.Process]], grace: float = 5.0) -> int:
@@ -69,5 +75,5 @@ def end(find: Callable[[], Iterable[psutil.Process]], grace: float = 5.0) -> int
             except psutil.NoSuchProcess:
                 continue
             seen.add(process.pid)
-        time.sleep(0.1)
+        time.sleep(0.05)
     return len(seen)

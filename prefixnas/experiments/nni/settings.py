@@ -37,6 +37,9 @@ GENERATED = (
 )
 """NNI's keys that the experiment file says in its own words."""
 
+LAUNCH, CODE = "launch.json", "code"
+"""What a trial's launcher reads, and the folder that is sent to the machines of a service."""
+
 _HERE = Path(__file__).parent
 
 
@@ -123,7 +126,6 @@ def make_config(
     settings: NniSettings,
     environment: NniEnvironment,
     folder: Path,
-    trial_settings: Path,
 ) -> dict[str, Any]:
     """Return the configuration that NNI's manager is started with, checked by NNI itself.
 
@@ -132,17 +134,16 @@ def make_config(
         settings: Its settings for NNI.
         environment: NNI.
         folder: Where NNI keeps its files.
-        trial_settings: The file that the launcher of a trial reads, as the trial sees it.
 
     Raises:
         UserError: NNI refuses a key or a value that is passed through.
     """
     local = settings.service == "local"
     python = sys.executable if local else settings.worker_python
-    server = [sys.executable, "-m", "prefixnas.experiments.nni.study_server", str(trial_settings)]
+    server = [sys.executable, "-m", "prefixnas.experiments.nni.study_server", str(folder / LAUNCH)]
     command = [str(python), "-m", "prefixnas.experiments.nni.launcher"]
-    command.append(str(trial_settings) if local else trial_settings.name)
-    code = Path.cwd() if local else trial_settings.parent / "code"
+    command.append(str(folder / LAUNCH) if local else LAUNCH)
+    code = Path.cwd() if local else folder / CODE
     wanted = {
         "trial_code_directory": str(code),
         "training_service": {"platform": "local"},

@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from prefixnas.experiments.hyperparameters import Alternatives, Hyperparameter, Range
+from prefixnas.experiments.hyperparameters import (
+    Alternatives,
+    Hyperparameter,
+    Range,
+    by_label,
+)
 
 NAME = "_name"
 
@@ -62,8 +67,7 @@ def _packed(parameter: Hyperparameter, answers: Mapping[str, Any]) -> Any:
     answer = answers[parameter.name]
     if isinstance(parameter, Range) or not _is_nested(parameter):
         return answer
-    (option,) = (option for option in parameter.options if option.label == answer)
-    return {NAME: answer, **pack(option.within, answers)}
+    return {NAME: answer, **pack(by_label(parameter, answer).within, answers)}
 
 
 def unpack(hyperparameters: Sequence[Hyperparameter], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +88,6 @@ def _unpacked(
             yield parameter.name, min(max(number, parameter.low), parameter.high)
         elif isinstance(value, Mapping):
             yield parameter.name, value[NAME]
-            (option,) = (each for each in parameter.options if each.label == value[NAME])
-            yield from _unpacked(option.within, value)
+            yield from _unpacked(by_label(parameter, value[NAME]).within, value)
         else:
             yield parameter.name, value

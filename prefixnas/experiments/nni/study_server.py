@@ -13,21 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prefixnas.base.console import guarded
 from prefixnas.base.errors import UserError
 from prefixnas.experiments.claim import Claim
-from prefixnas.experiments.experiment import read_experiment
+from prefixnas.experiments.experiment import read_order
 from prefixnas.experiments.nni.space import pack, unpack
 from prefixnas.experiments.rows import COMPLETE, RUNNING, WAITING
 from prefixnas.experiments.study import Study
-from prefixnas.experiments.trial import RESULT, Busy, Pruned, TrialResult, held, read_trial
+from prefixnas.experiments.trial import RESULT, Pruned, TrialResult, is_free, read_trial
 
 RECOVERED = "recovered.json"
 """Numbers of the trials that NNI starts again by itself, as the manager was told to go on."""
-
-
-def folder_of(folder: Path, number: int) -> Path:
-    """Return the run directory of a trial, without opening the study."""
-    return folder / "trials" / f"{number:04}"
 
 
 def note_error(folder: Path, error: BaseException) -> None:
@@ -62,7 +58,7 @@ class StudyServer:
             if row.state == RUNNING and (claim := study.adopt(row.number)) is not None:
                 _error_path(claim.folder).unlink(missing_ok=True)
                 self._claims[row.number] = claim
-                if row.number not in recovered and _is_free(claim.folder):
+                if row.number not in recovered and is_free(claim.folder):
                     self._again.append(claim)
         self.sync({})
 
@@ -74,17 +70,9 @@ class StudyServer:
             claim.close()
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer one question."""
-        handlers: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-            "next": self.next,
-            "take": self.take,
-            "report": self.report,
-            "tell": self.tell,
-            "end": self.end,
-            "known": self.known,
-            "sync": self.sync,
-        }
-        return handlers[request["do"]](request)
+        """Answer one question: `do` names the method that does it."""
+        method: Callable[[Mapping[str, Any]], dict[str, Any]] = getattr(self, request["do"])
+        return method(request)
 
     def next(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Hand a trial out: one that was lost, else a new one of the study's sampler.
@@ -165,7 +153,7 @@ class StudyServer:
     def sync(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """Note trials whose end NNI says nothing about: those that an earlier manager started."""
         for number, claim in list(self._claims.items()):
-            if not _is_free(claim.folder):
+            if not is_free(claim.folder):
                 continue
             if (claim.folder / RESULT).is_file():
                 claim.finish(read_trial(claim.folder))
@@ -189,8 +177,7 @@ class StudyServer:
         return next((row.number for row in rows if row.number < trials), None)
 
     def _cut_short(self, number: int, claim: Claim) -> TrialResult:
-        epochs = self._study.row(number).epochs
-        scores = [epochs[epoch] for epoch in sorted(epochs)]
+        scores = self._study.row(number).scores
         steps = len(scores) * int(claim.config()["eval_every"])
         return TrialResult(scores[-1], None, scores, steps, pruned=True)
 
@@ -201,19 +188,16 @@ class StudyServer:
         the last epoch, so that result and end are waited for.
         """
         value = self._values.pop(number)
-        self._claims.pop(number).finish(self._from_message(value))
-
-    def _from_message(self, value: Mapping[str, Any]) -> TrialResult:
-        epochs = self._study.row(value["trial"]).epochs
         pairs = (pair.partition("=") for pair in value["architecture"].split(", ") if pair)
-        return TrialResult(
+        result = TrialResult(
             value["default"],
             value["validation"],
-            [epochs[epoch] for epoch in sorted(epochs)],
+            self._study.row(number).scores,
             value["steps"],
             value["parameters"],
             {name: option for name, _, option in pairs},
         )
+        self._claims.pop(number).finish(result)
 
 
 _NO_MORE = {"reason": "the study has all its trials"}
@@ -224,23 +208,13 @@ def _read_error(folder: Path) -> str:
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
-def _is_free(folder: Path) -> bool:
-    try:
-        with held(folder):
-            return True
-    except Busy:
-        return False
-
-
 def main(argv: Sequence[str]) -> int:
     """Serve the study that the settings' file names, until the pipe ends."""
     path = Path(argv[0])
     settings = json.loads(path.read_text(encoding="utf-8"))
-    where = settings["where"]
-    experiment = read_experiment([(where, settings["experiment"])], where)
     recovered = path.with_name(RECOVERED)
     numbers = json.loads(recovered.read_text(encoding="utf-8")) if recovered.is_file() else []
-    server = StudyServer(Study.open(experiment, Path(settings["folder"])), numbers)
+    server = StudyServer(Study.open(read_order(settings), Path(settings["folder"])), numbers)
     for line in sys.stdin:
         print(json.dumps(server.answer(json.loads(line))), flush=True)
     server.close()
@@ -248,7 +222,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(guarded(main, None))

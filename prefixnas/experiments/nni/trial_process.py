@@ -15,20 +15,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from prefixnas.base.errors import UserError
-from prefixnas.experiments.experiment import read_experiment
-from prefixnas.experiments.hyperparameters import assign
+from prefixnas.base.console import guarded
+from prefixnas.experiments.experiment import read_order
+from prefixnas.experiments.hyperparameters import assign, by_name
 from prefixnas.experiments.nni.client import Channel
 from prefixnas.experiments.nni.space import unpack
-from prefixnas.experiments.nni.study_server import folder_of, note_error
-from prefixnas.experiments.trial import Busy, TrialResult
+from prefixnas.experiments.nni.study_server import note_error
+from prefixnas.experiments.trial import Busy, TrialResult, trial_folder
 
 
 def run(settings: Mapping[str, Any], channel: Channel) -> None:
     """Run the trial that the manager names."""
     values = channel.parameters()
     number = values["trial"]
-    folder = folder_of(Path(settings["folder"]), number)
+    folder = trial_folder(Path(settings["folder"]), number)
     print(f"trial {number}: run directory {folder}", flush=True)
 
     def report(epoch: int, score: float) -> None:
@@ -55,10 +55,9 @@ def run(settings: Mapping[str, Any], channel: Channel) -> None:
 def _result(
     settings: Mapping[str, Any], values: Mapping[str, Any], report: Any, folder: Path
 ) -> TrialResult:
-    where = str(settings["where"])
-    experiment = read_experiment([(where, settings["experiment"])], where)
+    experiment = read_order(settings)
     answers = unpack(experiment.hyperparameters, values)
-    assigned = assign(experiment.hyperparameters, lambda parameter: answers[parameter.name])
+    assigned = assign(experiment.hyperparameters, by_name(answers))
     config = experiment.resolve(assigned)
     if (settings["gpus"] or 1) > 1 and "processes" not in experiment.file.base:
         config["processes"] = settings["gpus"]  # one for each GPU; this one alone talks to NNI
@@ -80,7 +79,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(guarded(main, None))

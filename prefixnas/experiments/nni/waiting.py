@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 
 from prefixnas.base.errors import UserError
-from prefixnas.experiments.experiment import read_experiment
-from prefixnas.experiments.nni.manager import LAUNCH, Manager, inside
+from prefixnas.experiments.experiment import read_order
+from prefixnas.experiments.nni.manager import Manager, inside
+from prefixnas.experiments.nni.settings import LAUNCH
 from prefixnas.experiments.rows import RUNNING
 from prefixnas.experiments.study import Study
 
@@ -62,7 +63,6 @@ def _busy(manager: Manager) -> bool:
             return True
         known |= {json.loads(values)["parameters"]["trial"] for values in job["hyperParameters"]}
     path = inside(manager.folder) / LAUNCH
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    experiment = read_experiment([(settings["where"], settings["experiment"])], settings["where"])
+    experiment = read_order(json.loads(path.read_text(encoding="utf-8")))
     rows = Study.open(experiment, manager.folder).rows()
     return any(row.state == RUNNING and row.number not in known for row in rows)

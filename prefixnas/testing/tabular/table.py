@@ -11,13 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefixnas.base.errors import UserError
 from prefixnas.space.architecture import Architecture
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,14 @@ from prefixnas.experiments.nni.space import pack
 from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, STEPS
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.study_report import write_study_report
-from prefixnas.experiments.trial import Busy, Pruned, TrialResult, held, run_trial
+from prefixnas.experiments.trial import (
+    Busy,
+    Pruned,
+    TrialResult,
+    held,
+    run_trial,
+    trial_folder,
+)
 from prefixnas.experiments.worker import work
 from tests.prefixnas.experiments.small import small
 from tests.workbench import events
@@ -70,15 +77,14 @@ def test_a_trial_under_nni_is_that_of_tune(tmp_path: Path) -> None:
     assert claim is not None
     claim.finish(run_trial(claim.config(), claim.report, claim.folder))
     settings = {
-        "where": study.experiment.where,
-        "experiment": study.experiment.to_json(),
+        **study.experiment.order(),
         "folder": str(tmp_path / "nni"),
         "gpus": None,
         "run": "prefixnas.experiments.trial:run_trial",
     }
     manager = Manager()
     trial_process.run(settings, cast(Channel, manager))
-    row, folder = study.rows()[0], trial_process.folder_of(tmp_path / "nni", 0)
+    row, folder = study.rows()[0], trial_folder(tmp_path / "nni", 0)
     assert manager.told == [*row.epochs.values(), row.score]
     for name in ("config.yaml", "architecture.yaml", "trial.json"):
         assert (folder / name).read_text() == (claim.folder / name).read_text()

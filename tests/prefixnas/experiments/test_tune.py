@@ -12,8 +12,7 @@ import pytest
 
 from prefixnas.base.errors import UserError
 from prefixnas.experiments.experiment import load_experiment
-from prefixnas.experiments.gpus import demand_of_worker
-from prefixnas.experiments.lease import Demand, Lease, lease_now
+from prefixnas.experiments.lease import Demand, Lease, demand_of_worker, lease_now
 from prefixnas.experiments.rows import COMPLETE, RUNNING, Row
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.trial import run_trial

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, WAITING, Row
-from prefixnas.experiments.view import LiveView, for_terminal, open_view, trial_table
+from prefixnas.experiments.view import for_terminal, live_view, open_view, trial_table
 from prefixnas.report.grid import Span
 
 PARAMS = {"learning_rate": 0.0123456, "prefix_length": 37, "strategy": "darts", "lora_rank": 16}
@@ -58,9 +58,8 @@ def test_the_table_at_the_end_cuts_nothing_off() -> None:
 def test_the_live_table_fits_the_terminal_and_shows_the_last_trials() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80, height=24)
-    with LiveView(console, "maximize") as view:
-        view.show(ROWS)
-        view._live.refresh()
+    with live_view(console, "maximize") as show:
+        show(ROWS)
         shown = screen.getvalue()
     assert shown.count("running") == 18 and " 39 " in shown
     assert shown.count("\n") < 24
@@ -68,10 +67,10 @@ def test_the_live_table_fits_the_terminal_and_shows_the_last_trials() -> None:
 
 def test_without_a_terminal_there_is_a_line_for_each_change() -> None:
     stream = io.StringIO()
-    with open_view("maximize", stream) as view:
+    with open_view("maximize", stream) as show:
         for _ in range(3):
-            view.show(ROWS[3:5])
-        view.show([ROW, replace(ROWS[2], number=4)])
+            show(ROWS[3:5])
+        show([ROW, replace(ROWS[2], number=4)])
     lines = stream.getvalue().splitlines()
     assert "\x1b" not in stream.getvalue() and len(lines) == 4
     assert lines[0].startswith("[0/2] trial 3 running (learning_rate=0.01235")

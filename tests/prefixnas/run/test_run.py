@@ -198,7 +198,7 @@ def test_steps_are_counted_at_their_cost(tmp_path: Path) -> None:
     assert run.spent == 4
     assert list(run.steps("dear", 3, cost=2)) == [0, 1, 2]
     assert run.spent == 10
-    assert list(run.free_steps("free", 3, {})) == [0, 1, 2]
+    assert list(run.steps("free", 3, cost=0)) == [0, 1, 2]
     assert run.spent == 10
 
 

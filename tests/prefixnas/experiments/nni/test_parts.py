@@ -28,15 +28,16 @@ import prefixnas.__main__
 from prefixnas.base.errors import UserError
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.hyperparameters import assign, read_hyperparameters
-from prefixnas.experiments.lease import Demand, acquire
+from prefixnas.experiments.lease import COUNT, Demand, acquire
 from prefixnas.experiments.nni import environment, waiting
 from prefixnas.experiments.nni.client import Channel
 from prefixnas.experiments.nni.environment import find_environment
 from prefixnas.experiments.nni.jobs import read_jobs
-from prefixnas.experiments.nni.manager import LAUNCH, inside
+from prefixnas.experiments.nni.manager import inside
+from prefixnas.experiments.nni.settings import LAUNCH
 from prefixnas.experiments.nni.sockets import check_port, open_to_network
 from prefixnas.experiments.nni.space import depth, pack, to_nni, unpack
-from prefixnas.experiments.nni.study_server import StudyServer, folder_of, note_error
+from prefixnas.experiments.nni.study_server import StudyServer, note_error
 from prefixnas.experiments.study import Study
 from tests.prefixnas.experiments.nni.trials import run
 
@@ -46,7 +47,9 @@ from tests.prefixnas.experiments.nni.trials import run
 def leased(folder: Path, demand: Demand, count: int) -> tuple[int, ...] | None:
     """Take a lease if one can be had at once, and keep it."""
     tries = iter([False, True])
-    lease = acquire(folder, demand, count=lambda: count, wait=0, give_up=lambda: next(tries))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(COUNT, str(count))
+        lease = acquire(folder, demand, wait=0, give_up=lambda: next(tries))
     return None if lease is None else lease.gpus
 
 
@@ -82,11 +85,14 @@ def test_a_whole_gpu_and_a_share_of_it_exclude_each_other(tmp_path: Path) -> Non
     assert leased(other, Demand(1, share=2), 1) is None
 
 
-def test_a_demand_that_can_never_be_met_is_refused(tmp_path: Path) -> None:
+def test_a_demand_that_can_never_be_met_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(COUNT, "2")
     with pytest.raises(UserError, match="wants 3 GPUs and 2 can be had"):
-        acquire(tmp_path, Demand(3), count=lambda: 2)
+        acquire(tmp_path, Demand(3))
     with pytest.raises(UserError, match="no GPU 5"):
-        acquire(tmp_path, Demand(1, indices=(5,)), count=lambda: 2)
+        acquire(tmp_path, Demand(1, indices=(5,)))
 
 
 # The launcher
@@ -324,9 +330,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def carry_out(study: Study, values: dict[str, Any], report: Callable[[int, float], None]) -> None:
-    folder = folder_of(study.folder, values["trial"])
-    assert folder == study.trial_folder(values["trial"])
-    run(values, report, folder)
+    run(values, report, study.trial_folder(values["trial"]))
 
 
 @pytest.fixture(autouse=True)
@@ -342,7 +346,7 @@ def test_the_study_hands_out_each_trial_once(study: Study) -> None:
     first = handed[0]["values"]
     carry_out(study, first, lambda *_: None)
     server.answer({"do": "end", "trial": 0, "success": True})
-    note_error(folder_of(study.folder, 1), ValueError("too hot"))
+    note_error(study.trial_folder(1), ValueError("too hot"))
     server.answer({"do": "end", "trial": 1, "success": False})
     server.answer({"do": "end", "trial": 2, "success": False})
     rows = study.rows()
@@ -446,7 +450,7 @@ def test_a_trial_that_nni_has_yet_to_start_is_waited_for(
     handed = [server.answer({"do": "next", "own": True})["trial"] for _ in range(2)]
     path = inside(study.folder) / LAUNCH
     path.parent.mkdir()
-    path.write_text(json.dumps({"where": "here", "experiment": study.experiment.to_json()}))
+    path.write_text(json.dumps(study.experiment.order()))
     jobs: list[dict[str, Any]] = []
     looks = 0
 
@@ -505,8 +509,8 @@ def test_an_environment_that_would_not_do_is_one_line(
 
 
 def test_changed_files_are_refused(tmp_path: Path) -> None:
-    for name in environment.HASHES:
-        path = tmp_path / name
+    for line in environment.GUARDED.read_text().splitlines():
+        path = tmp_path / line.split()[1]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("// changed")
     with pytest.raises(UserError, match=r"is not as in NNI 3\.0; the guard leans on it"):
