@@ -67,8 +67,9 @@ def check_written(
 @torch.no_grad()
 def _outputs(lm: LanguageModel, manifest: Manifest, blocks: Tensor | None) -> list[Tensor]:
     """Return logits, or an encoder's hidden states, of the adapter's examples."""
-    handle = attach(lm.model, manifest.sites) if blocks is not None else None
-    if handle is not None:
+    handle = None
+    if blocks is not None:
+        handle = attach(lm.model, manifest.sites, manifest.attention)
         handle.set(blocks)
     collator = Collator(lm)
     found = []

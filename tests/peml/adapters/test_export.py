@@ -51,7 +51,7 @@ def test_an_export_that_is_not_what_was_trained_is_not_written(
 ) -> None:
     from peml.adapters import load as loading
 
-    _, adapter = trained("llama", tmp_path)
+    _, adapter = trained("llama", tmp_path, attention="concat")
     merge = loading.merge_adapter
 
     def badly(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
