@@ -114,8 +114,8 @@ class Experiment:
             (f"{self.where}: base", self.base()),
             (f"{self.where}: hyperparameters", assigned),
         ]
-        options, values = resolve_run(layers)
-        plan_run(options, values)
+        values = resolve_run(layers)
+        plan_run(values)
         return values
 
     def example(self) -> dict[str, Any]:
