@@ -20,18 +20,13 @@ def load_yaml(text: str, where: str) -> Any:
     Raises:
         UserError: A syntax error, with its file, line and column, or a key that occurs twice.
     """
-    loader = None
     try:
-        loader = _UniqueKeyLoader(text)
-        return loader.get_single_data()
+        return yaml.load(text, _UniqueKeyLoader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{where}:{place} not valid YAML: {problem}") from error
-    finally:
-        if loader is not None:
-            loader.dispose()
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

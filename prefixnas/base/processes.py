@@ -17,7 +17,7 @@ from prefixnas.base.locks import Lock
 THREADS = "OMP_NUM_THREADS"
 
 
-class Child:
+class Child(subprocess.Popen[bytes]):
     """A module of this project as a process of its own, which ends with this one.
 
     The module calls `end_with_parent`: nobody but this object holds the other end of its standard
@@ -31,9 +31,6 @@ class Child:
         first_line: What it reads first on its standard input.
         lock: A lock that it holds, too.
         leased: Whether it inherits what was opened to be inherited, such as a lease of GPUs.
-
-    Attributes:
-        pid: Its number. It leads a process group of its own.
     """
 
     def __init__(
@@ -50,7 +47,7 @@ class Child:
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
+            super().__init__(
                 [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=output,
@@ -60,20 +57,11 @@ class Child:
                 close_fds=not leased,
                 pass_fds=() if lock is None else (lock.descriptor,),
             )
-        self.pid = self._process.pid
-        assert self._process.stdin is not None
+        assert self.stdin is not None
         if first_line:
             with suppress(BrokenPipeError):
-                self._process.stdin.write(first_line + b"\n")
-                self._process.stdin.flush()
-
-    def poll(self) -> int | None:
-        """Return its exit code, -N where signal N ended it; None while it runs."""
-        return self._process.poll()
-
-    def wait(self) -> int:
-        """Wait for its end; return its exit code."""
-        return self._process.wait()
+                self.stdin.write(first_line + b"\n")
+                self.stdin.flush()
 
     def error(self) -> str:
         """Return the line that says what went wrong with a process that has ended."""
@@ -91,9 +79,9 @@ class Child:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
         self.wait()
-        assert self._process.stdin is not None
+        assert self.stdin is not None
         with suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self.stdin.close()
 
 
 def end_with_parent() -> None:

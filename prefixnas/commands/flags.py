@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Collection
 from typing import Any, get_args
 
@@ -23,25 +22,20 @@ def add_flags(parser: Parser, title: str, cls: type[Any], skip: Collection[str] 
     group, kinds = parser.add_argument_group(title), types_of({"": cls})
     for name, entry in fields_of({"": cls}).items():
         if name not in skip:
-            _add_flag(group, entry, kinds[name])
+            text = f"{entry.metadata.get('help', '')} (default: {default_of(entry)})"
+            text = text.replace("%", "%%").strip()
+            flag, form = "--" + name.replace("_", "-"), _form(kinds[name])
+            group.add_argument(flag, dest=name, help=text, **form)
 
 
-def _add_flag(group: Any, entry: dataclasses.Field[Any], kind: Any) -> None:
-    """Offer a key of the configuration as a flag."""
-    flag = "--" + entry.name.replace("_", "-")
-    text = entry.metadata.get("help", "")
-    shown = default_of(entry)
-    help = f"{text} (default: {shown})".replace("%", "%%").strip()
+def _form(kind: Any) -> dict[str, Any]:
+    """Return what the parser is told of a flag of this type."""
     if kind is bool:
-        group.add_argument(
-            flag, dest=entry.name, action=argparse.BooleanOptionalAction, default=None, help=help
-        )
-    elif is_list(kind):
-        group.add_argument(flag, dest=entry.name, nargs="*", metavar="X", help=help)
-    else:
-        allowed = literals(kind)
-        metavar = "|".join(str(item) for item in allowed if item is not None) or _metavar(kind)
-        group.add_argument(flag, dest=entry.name, metavar=metavar, help=help)
+        return {"action": argparse.BooleanOptionalAction, "default": None}
+    if is_list(kind):
+        return {"nargs": "*", "metavar": "X"}
+    allowed = "|".join(str(item) for item in literals(kind) if item is not None)
+    return {"metavar": allowed or _metavar(kind)}
 
 
 def _metavar(kind: Any) -> str:

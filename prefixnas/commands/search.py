@@ -58,16 +58,16 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     layers.append((FLAG, flags))
     if launched() > 1 and not any("processes" in layer for _, layer in layers):
         layers.append(("launcher", {"processes": launched()}))
-    options, values = resolve_run(layers)
+    values = resolve_run(layers)
     if resume:
         refuse_change(stored, values, out)
     if dry_run:
-        plan = plan_run(options, values)
+        plan = plan_run(values)
         print(dump_config(values), end="")
         for line in plan.objective.preview():
             print(f"# {line}")  # what is printed stays a configuration
         return 0
-    return _search(options, values, out, resume)
+    return _search(values, out, resume)
 
 
 main = search_command
@@ -92,9 +92,7 @@ def _parser(
     return parser
 
 
-def _search(
-    options: Mapping[str, type[Any]], values: Mapping[str, Any], out: Path | None, resume: bool
-) -> int:
+def _search(values: Mapping[str, Any], out: Path | None, resume: bool) -> int:
     from rich.console import Console
 
     from prefixnas.launch.plan import plan_run
@@ -106,10 +104,10 @@ def _search(
 
     ranks = join()
     with said_once(ranks):
-        folder = Path(ranks.agree(str(out or _free_folder(plan_run(options, values).run))))
+        folder = Path(ranks.agree(str(out or _free_folder(plan_run(values).run))))
         with open_progress() if ranks.first else nullcontext() as progress:
             on_event = progress.on_event if progress is not None else None
-            start_run(options, values, folder, resume=resume, on_event=on_event)
+            start_run(values, folder, resume=resume, on_event=on_event)
     leave()
     if ranks.first:
         Console().print(score_table(read_record(folder).columns()))

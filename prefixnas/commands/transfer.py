@@ -116,16 +116,12 @@ def _transfer(
 
 def _kept(transfer: Transfer) -> dict[str, Any]:
     """Return what `--resume` needs: each group's keys in one layer."""
-    from prefixnas.base.options import resolve
-    from prefixnas.launch.plan import find_options
+    from prefixnas.launch.plan import resolve_run
 
     groups = {}
     for name, layers in transfer.groups.items():
-        given = {key for _, layer in layers for key in layer}
-        values = resolve(find_options(layers)[0], layers)
-        groups[name] = {key: value for key, value in values.items() if key in given}
-        names = find_options(layers)[1]
-        groups[name] |= {key: names[key] for key in ("strategy", "objective")}
+        given = {"strategy", "objective", *(key for _, layer in layers for key in layer)}
+        groups[name] = {key: value for key, value in resolve_run(layers).items() if key in given}
     return {"groups": groups, "seeds": list(transfer.seeds), "control": transfer.control}
 
 

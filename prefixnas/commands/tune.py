@@ -78,7 +78,6 @@ def _extent(experiment: Experiment) -> str:
 
 
 def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
-    from prefixnas.experiments.hyperparameters import corners
     from prefixnas.experiments.study import Study
     from prefixnas.experiments.study_report import write_study_report
     from prefixnas.experiments.tune import tune
@@ -100,8 +99,7 @@ def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
         if not interrupted:
             refuse_used(folder, BEGINNING, "study")
         with _beginning(folder):
-            first = experiment.resolve(next(corners(experiment.hyperparameters)))
-            check_problem([first], experiment.target.metric, experiment.where)
+            check_problem([experiment.example()], experiment.target.metric, experiment.where)
     study = Study.open(experiment, folder)
     (folder / BEGINNING).unlink(missing_ok=True)
     try:

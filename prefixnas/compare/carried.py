@@ -12,7 +12,7 @@ from torch import Tensor
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
 from prefixnas.launch.config import read_config
-from prefixnas.launch.plan import plan_config
+from prefixnas.launch.plan import plan_run, resolve_run
 from prefixnas.network.supernet import build_child
 from prefixnas.run.run import Run
 from prefixnas.run.search import search
@@ -41,7 +41,7 @@ def carry_over(source: Path, target: Mapping[str, Any], path: Path) -> dict[str,
     run, architecture = _opened(source)
     assert run.module is not None
     weights, trained = run.module.state_dict(), run.objective.state_dict()
-    plan = plan_config("target", target)
+    plan = plan_run(resolve_run([("target", target)]))
     objective = plan.objective.build(plan.budget.total, plan.run.seed)
     if objective.width != run.objective.width:
         raise UserError(
@@ -87,7 +87,8 @@ def taken_over(own: Any, other: Any) -> tuple[Any, int, int]:
 
 def _opened(folder: Path) -> tuple[Run, Any]:
     """Return a finished run as it stood at its end, and its architecture; nothing is trained."""
-    plan = plan_config(str(folder / "config.yaml"), read_config(folder / "config.yaml"))
+    path = folder / "config.yaml"
+    plan = plan_run(resolve_run([(str(path), read_config(path))]))
     objective = plan.objective.build(plan.budget.total, plan.run.seed)
     run = plan.open(folder, objective, resume=True)
     return run, search(run, plan.strategy, plan.run, baseline=False).architecture

@@ -121,7 +121,7 @@ class Comparison:
                 planned[label, variant.label] = self._plan(variant, space)
         for variant in self.hand_made:
             values = self._resolve(variant, {})
-            plan_run(find_options([(variant.label, values)])[0], values)
+            plan_run(values)
             planned[REFERENCES, variant.label] = values, None
 
         def cell(kind: CellKind, space: str, variant: Variant, seed: int, number: int = 0) -> Cell:
@@ -155,13 +155,11 @@ class Comparison:
         What it refuses on the default space too is a mistake in its options or the budget.
         """
         values = self._resolve(variant, {"space": space})
-        options = find_options([(variant.label, values)])[0]
         try:
-            plan_run(options, values)
+            plan_run(values)
         except UserError as error:
-            usual = {**values, "space": RunConfig.space, "set": []}
             try:
-                plan_run(options, usual)
+                plan_run({**values, "space": RunConfig.space, "set": []})
             except UserError:
                 raise UserError(f"{variant.label}: {error}") from error
             return values, str(error)

@@ -32,18 +32,13 @@ def write_stability_plots(folder: Path, groups: Groups) -> list[Path]:
         UserError: A file cannot be written.
     """
     figures = {
-        "gradients": norm_figure(groups),
+        "gradients": gradient_figure(
+            {label: [search.norms for search in members] for label, members in groups.items()}
+        ),
         "stability": number_figure(groups),
         "agreement": agreement_figure(groups),
     }
     return list(save_figures(folder, figures).values())
-
-
-def norm_figure(groups: Groups) -> Figure | None:
-    """Draw the norms of the alphas' gradient: contours per group, box plots side by side."""
-    return gradient_figure(
-        {label: [search.norms for search in members] for label, members in groups.items()}
-    )
 
 
 def number_figure(groups: Groups) -> Figure:

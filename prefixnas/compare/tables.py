@@ -135,11 +135,8 @@ def _mean(mean: float | None, spread: float | None, count: int, without: str = "
 def _difference(difference: Difference | None) -> str:
     if difference is None:
         return "-"
-    relative = (
-        ""
-        if difference.relative is None
-        else f" ({round(100 * difference.relative, 1) + 0.0:+.1f} %)"
-    )
+    share = difference.relative
+    relative = "" if share is None else f" ({round(100 * share, 1) + 0.0:+.1f} %)"
     return f"{_SIGNS[difference.verdict]} {_signed(difference.mean)}{relative}"
 
 

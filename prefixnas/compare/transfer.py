@@ -109,7 +109,7 @@ class Transfer:
         fixed = {**strategy, "seed": seed, "baseline": False}
         values = resolve(options, [*kept, ("command", fixed)])
         if needs is None:
-            plan_run(options, values)
+            plan_run(values)
         return Cell("search", group, label, seed, folder, values, None, needs)
 
     def rows(self, neither: Mapping[Path, Mapping[str, Any]]) -> list[dict[str, Any]]:

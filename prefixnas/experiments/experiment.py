@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,18 +114,22 @@ class Experiment:
             (f"{self.where}: base", self.base()),
             (f"{self.where}: hyperparameters", assigned),
         ]
-        options, values = resolve_run(layers)
-        plan_run(options, values)
+        values = resolve_run(layers)
+        plan_run(values)
         return values
+
+    def example(self) -> dict[str, Any]:
+        """Return the complete configuration of some trial."""
+        return self.resolve(next(corners(self.hyperparameters)))
 
     def epochs(self) -> int | None:
         """Return how many epochs a trial has at most; None: nothing is looked at."""
-        values = self.resolve(next(corners(self.hyperparameters)))
+        values = self.example()
         return int(values["steps"]) // int(values["eval_every"]) if values["eval_every"] else None
 
     def processes(self) -> int:
         """Return how many processes a trial takes."""
-        return int(self.resolve(next(corners(self.hyperparameters)))["processes"])
+        return int(self.example()["processes"])
 
     def to_json(self) -> dict[str, Any]:
         """Return all keys of the file, as plain values."""
@@ -146,12 +150,11 @@ class Experiment:
 
         The password of a database is left out.
         """
-        base = self.resolve(next(corners(self.hyperparameters)))
         varied = {parameter.key for parameter in self.hyperparameters}
         varied |= {"patience"} if self.file.early_stopping else set()
-        kept = {key: value for key, value in base.items() if key not in varied}
-        target = {"metric": self.target.metric, "direction": self.target.direction}
-        return yaml.safe_dump({**self.shown(), "base": kept, "objective": target}, sort_keys=False)
+        kept = {key: value for key, value in self.example().items() if key not in varied}
+        resolved = {**self.shown(), "base": kept, "objective": asdict(self.target)}
+        return yaml.safe_dump(resolved, sort_keys=False)
 
     def refuse_change(self, stored: Mapping[str, Any], where: str) -> None:
         """Refuse to go on with a study under another experiment.

@@ -126,13 +126,13 @@ def _run(config: Mapping[str, Any], report: Report, folder: Path, metric: str) -
     from prefixnas.launch.plan import resolve_run
     from prefixnas.launch.start import start_run
 
-    options, values = resolve_run([(str(folder), config)])
+    values = resolve_run([(str(folder), config)])
     begun = (folder / "config.yaml").is_file()
     epochs = _Epochs(report, metric)
     if begun:
         epochs.replay(folder)
     try:
-        found = start_run(options, values, folder, resume=begun, on_event=epochs.on_event)
+        found = start_run(values, folder, resume=begun, on_event=epochs.on_event)
     except Pruned:
         scores = epochs.scores
         result = TrialResult(scores[-1], None, scores, _steps(folder), pruned=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.options import Sections, make, resolve
+from prefixnas.base.options import make, resolve
 from prefixnas.base.plugins import load_plugin
 from prefixnas.launch.config import RunConfig
 from prefixnas.network.supernet import check_operations
@@ -124,14 +124,11 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
     return options, names
 
 
-def resolve_run(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, Any]]:
-    """Resolve a run's configuration; a strategy's own space is taken where none is named.
+def resolve_run(layers: Layers) -> dict[str, Any]:
+    """Return every key of a run's configuration; a strategy's own space is taken if none is named.
 
     Args:
         layers: Where values come from, and the values; later layers win.
-
-    Returns:
-        The dataclasses of the keys, and every key's value.
 
     Raises:
         UserError: An unknown name or key, or a value that its type does not allow.
@@ -142,19 +139,19 @@ def resolve_run(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, Any]]:
     if not any("space" in layer for _, layer in layers):
         strategy: Strategy = make(options["strategy"], values)
         values["space"] = strategy.default_space() or values["space"]
-    return options, values
+    return values
 
 
-def plan_run(options: Sections, values: Mapping[str, Any]) -> RunPlan:
+def plan_run(values: Mapping[str, Any]) -> RunPlan:
     """Build everything cheap, so that mistakes show before anything is loaded or written.
 
     Args:
-        options: The dataclasses.
-        values: Resolved values of all their keys.
+        values: Every key of the configuration, see `resolve_run`.
 
     Raises:
         UserError: A value outside its limits, no such space, or a space that the strategy refuses.
     """
+    options, _ = find_options([("configuration", values)])
     run, strategy, objective = (
         make(options[part], values) for part in ("run", "strategy", "objective")
     )
@@ -164,16 +161,6 @@ def plan_run(options: Sections, values: Mapping[str, Any]) -> RunPlan:
     if not space.sizes:  # decisions may depend on the objective's sizes: see `RunPlan.build`
         strategy.check(space, run.settings, budget)
     return RunPlan(run, strategy, objective, space, budget)
-
-
-def plan_config(where: str, values: Mapping[str, Any]) -> RunPlan:
-    """Plan the run of a configuration that was resolved before, as a run directory holds it.
-
-    Raises:
-        UserError: See `find_options` and `plan_run`.
-    """
-    options, _ = find_options([(where, values)])
-    return plan_run(options, resolve(options, [(where, values)]))
 
 
 def _only_objective() -> str:

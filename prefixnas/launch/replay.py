@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, write_text
-from prefixnas.base.options import resolve
 from prefixnas.launch.config import dump_config, read_config
-from prefixnas.launch.plan import find_options, plan_run
+from prefixnas.launch.plan import plan_run, resolve_run
 from prefixnas.run import events
 from prefixnas.run.events import Event
 from prefixnas.run.record import Record, read_record
@@ -36,15 +35,13 @@ def search_again(
         UserError: The run's configuration cannot be used any more, or its strategy has no probes.
     """
     folder, source = record.folder / "replay", record.folder / "config.yaml"
-    stored = read_config(source)
-    options, names = find_options([(str(source), stored)])
-    values = resolve(options, [(str(source), stored)])
+    values = resolve_run([(str(source), read_config(source))])
     if "probe_every" not in values:
-        raise UserError(f"{record.folder}: the strategy {names['strategy']!r} has no probes")
+        raise UserError(f"{record.folder}: the strategy {values['strategy']!r} has no probes")
     kept = record.folder / "space.yaml"
-    values |= {"probe_every": every, "probe_batches": batches, "objective": names["objective"]}
+    values |= {"probe_every": every, "probe_batches": batches}
     values |= {"space": str(kept)} if kept.is_file() else {}
-    plan = plan_run(options, values)
+    plan = plan_run(values)
     text = dump_config(values)
     there = folder / "config.yaml"
     same = there.is_file() and there.read_text(encoding="utf-8") == text

@@ -8,7 +8,6 @@ from typing import Any
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, refuse_used, write_text
-from prefixnas.base.options import Sections
 from prefixnas.launch.config import dump_config
 from prefixnas.launch.plan import plan_run
 from prefixnas.launch.together import start_together
@@ -19,7 +18,6 @@ from prefixnas.run.search import SearchResult, search
 
 
 def start_run(
-    options: Sections,
     values: Mapping[str, Any],
     folder: Path,
     *,
@@ -31,7 +29,6 @@ def start_run(
     Where the key `processes` asks for several and this is a lone one, they are started from here.
 
     Args:
-        options: The dataclasses of the keys.
         values: Every key's value.
         folder: The run directory, which must be new or empty.
         resume: Go on with the run in `folder`.
@@ -43,7 +40,7 @@ def start_run(
         RunLost: One of several processes was killed, or failed.
     """
     ranks = ranks_here()
-    plan = plan_run(options, values)
+    plan = plan_run(values)
     if ranks.count == 1 < plan.run.processes:
         refuse_used(folder, "config.yaml", "run", resume=resume)
         return start_together(values, folder, resume, on_event)

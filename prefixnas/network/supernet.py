@@ -63,7 +63,8 @@ class Supernet(nn.Module):
         >>> net(torch.randn(5, 8)).shape
         torch.Size([5, 8])
         >>> with torch.no_grad():
-        ...     _ = net.alphas[1].copy_(torch.tensor([0.0, 2.0]))
+        ...     for alpha, values in zip(net.alphas, ([1.0, 0.0], [0.0, 1.0])):
+        ...         _ = alpha.copy_(torch.tensor(values))
         >>> net.architecture().choices
         {'layer0/act': 'relu', 'layer1/act': 'tanh'}
         >>> net.cut()(torch.randn(5, 8)).shape

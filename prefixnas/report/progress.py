@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol, Self, TextIO
+from typing import Self, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,19 +22,11 @@ from prefixnas.space.architecture import decision_key
 SOONEST, LATEST = 2.0, 30.0
 
 
-class Progress(AbstractContextManager["Progress", None], Protocol):
-    """Shows the events of a run as they come; used as a context manager around the run.
+def open_progress(stream: TextIO | None = None) -> PlainProgress | LiveProgress:
+    """Return the display that suits `stream`, standard output if not given.
 
-    What is still due is shown when it is left.
+    It is a context manager around the run; what is still due is shown when it is left.
     """
-
-    def on_event(self, event: Event) -> None:
-        """Take one event of the run."""
-        ...
-
-
-def open_progress(stream: TextIO | None = None) -> Progress:
-    """Return the display that suits `stream`, standard output if not given."""
     stream = stream or sys.stdout
     console = terminal(stream)
     return PlainProgress(stream) if console is None else LiveProgress(console)
@@ -108,7 +100,7 @@ def _listing(choices: Mapping[str, str]) -> str:
     return "; ".join(f"{key}: {', '.join(options)}" for key, options in by_key(choices).items())
 
 
-class PlainProgress(Progress):
+class PlainProgress(AbstractContextManager["PlainProgress", None]):
     """One line now and then, for files, pipes and logs.
 
     A phase's steps are shown at its first and last step and at every tenth of it, but not more
@@ -168,7 +160,7 @@ class PlainProgress(Progress):
         print(line, file=self._stream, flush=True)
 
 
-class LiveProgress(Progress):
+class LiveProgress(AbstractContextManager["LiveProgress", None]):
     """A bar with losses, alpha entropy and time left, under a log of evaluations.
 
     Args:

@@ -102,15 +102,7 @@ def search(
     columns[ARGMAX] = argmax = run.evaluate(ARGMAX, "validation")
 
     spent = run.spent
-    fit(
-        run,
-        "train",
-        budget.total - spent,
-        recipe,
-        before=spent,
-        total=budget.total,
-        former=found.optimizer,
-    )
+    fit(run, "train", budget.total - spent, recipe, before=spent, former=found.optimizer)
     columns[TRAINED] = trained = run.evaluate(TRAINED, "validation")
     selected = run.evaluate(TRAINED, "selection")
     parameters = run.once("trained parameters", lambda: _count(objective))

@@ -5,7 +5,7 @@ The web interface draws from them. Nested choices are NNI's `choice` of mappings
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefixnas.experiments.hyperparameters import (
@@ -75,19 +75,14 @@ def unpack(hyperparameters: Sequence[Hyperparameter], values: Mapping[str, Any])
 
     Numbers that NNI's own tuners propose are made to fit: whole where they are to be whole.
     """
-    return dict(_unpacked(hyperparameters, values))
-
-
-def _unpacked(
-    hyperparameters: Sequence[Hyperparameter], values: Mapping[str, Any]
-) -> Iterator[tuple[str, Any]]:
+    answers: dict[str, Any] = {}
     for parameter in hyperparameters:
         value = values[parameter.key]
         if isinstance(parameter, Range):
             number = round(value) if parameter.whole else float(value)
-            yield parameter.name, min(max(number, parameter.low), parameter.high)
+            value = min(max(number, parameter.low), parameter.high)
         elif isinstance(value, Mapping):
-            yield parameter.name, value[NAME]
-            yield from _unpacked(by_label(parameter, value[NAME]).within, value)
-        else:
-            yield parameter.name, value
+            answers |= unpack(by_label(parameter, value[NAME]).within, value)
+            value = value[NAME]
+        answers[parameter.name] = value
+    return answers

@@ -7,7 +7,7 @@ made it. A score is the negative loss on held-out examples.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -97,7 +97,8 @@ class Table:
         """
         steps = steps or self.steps[-1]
         if steps not in self.steps:
-            raise UserError(f"the table holds trainings of {_list(self.steps)} steps, not {steps}")
+            known = ", ".join(map(str, self.steps))
+            raise UserError(f"the table holds trainings of {known} steps, not {steps}")
         if (architecture, self.seeds[0], steps) not in self._scores:
             raise UserError(f"the table of space {self.space!r} does not hold {architecture!r}")
         seeds = self.seeds if seed is None else (self.seeds[seed % len(self.seeds)],)
@@ -118,7 +119,3 @@ def shipped_table() -> Table:
     """Read the table that ships with the package."""
     file = resources.files("prefixnas.search_spaces") / "tabular.json"
     return Table.from_json(json.loads(file.read_text(encoding="utf-8")))
-
-
-def _list(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
