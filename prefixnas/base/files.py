@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from prefixnas.base.errors import UserError
+from prefixnas.base.locks import LOCK
 
 
 def load_yaml(text: str, where: str) -> Any:
@@ -106,8 +107,8 @@ def refuse_used(folder: Path, marker: str, what: str, *, resume: bool = False) -
 
 
 def is_empty(folder: Path) -> bool:
-    """Tell whether a folder holds nothing, or only what a kill left half written."""
-    return all(path.suffix == ".tmp" for path in folder.iterdir())
+    """Tell whether a folder holds nothing but a lock and what a kill left half written."""
+    return all(path.suffix == ".tmp" or path.name == LOCK for path in folder.iterdir())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -72,16 +72,19 @@ def alone(folder: Path, doing: str, seconds: float = 0.0) -> Iterator[Lock]:
 
     Args:
         folder: The folder, which exists.
-        doing: What another one does there, for the message ("is comparing").
+        doing: What this one does there, for the others' message ("is comparing").
         seconds: How long to wait until processes that were killed have ended.
 
     Raises:
-        UserError: Another process holds it.
+        UserError: Another process holds it; the message names it.
     """
-    deadline = time.monotonic() + seconds
-    while (lock := try_lock(folder / LOCK)) is None:
+    deadline, path = time.monotonic() + seconds, folder / LOCK
+    while (lock := try_lock(path)) is None:
         if time.monotonic() > deadline:
-            raise UserError(f"{folder}: another process {doing} there")
+            holder = path.read_text(encoding="utf-8").strip() or f"another process {doing}"
+            raise UserError(f"{folder}: {holder} there already; wait for its end, or end it")
         time.sleep(POLL)
     with lock:
+        os.ftruncate(lock.descriptor, 0)
+        os.write(lock.descriptor, f"process {os.getpid()} {doing}\n".encode())
         yield lock

