@@ -15,12 +15,21 @@ from peml.batches.collate import Collator
 from peml.lora import with_adapter
 from peml.model.model import LanguageModel, load_language_model, load_with_prefix
 from peml.prefix.handle import attach
+from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
 from prefixnas.network.modes import evaluation_mode
 
 TOLERANCES = {torch.float64: 1e-4, torch.float32: 1e-3}
 _COARSE = 0.1
+_MOST = 8
 _ANY: Mapping[str, Sequence[int]] = {"prompt": (1, 2, 3, 4), "answer": (2, 3)}
+
+
+def some_examples(collator: Collator, tasks: Sequence[Task]) -> list[dict[str, list[int]]]:
+    """Return token ids of a few validation examples, which an adapter keeps for exports."""
+    firsts = [(task, e) for task in tasks for e in task.splits["validation"][:2]]
+    encoded = [collator.encode(task, example) for task, example in firsts[:_MOST]]
+    return [{"prompt": list(ids.prompt), "answer": list(ids.answer)} for ids in encoded]
 
 
 def trained_outputs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -184,11 +185,21 @@ def _source(name: str) -> tuple[str, dict[str, str]]:
 
 def _check_alone(folder: Path, name: str) -> None:
     """Refuse a folder in which something else belongs to the weights."""
-    if (folder / "peml.json").is_file() or (folder / "prefix.safetensors").is_file():
+    if any((folder / file).is_file() for file in ("peml.json", "prefix.safetensors")) or (
+        folder.name == "merged" and _is_prefix(folder.parent / "adapter_config.json")
+    ):
         raise UserError(
             f"model folder {name!r} is an export with a prefix or heads, which would be lost; "
             "name the model that it was trained on"
         )
+
+
+def _is_prefix(config: Path) -> bool:
+    """Tell whether a file configures a prefix of PEFT, as `peml export` writes above its model."""
+    try:
+        return bool(json.loads(config.read_text("utf-8")).get("peft_type") == "PREFIX_TUNING")
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _refuse_adapter(name: str) -> UserError:

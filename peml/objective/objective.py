@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peml.adapters.check import some_examples
 from peml.adapters.peft import why_not
 from peml.adapters.save import save_adapter
 from peml.answers.evaluation import evaluate_tasks
@@ -45,7 +46,7 @@ from peml.prefix.sites import find_sites
 from peml.prefix.starts import check_start, initialise, text_tokens
 from peml.tasks.metrics import task_score
 from peml.tasks.sources import embedded_tasks
-from peml.tasks.task import Example, Task, load_tasks
+from peml.tasks.task import Example, Task, check_unchanged, load_tasks
 from prefixnas.base.errors import UserError
 from prefixnas.network.modes import evaluation_mode
 from prefixnas.run.evaluation import Evaluation, Split
@@ -53,9 +54,6 @@ from prefixnas.run.objective import Objective
 from prefixnas.run.ranks import ranks_here
 from prefixnas.space.ops import width_after
 from prefixnas.space.space import Decision
-
-EXAMPLES = 8
-"""How many examples an adapter keeps to compare exports on."""
 
 
 class JointObjective(Objective):
@@ -98,6 +96,7 @@ class JointObjective(Objective):
         self.bare, self._built = skeleton(self.lm.model), (total_steps, seed)
         self.collator = Collator(self.lm, max_length=config.max_length)
         self.collator.check(self.tasks)
+        self._data = {task.name: task.digest() for task in self.tasks}
         for task in self.tasks:  # prompts that leave no room show now, not in the middle of a run
             for split in task.splits:
                 self.collator.lengths(task, split)
@@ -277,7 +276,7 @@ class JointObjective(Objective):
     def state_dict(self) -> dict[str, Any]:
         """Return LoRA, heads, the encoder's own weights and the place in the data."""
         state: dict[str, Any] = {
-            "data": self._data(),
+            "data": self._data,
             "lora": self.lora.state_dict(),
             "samplers": {split: sampler.state_dict() for split, sampler in self._samplers.items()},
         }
@@ -294,7 +293,7 @@ class JointObjective(Objective):
         Raises:
             UserError: It was saved on other data.
         """
-        self._check_data(state.get("data", {}))
+        check_unchanged(self._data, state.get("data", {}))
         self.lora.load_state_dict(state["lora"])
         for split, saved in state["samplers"].items():
             seed = saved["made_for"]["seed"]
@@ -330,7 +329,7 @@ class JointObjective(Objective):
             lora=self.lora,
             heads=self.heads,
             tasks=tasks,
-            examples=self._shown(),
+            examples=some_examples(self.collator, self.tasks),
         )
 
     def warnings(self) -> Iterable[str]:
@@ -338,23 +337,6 @@ class JointObjective(Objective):
         yield from self.collator.truncation.messages()
         if reason := why_not(self.lm, self.sites, self.config.prefix_attention):
             yield f"no export to stock PEFT later (the format 'peml' works): {reason}"
-
-    def _shown(self) -> list[dict[str, list[int]]]:
-        """Return token ids of a few examples of all tasks, to compare exports on."""
-        firsts = [(task, e) for task in self.tasks for e in task.splits["validation"][:2]]
-        encoded = [self.collator.encode(task, example) for task, example in firsts[:EXAMPLES]]
-        return [{"prompt": list(ids.prompt), "answer": list(ids.answer)} for ids in encoded]
-
-    def _data(self) -> dict[str, str]:
-        return {task.name: task.digest() for task in self.tasks}
-
-    def _check_data(self, saved: Mapping[str, str]) -> None:
-        for name, digest in self._data().items():
-            if saved.get(name) != digest:
-                raise UserError(
-                    f"cannot go on: the examples of task {name!r} are not those that the run began "
-                    "with; put the data back, or begin a new run"
-                )
 
     def _sources(self) -> list[str]:
         """Return where each task came from, usable from any folder."""

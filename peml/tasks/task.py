@@ -254,6 +254,24 @@ def _split(
     }
 
 
+def check_unchanged(digests: Mapping[str, str], saved: Mapping[str, str]) -> None:
+    """Refuse to go on with other examples than before.
+
+    Args:
+        digests: `Task.digest` by name, now.
+        saved: The same when the run began.
+
+    Raises:
+        UserError: Names the first task that changed.
+    """
+    for name, digest in digests.items():
+        if saved.get(name) != digest:
+            raise UserError(
+                f"cannot go on: the examples of task {name!r} are not those that the run began "
+                "with; put the data back, or begin a new run"
+            )
+
+
 def take(examples: Sequence[Example], limit: int | None, seed: str) -> list[Example]:
     """Return at most ``limit`` examples, drawn by the seed, in their own order."""
     if limit is None or limit >= len(examples):

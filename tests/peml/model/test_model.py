@@ -297,6 +297,13 @@ def test_an_export_is_no_base_model(name: str, tmp_path: Path) -> None:
     assert "is an export with a prefix or heads, which would be lost" in refused(tmp_path)
 
 
+def test_the_model_of_a_peft_export_is_no_base_model(tmp_path: Path) -> None:
+    saved("llama", tmp_path / "merged")
+    load_language_model(tmp_path / "merged")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "PREFIX_TUNING"}')
+    assert "is an export with a prefix" in refused(tmp_path / "merged")
+
+
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq"])
 def test_quantised_weights_are_refused(method: str, tmp_path: Path) -> None:
     path = saved("llama", tmp_path) / "config.json"
