@@ -1,8 +1,9 @@
 """Seconds per training step, side by side in one process, in turn.
 
 (a) PEFT LoRA with the stock loss on mixed, padded batches, as a user of transformers' Trainer runs
-    it; (b) this project with LoRA alone; (c) with LoRA and a fixed prefix encoder; (d) searching.
-All four take the same number of examples of the same tasks per step, the same LoRA rank and
+    it; (b) this project with LoRA alone; (c) with a prefix and no encoder, (d) the same
+    in front of the text instead of beside it, (e) with a fixed prefix encoder, (f) searching.
+All of them take the same number of examples of the same tasks per step, the same LoRA rank and
 targets, and AdamW.
 
     python benchmarks/step_cost.py --model FOLDER --tasks DATA/sst2 DATA/rte DATA/cola DATA/mrpc
@@ -15,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -77,12 +79,14 @@ def stock_step(config: LanguageModelConfig) -> Step:
 
 
 def our_step(config: LanguageModelConfig, folder: Path, module: str) -> Step:
-    """Build (b), (c) or (d): `module` is "none", "fixed" or "supernet"."""
+    """Build one of ours: `module` is "none", "preembedd", "fixed" or "supernet"."""
     objective = JointObjective(config, 1000, 0)
-    space = load_space("default")
-    run = Run(folder / module, space, objective, Budget(1000, 0), 0)
+    space = load_space("preembedd" if module == "preembedd" else "default")
+    run = Run(folder / config.prefix_attention / module, space, objective, Budget(1000, 0), 0)
     net: nn.Module | None = None
-    if module == "fixed":
+    if module == "preembedd":
+        net = build_child(space, space.first({}), objective.width)
+    elif module == "fixed":
         net = build_child(space, space.first({"activation": "tanh"}), objective.width)
     elif module == "supernet":
         net = Supernet(space, objective.width)
@@ -111,30 +115,41 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4, help="examples per task and step")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--processor-time", action="store_true", help="instead of the clock's: on a busy machine"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    clock = time.process_time if arguments.processor_time else time.perf_counter
     config = LanguageModelConfig(
         model=arguments.model, tasks=arguments.tasks, batch_size=arguments.batch_size
     )
+    concat = replace(config, prefix_attention="concat")
     with tempfile.TemporaryDirectory() as folder:
         steps = {
             "(a) PEFT LoRA, stock loss, mixed batches": stock_step(config),
             "(b) ours, LoRA alone": our_step(config, Path(folder), "none"),
-            "(c) ours, LoRA + fixed prefix encoder": our_step(config, Path(folder), "fixed"),
-            "(d) ours, searching": our_step(config, Path(folder), "supernet"),
+            "(c) ours, LoRA + prefix": our_step(config, Path(folder), "preembedd"),
+            "(d) the same, concat": our_step(concat, Path(folder), "preembedd"),
+            "(e) ours, LoRA + fixed prefix encoder": our_step(config, Path(folder), "fixed"),
+            "(f) ours, searching": our_step(config, Path(folder), "supernet"),
         }
         seconds: dict[str, list[float]] = {name: [] for name in steps}
         for turn in range(arguments.rounds + 1):
             for name, step in steps.items():
-                began = time.perf_counter()
+                began = clock()
                 step()
                 if turn:  # the first round warms up
-                    seconds[name].append(time.perf_counter() - began)
-    stock = next(iter(seconds.values()))
-    table = Table("variant", "seconds per step (median)", "min", "ratio to (a), median of rounds")
+                    seconds[name].append(clock() - began)
+    stock, ours, *_ = seconds.values()
+    table = Table("variant", "seconds per step (median)", "min", "ratio to (a)", "ratio to (b)")
     for name, times in seconds.items():
-        ratio = statistics.median(one / other for one, other in zip(times, stock, strict=True))
-        table.add_row(name, f"{statistics.median(times):.3f}", f"{min(times):.3f}", f"{ratio:.2f}")
+        ratios = [
+            statistics.median(one / other for one, other in zip(times, others, strict=True))
+            for others in (stock, ours)
+        ]
+        row = [f"{value:.3f}" for value in (statistics.median(times), min(times), *ratios)]
+        table.add_row(name, *row)
     Console().print(table)
     print(
         f"{arguments.rounds} rounds, {len(config.tasks)} task sources, "

@@ -41,7 +41,7 @@ class LanguageModelOptions(Options):
         None, "of the prefix and its encoder; none: LoRA's, with concat 3e-4", above=0
     )
     gate_learning_rate: float | None = option(
-        None, "of the head gates; none: 20 times LoRA's, by the number of layers", above=0
+        None, "of the head gates; none: 6 times LoRA's, by the number of layers", above=0
     )
     weight_decay: float = option(0.01, "AdamW's, on all trained weights", at_least=0)
     sampling: Literal["gamma", "round-robin", "temperature"] = option("gamma", "joint batches")

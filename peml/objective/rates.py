@@ -14,7 +14,7 @@ from prefixnas.network.supernet import weights_of
 CONCAT = 3e-4
 """Learning rate of a prefix in front of the text, which moves the model from the first step on."""
 
-GATES = 20.0
+GATES = 6.0
 """Head gates learn so many times as fast as LoRA, divided by the number of attention layers.
 
 Every layer adds what its gates let in, so a deeper model has to open each of them more slowly.

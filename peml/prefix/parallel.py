@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from peml.model.model import Family
 from peml.prefix.attention import ModulePrefix, PrefixAttention
@@ -63,10 +63,12 @@ def attend_to_prefix(query: Tensor, prefix: ModulePrefix, scale: float | None) -
     """
     batch, heads, length, width = query.shape
     kv_heads = prefix.key.shape[1]
-    key, value = (block.to(query).expand(batch, -1, -1, -1) for block in (prefix.key, prefix.value))
-    # All queries that share a head's keys stand in one row: nothing is repeated.
+    key, value = prefix.key.to(query), prefix.value.to(query)
+    # All queries that share a head's keys stand in one row: nothing is repeated. A prefix is so
+    # short that plain products are faster than SDPA here.
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * length, width)
-    read = F.scaled_dot_product_attention(grouped, key, value, scale=scale)
+    scaled = key.transpose(-1, -2) * (width**-0.5 if scale is None else scale)
+    read = torch.softmax(grouped @ scaled, dim=-1) @ value
     if prefix.gate is not None:
         read = read * prefix.gate.to(read)
     return read.reshape(batch, heads, length, width).transpose(1, 2)

@@ -398,7 +398,7 @@ def test_each_part_has_its_learning_rate(bench: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [({}, (0.03, 20 * 0.03 / 2)), ({"prefix_attention": "concat"}, (3e-4,))],
+    [({}, (0.03, 6 * 0.03 / 2)), ({"prefix_attention": "concat"}, (3e-4,))],
 )
 def test_the_prefix_learns_in_relation_to_lora(
     options: dict[str, Any], expected: tuple[float, ...], bench: Path
