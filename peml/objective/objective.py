@@ -96,7 +96,7 @@ class JointObjective(Objective):
         self.bare, self._built = skeleton(self.lm.model), (total_steps, seed)
         self.collator = Collator(self.lm, max_length=config.max_length)
         self.collator.check(self.tasks)
-        self._data = {task.name: task.digest() for task in self.tasks}
+        self.data = {task.name: task.digest() for task in self.tasks}
         for task in self.tasks:  # prompts that leave no room show now, not in the middle of a run
             for split in task.splits:
                 self.collator.lengths(task, split)
@@ -276,7 +276,7 @@ class JointObjective(Objective):
     def state_dict(self) -> dict[str, Any]:
         """Return LoRA, heads, the encoder's own weights and the place in the data."""
         state: dict[str, Any] = {
-            "data": self._data,
+            "data": self.data,
             "lora": self.lora.state_dict(),
             "samplers": {split: sampler.state_dict() for split, sampler in self._samplers.items()},
         }
@@ -293,7 +293,7 @@ class JointObjective(Objective):
         Raises:
             UserError: It was saved on other data.
         """
-        check_unchanged(self._data, state.get("data", {}))
+        check_unchanged(self.data, state.get("data", {}))
         self.lora.load_state_dict(state["lora"])
         for split, saved in state["samplers"].items():
             seed = saved["made_for"]["seed"]

@@ -30,6 +30,7 @@ class Objective(ABC):
         width: Width of the searched module's input.
         optional: Whether the problem can be trained without the module, as a baseline.
         without_label: What that baseline is called in tables ("LoRA alone").
+        data: Hashes of what is trained and scored on, by name: a run goes on with these alone.
         sizes: Numbers that a space may name instead of giving them (`layers: attention_layers`).
         splits_batches: Whether `backward` and `evaluate` split batches over several processes
             (`prefixnas.run.ranks`). Gradients, losses and scores must then be those of the whole
@@ -72,6 +73,7 @@ class Objective(ABC):
     width: int
     optional: bool = False
     without_label: str = "without a module"
+    data: Mapping[str, str] = {}
     sizes: Mapping[str, int] = {}
     splits_batches: bool = False
     rewrites_weights: bool = False

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
 from prefixnas.run import events
 from prefixnas.run.evaluation import ARGMAX, BASELINE, MIXTURE, TRAINED, UNTOUCHED, Evaluation
@@ -89,6 +90,7 @@ def search(
     began = time.monotonic()
     objective, budget = run.objective, run.budget
     columns: dict[str, Evaluation | None] = {}
+    _check_data(run)
     run.once("started", lambda: _start(run, strategy))
     warned = run.once("warned at the start", lambda: _warn(run, ()))
     if objective.optional:
@@ -127,6 +129,18 @@ def search(
         _write_result(run, result, parameters, seconds)
     run.once("end", lambda: run.emit(events.End(seconds)))
     return result
+
+
+def _check_data(run: Run) -> None:
+    """Refuse to go on with other data than the run began with."""
+    now = dict(run.objective.data)
+    began: dict[str, str] = run.once("data", lambda: now)
+    changed = [name for name in {**began, **now} if began.get(name) != now.get(name)]
+    if changed:
+        raise UserError(
+            f"{run.folder}: cannot go on: the data of {changed[0]!r} is not what the run began "
+            "with; put it back, or begin a new run"
+        )
 
 
 def _start(run: Run, strategy: Strategy) -> None:

@@ -48,10 +48,13 @@ def test_stock_peft_loads_the_export_exactly(kind: str, tmp_path: Path) -> None:
     assert torch.equal(*new)
 
 
-def test_stock_peft_needs_nothing_of_this_project(tmp_path: Path) -> None:
-    lm, adapter = trained("llama", tmp_path, attention="concat")
+@pytest.mark.parametrize(("kind", "attention"), [("llama", "concat"), ("narrow", "parallel")])
+def test_stock_peft_needs_nothing_of_this_project(
+    kind: str, attention: str, tmp_path: Path
+) -> None:
+    lm, adapter = trained(kind, tmp_path, attention=attention)
     export(adapter, tmp_path / "out", "peft")
-    given = zoo.inputs("llama")
+    given = zoo.inputs(kind)
     script = (
         "import sys, torch, peft, transformers\n"
         "out = sys.argv[1]\n"

@@ -167,3 +167,22 @@ def test_what_cannot_be_searched_is_refused_before_anything_happens(
     with pytest.raises(UserError, match=said):
         go(tmp_path, strategy, space=space)
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_a_run_goes_on_with_the_data_that_it_began_with(tmp_path: Path) -> None:
+    def again(**data: str) -> SearchResult:
+        objective = ToyObjective()
+        objective.data = data
+        space, resume = load_space("default"), (tmp_path / "checkpoint").exists()
+        run = Run(tmp_path, space, objective, BUDGET, resume=resume)
+        return search(run, Fixed(), Recipe(), baseline=False)
+
+    first = again(mood="1", order="2")
+    assert again(mood="1", order="2").columns == first.columns
+    for changed in (
+        {"mood": "1", "order": "3"},
+        {"mood": "1"},
+        {"mood": "1", "order": "2", "x": "4"},
+    ):
+        with pytest.raises(UserError, match=r"cannot go on: the data of '(order|x)' is not what"):
+            again(**changed)
