@@ -66,14 +66,14 @@ def main(argv: Sequence[str], prog: str) -> int:
                 raise unknown("key", key, known | own, where)
     comparison = Comparison.of(settings, [*basis, (FLAG, _only(typed, known))])
     cells = comparison.cells(out)
+    if first.tables:
+        return _show(comparison, cells, out)
     refuse_other_cells(cells)
     if first.dry_run:
         for cell in cells:
             state = f"refused, {cell.refused}" if cell.refused else "to run"
             print(f"{cell.name}: {'finished' if cell.finished else state}")
         return 0
-    if first.tables:
-        return _show(comparison, cells, out)
     _run(comparison, cells, values, out)
     return _show(comparison, cells, out)
 

@@ -54,15 +54,12 @@ class Cell:
 def refuse_other_cells(cells: Sequence[Cell]) -> None:
     """Refuse cells that were begun under another configuration.
 
-    A key that did not exist when a cell was begun does not matter.
-
     Raises:
         UserError: Names the run and the first key that differs.
     """
     for cell in cells:
         if stored := _begun(cell.folder):
-            values = {key: value for key, value in cell.values.items() if key in stored}
-            refuse_change(stored, values, cell.folder)
+            refuse_change(stored, cell.values, cell.folder)
 
 
 def _begun(folder: Path) -> dict[str, Any]:

@@ -82,11 +82,18 @@ def refuse_change(stored: Mapping[str, Any], values: Mapping[str, Any], path: Pa
     """Refuse to resume a run under another configuration.
 
     Raises:
-        UserError: Names the first key that differs.
+        UserError: Names the first key that differs, or that its version did not know.
     """
-    for name, value in values.items():
-        if name not in FREE and (name not in stored or stored[name] != value):
+    kept = {name: value for name, value in values.items() if name not in FREE}
+    for name in kept:
+        if name not in stored:
+            raise UserError(
+                f"{path}: was begun by a version without the key {name!r}; go on with the version "
+                "that its config.yaml names, or take another --out"
+            )
+    for name, value in kept.items():
+        if stored[name] != value:
             raise UserError(
                 f"{path}: cannot resume with another configuration: "
-                f"{name!r} was {stored.get(name)!r} and is now {value!r}"
+                f"{name!r} was {stored[name]!r} and is now {value!r}"
             )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, write_text
-from prefixnas.launch.config import dump_config, read_config
+from prefixnas.launch.config import dump_config, read_config, refuse_change
 from prefixnas.launch.plan import plan_run, resolve_run
 from prefixnas.run import events
 from prefixnas.run.events import Event
@@ -32,10 +32,13 @@ def search_again(
         on_event: Called with every event.
 
     Raises:
-        UserError: The run's configuration cannot be used any more, or its strategy has no probes.
+        UserError: The run's configuration cannot be used any more, another version made the run, or
+            its strategy has no probes.
     """
     folder, source = record.folder / "replay", record.folder / "config.yaml"
-    values = resolve_run([(str(source), read_config(source))])
+    stored = read_config(source)
+    values = resolve_run([(str(source), stored)])
+    refuse_change(stored, values, record.folder)
     if "probe_every" not in values:
         raise UserError(f"{record.folder}: the strategy {values['strategy']!r} has no probes")
     kept = record.folder / "space.yaml"

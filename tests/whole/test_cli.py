@@ -81,7 +81,7 @@ def values_of(kind: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
 
 # Names and numbers that must fit to something else.
 MEANINGFUL = {"strategy", "objective", "plugin", "space", "set", "steps", "search_fraction"}
-MEANINGFUL |= {"arch", "relaxation", "trials"}
+MEANINGFUL |= {"arch", "relaxation", "trials", "tasks"}
 MEANINGFUL |= {"level", "update", "selection", "entropy_schedule", "tune_steps"}
 
 
@@ -95,6 +95,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     }
     kinds = types_of(options)
     chosen: dict[str, Any] = {"strategy": strategy, "steps": 100}
+    chosen["tasks"] = draw(st.sampled_from([["embedded"], ["embedded:sentiment"]]))
     for name, entry in fields_of(options).items():
         if name not in MEANINGFUL and draw(st.booleans()):
             chosen[name] = draw(values_of(kinds[name], dict(entry.metadata.get("limits", {}))))

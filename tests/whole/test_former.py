@@ -12,8 +12,10 @@ import pytest
 
 import peml.__main__
 import prefixnas.__main__
+from prefixnas.base.errors import UserError
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.study import Study
+from prefixnas.run.checkpoint import load_checkpoint
 from prefixnas.run.evaluation import ARGMAX, BASELINE, MIXTURE, TRAINED, UNTOUCHED
 from prefixnas.run.record import read_record
 from tests import ROOT
@@ -82,8 +84,7 @@ def test_going_on_is_refused_in_one_line_and_changes_nothing(
 ) -> None:
     before = digest(Path(run))
     error = said(capsys, prefixnas.__main__.main, "search", "--resume", "--out", run, code=2)
-    assert error.count("\n") == 1 and "format 1" in error and "config.yaml" in error
-    Path(run, ".lock").unlink()
+    assert error.count("\n") == 1 and "by a version without the key" in error
     assert digest(Path(run)) == before
 
 
@@ -107,8 +108,23 @@ def test_a_study_goes_on_with_what_it_has(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.usefixtures("former")
-def test_a_transfer_gives_its_table_again(capsys: pytest.CaptureFixture[str]) -> None:
-    before = Path("transfer/transfer.csv").read_bytes()
-    shown = said(capsys, prefixnas.__main__.main, "transfer", "--resume", "--out", "transfer")
-    assert "searched and trained" in shown
-    assert Path("transfer/transfer.csv").read_bytes() == before
+def test_a_transfer_is_refused_and_keeps_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    before = digest(Path("transfer"))
+    argv = ["transfer", "--resume", "--out", "transfer"]
+    error = said(capsys, prefixnas.__main__.main, *argv, code=2)
+    assert error.count("\n") == 1 and "by a version without the key" in error
+    assert digest(Path("transfer")) == before
+
+
+@pytest.mark.usefixtures("former")
+def test_it_is_diagnosed_and_not_searched_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "diagnosis.json" in said(capsys, prefixnas.__main__.main, "diagnose", "run")
+    argv = ["diagnose", "run", "--replay", "3"]
+    error = said(capsys, prefixnas.__main__.main, *argv, code=2)
+    assert error.count("\n") == 1 and "by a version without the key" in error
+
+
+@pytest.mark.usefixtures("former")
+def test_a_checkpoint_of_another_format_is_refused() -> None:
+    with pytest.raises(UserError, match=r"format 1 by another version.*config\.yaml"):
+        load_checkpoint(Path("run/checkpoint"))
