@@ -43,14 +43,17 @@ def test_prompts_that_are_cut_are_told_of(bench: Path, tmp_path: Path) -> None:
     assert not any("prompts" in line for line in told)
 
 
-@pytest.mark.parametrize("kind", ["llama", "bert"])
+@pytest.mark.parametrize("kind", ["llama", "t5", "bert"])
 def test_choices_are_known_by_their_texts(kind: str, bench: Path, tmp_path: Path) -> None:
     _, adapter = trained(kind, tmp_path)
     (task,) = mood(bench)
     expected = peml.evaluate(adapter, [task], warn=lambda line: None)
     turned = task.in_order_of(["no", "yes"])
     assert turned != task
-    assert peml.evaluate(adapter, [turned], warn=lambda line: None) == expected
+    peml.export(adapter, tmp_path / "out", format="peml")
+    for folder in (adapter, tmp_path / "out"):
+        for given in (task, turned):
+            assert peml.evaluate(folder, [given], warn=lambda line: None) == expected
     with pytest.raises(UserError, match=r"'sst2': its choices .* are not those that were trained"):
         rows = {"yes": "good", "no": "bad"}
         renamed = [
