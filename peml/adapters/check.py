@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from peml.adapters.files import LORA, PREFIX, read_tensors
+from peml.adapters.files import LORA, PREFIX
 from peml.adapters.manifest import Manifest
 from peml.batches.collate import Collator
 from peml.lora import with_adapter
@@ -17,6 +17,7 @@ from peml.model.model import LanguageModel, load_language_model, load_with_prefi
 from peml.prefix.handle import attach
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
+from prefixnas.base.tensors import read_tensors
 from prefixnas.network.modes import evaluation_mode
 
 TOLERANCES = {torch.float64: 1e-4, torch.float32: 1e-3}

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from peml.prefix.sites import Site
 from prefixnas.base.errors import UserError
+from prefixnas.base.tensors import write_tensors, written
 
 MANIFEST, PREFIX, HEADS, LORA = "peml.json", "prefix.safetensors", "heads.safetensors", "lora"
 
@@ -30,29 +29,12 @@ def save_prefix(blocks: Tensor, sites: Sequence[Site], attention: str, folder: P
     """Write the blocks, and beside them which module each one is for and how it is read."""
     known = json.dumps({"attention": attention, "sites": [site.path for site in sites]})
     # One entry: safetensors writes several in random order, and the same prefix is the same file.
-    save_file({"blocks": blocks.detach().cpu().contiguous()}, folder / PREFIX, {"prefix": known})
+    write_tensors(folder / PREFIX, {"blocks": blocks}, {"prefix": known})
 
 
 def save_heads(heads: nn.Module, folder: Path) -> None:
     """Write the weights of task heads."""
-    state = heads.state_dict()
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    save_file(tensors, folder / HEADS)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        UserError: It is missing or damaged.
-    """
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged: {error}") from error
-    return tensors
+    write_tensors(folder / HEADS, heads.state_dict())
 
 
 @contextmanager
@@ -69,7 +51,7 @@ def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
     # As cp has it: a link is the folder that it names, and so are ".", ".." and "out/".
     out = Path(folder).expanduser().resolve()
     mark = uuid.uuid4().hex[:8]
-    try:
+    with written(Path(folder)):
         occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
         if occupied and not replace:
             raise UserError(f"{folder} exists and is not empty: name a new folder")
@@ -81,8 +63,6 @@ def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
             _move_up(new) if inside else _take_name(new, out, mark)
         finally:
             shutil.rmtree(new, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"can't write to {folder}: {error.strerror or error}") from error
 
 
 def _move_up(new: Path) -> None:

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from peml.adapters.adapted import Adapted
-from peml.adapters.files import HEADS, LORA, PREFIX, adapter_folder, read_tensors
+from peml.adapters.files import HEADS, LORA, PREFIX, adapter_folder
 from peml.adapters.manifest import Manifest
 from peml.answers.heads import TaskHeads
 from peml.lora import merge_adapter
 from peml.model.model import LanguageModel, load_language_model, load_with_prefix
 from peml.prefix.handle import attach
 from prefixnas.base.errors import UserError
+from prefixnas.base.tensors import read_tensors
 
 
 def load(folder: str | Path, *, device: str | torch.device = "cpu", dtype: str = "auto") -> Adapted:

@@ -9,7 +9,6 @@ from typing import Any
 
 import peft
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -18,6 +17,7 @@ from peml.model.model import LanguageModel
 from peml.prefix.handle import attach
 from peml.prefix.sites import Site
 from prefixnas.base.errors import UserError
+from prefixnas.base.tensors import write_tensors
 from prefixnas.network.modes import evaluation_mode
 
 TOLERANCE = 1e-4
@@ -78,8 +78,7 @@ def write_peft(
     config.base_model_name_or_path = str(base)
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(kept, folder / "adapter_model.safetensors")
+    write_tensors(folder / "adapter_model.safetensors", tensors)
     tokens = torch.arange(1, 8)[None] % lm.model.config.vocab_size
     inputs = [tokens, *examples]
     with evaluation_mode(lm.model):

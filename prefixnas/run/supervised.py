@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from prefixnas.base.errors import UserError
+from prefixnas.base.tensors import write_tensors
 from prefixnas.network.modes import evaluation_mode
 from prefixnas.network.supernet import weights_of
 from prefixnas.run.evaluation import Evaluation, Split
@@ -165,4 +165,4 @@ class SupervisedObjective(Objective):
             for name, part in parts.items()
             for key, tensor in (part.state_dict() if part is not None else {}).items()
         }
-        save_file(tensors, folder / "weights.safetensors")
+        write_tensors(folder / "weights.safetensors", tensors)

@@ -34,7 +34,7 @@ def test_an_occupied_or_unwritable_folder_is_refused(format: str, tmp_path: Path
     with pytest.raises(UserError, match="exists and is not empty"):
         export(adapter, out, format)
     assert (out / "precious").read_text() == "mine"
-    with pytest.raises(UserError, match="can't write to"):
+    with pytest.raises(UserError, match="cannot be written"):
         export(adapter, out / "precious" / "below", format)
 
 
