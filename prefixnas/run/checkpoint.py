@@ -75,11 +75,10 @@ def write_state(folder: Path, plain: Any, tensors: str) -> None:
     state = folder / STATE
     data = {"format": FORMAT, "tensors": tensors, "state": plain}
     kept = {tensors}
-    if state.is_file() and (former := _content(state))["tensors"] != tensors:
+    if state.is_file() and _content(state)["tensors"] != tensors:
         write_bytes(folder / PREVIOUS, state.read_bytes())
     if (folder / PREVIOUS).is_file():
-        former = _content(folder / PREVIOUS)
-        kept.add(former["tensors"])
+        kept.add(_content(folder / PREVIOUS)["tensors"])
     write_text(state, json.dumps({**data, "hash": _hash(json.dumps(data).encode())}))
     for old in folder.glob("tensors-*"):
         if old.name not in kept:
@@ -136,10 +135,9 @@ def whole(folder: Path) -> tuple[Path | None, str]:
     paths = [folder / name for name in (STATE, PREVIOUS)]
     if not any(path.is_file() for path in paths):
         return None, ""
-    first, second = (_damage(path) for path in paths)
-    if not first:
+    if not (first := _damage(paths[0])):
         return paths[0], ""
-    if not second:
+    if not _damage(paths[1]):
         return paths[1], first
     raise UserError(f"{first}; no checkpoint is whole, so begin again with another --out")
 
