@@ -26,6 +26,7 @@ from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.network.supernet import Supernet, build_child
+from prefixnas.oneshot.alphas import AlphaOptimizer
 from prefixnas.oneshot.level import Joint
 from prefixnas.run.evaluation import Split
 from prefixnas.run.objective import Objective
@@ -79,10 +80,11 @@ def step_of(objective: Objective, folder: Path, relaxation: str | None) -> Step:
     net = Supernet(space, objective.width, RELAXATIONS.get(relaxation)())
     run.reset(net)
     weights = WeightOptimizer(run, Recipe(), STEPS)
-    level = Joint(run, net, weights, torch.optim.Adam(net.alphas.parameters(), 0.03))
+    alphas = AlphaOptimizer(net, torch.optim.Adam(net.alphas.parameters(), 0.03))
+    level = Joint(run, net, weights, alphas)
 
     def search() -> None:
-        level.step(0, 0.05)
+        level.step(0, entropy_weight=1.0)
 
     return search
 

@@ -30,6 +30,7 @@ from peml.model.model import load_language_model
 from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
 from prefixnas.network.supernet import Supernet, build_child
+from prefixnas.oneshot.alphas import AlphaOptimizer
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.training import WeightOptimizer
@@ -92,16 +93,17 @@ def our_step(config: LanguageModelConfig, folder: Path, module: str) -> Step:
         net = Supernet(space, objective.width)
     run.reset(net)
     weights = WeightOptimizer(run, Recipe(), 1000)
-    alphas = torch.optim.Adam(net.alphas.parameters(), 0.03) if isinstance(net, Supernet) else None
+    alphas = None
+    if isinstance(net, Supernet):
+        alphas = AlphaOptimizer(net, torch.optim.Adam(net.alphas.parameters(), 0.03))
     done = 0
 
     def step() -> None:
         nonlocal done
-        extra = 0.05 * net.entropy() if isinstance(net, Supernet) else None
-        weights.gradients(done, "train", module, extra)
+        weights.gradients(done, "train", module)
         if alphas is not None:
-            alphas.step()
-            alphas.zero_grad(set_to_none=True)
+            alphas.step(entropy_weight=1.0)
+            alphas.zero_grad()
         weights.step(done)
         done += 1
 

@@ -31,7 +31,8 @@ class Shrinking(Strategy):
         net = Supernet(run.space, run.objective.width, relaxation, run.settings)
         run.reset(net)
         weights = WeightOptimizer(run, recipe, run.budget.total)
-        alphas = oneshot.UPDATES.get("logits")().optimizer(net, self.alpha_rate)
+        adam = oneshot.UPDATES.get("logits")().optimizer(net, self.alpha_rate)
+        alphas = oneshot.AlphaOptimizer(net, adam)
         level = oneshot.LEVELS.get("joint")(run, net, weights, alphas)
         plan = oneshot.Timetable.of(run.budget.search, level.passes, warmup=0.1)
         for step in run.steps("search", plan.steps, {"weights": weights, "alphas": alphas}):

@@ -80,7 +80,8 @@ class Darts(oneshot.RelaxedOptions, Strategy):
         run.once("warned of dropout", lambda: oneshot.warn_of_dropout(run))
         run.reset(net)
         weights = WeightOptimizer(run, recipe, run.budget.total)
-        alphas = update.optimizer(net, self.alpha_learning_rate or update.learning_rate)
+        optimizer = update.optimizer(net, self.alpha_learning_rate or update.learning_rate)
+        alphas = oneshot.AlphaOptimizer(net, optimizer, self.entropy_class(net))
         level = self.level_class(run, net, weights, alphas)
         grown = oneshot.SCHEDULES[self.entropy_schedule]
         probe = oneshot.Probe(run, net, level.split, self.probe_every, self.probe_batches)

@@ -105,6 +105,7 @@ class TwoStage(RelaxedOptions, Strategy):
             alpha_learning_rate=self.alpha_learning_rate,
             alpha_warmup=self.alpha_warmup,
             entropy_weight=self.entropy_weight,
+            entropy_scale=self.entropy_scale,
             prune_below=0.0,  # what is unlikely may still be among the best k
         )
 

@@ -35,6 +35,21 @@ def project(point: Tensor) -> Tensor:
     return (point - thresholds[above - 1]).clamp_min(0)
 
 
+def tangent(gradient: Tensor, alive: Tensor) -> Tensor:
+    """Return a gradient's part along the simplex of the options that are left.
+
+    The rest would change the sum of their probabilities, and moves nothing.
+
+    Args:
+        gradient: `[options]`.
+        alive: Which options are left: bool `[options]`, at least one.
+
+    Returns:
+        `[options]`, with the sum 0, and 0 where an option is not left.
+    """
+    return torch.where(alive, gradient - gradient[alive].mean(), 0.0)
+
+
 @dataclass(frozen=True)
 class Simplex(Relaxation):
     """A relaxation whose alpha is a distribution.

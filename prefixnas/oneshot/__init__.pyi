@@ -1,5 +1,8 @@
 """The kit of differentiable strategies, and where its parts are."""
 
+from .alphas import AlphaOptimizer as AlphaOptimizer
+from .entropy import ENTROPY_SCALES as ENTROPY_SCALES
+from .entropy import EntropyTerm as EntropyTerm
 from .level import LEVELS as LEVELS
 from .level import Level as Level
 from .level import register_level as register_level

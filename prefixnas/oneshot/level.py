@@ -10,6 +10,7 @@ import torch
 from prefixnas.base.errors import UserError
 from prefixnas.base.registry import Registry
 from prefixnas.network.supernet import Supernet
+from prefixnas.oneshot.alphas import AlphaOptimizer
 from prefixnas.oneshot.look_ahead import look_ahead
 from prefixnas.oneshot.rewind import Bookmark, gradient_of, put
 from prefixnas.run.evaluation import Split
@@ -40,7 +41,7 @@ class Level(ABC):
     split: ClassVar[Split] = "selection"
 
     def __init__(
-        self, run: Run, net: Supernet, weights: WeightOptimizer, alphas: torch.optim.Optimizer
+        self, run: Run, net: Supernet, weights: WeightOptimizer, alphas: AlphaOptimizer
     ) -> None:
         self.run, self.net, self.weights, self.alphas = run, net, weights, alphas
 
@@ -61,18 +62,12 @@ class Level(ABC):
 
         Args:
             step: For messages.
-            entropy_weight: Weight of the alphas' entropy in their loss (lambda of eq. 4).
+            entropy_weight: Weight of the alphas' entropy (lambda of eq. 4), in the scale of
+                `alphas.entropy`.
 
         Returns:
-            The losses of the training batch, and the norm of the alphas' gradient.
+            The losses of the training batch, and the norm of the gradient that moved the alphas.
         """
-
-    def _move_alphas(self) -> float:
-        """Step the alphas by the gradients they hold, return the gradients' norm."""
-        gradients = [alpha.grad for alpha in self.net.alphas if alpha.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        self.alphas.step()
-        return norm.item()
 
 
 LEVELS: Registry[type[Level]] = Registry("level", "prefixnas.levels")
@@ -88,10 +83,9 @@ class Joint(Level):
 
     def step(self, step: int, entropy_weight: float) -> tuple[Losses, float]:
         """Pass one training batch."""
-        self.alphas.zero_grad(set_to_none=True)
-        regulariser = entropy_weight * self.net.entropy()
-        losses = self.weights.gradients(step, "train", PHASE, regulariser)
-        norm = self._move_alphas()
+        self.alphas.zero_grad()
+        losses = self.weights.gradients(step, "train", PHASE)
+        norm = self.alphas.step(entropy_weight)
         self.weights.step(self.run.spent)
         return losses, norm
 
@@ -104,10 +98,9 @@ class Bilevel(Level):
 
     def step(self, step: int, entropy_weight: float) -> tuple[Losses, float]:
         """Pass a selection batch, then a training batch."""
-        self.alphas.zero_grad(set_to_none=True)
-        regulariser = entropy_weight * self.net.entropy()
-        self.weights.gradients(step, "selection", PHASE, regulariser)
-        norm = self._move_alphas()
+        self.alphas.zero_grad()
+        self.weights.gradients(step, "selection", PHASE)
+        norm = self.alphas.step(entropy_weight)
         return self.move_weights(step), norm
 
 
@@ -140,7 +133,7 @@ class SecondOrder(Level):
         start = [weight.detach().clone() for weight in look.weights]
 
         put(look.weights, look.ahead)
-        self.alphas.zero_grad(set_to_none=True)
+        self.alphas.zero_grad()
         self.weights.gradients(step, "selection", PHASE)
         outer = [gradient_of(weight) for weight in look.weights]
         direct = [gradient_of(alpha) for alpha in self.net.alphas]
@@ -155,16 +148,14 @@ class SecondOrder(Level):
                 before.back()
                 moved = zip(start, direction, strict=True)
                 put(look.weights, [weight + sign * reach * way for weight, way in moved])
-                self.alphas.zero_grad(set_to_none=True)
+                self.alphas.zero_grad()
                 self.weights.gradients(step, "train", PHASE)
                 for total, alpha in zip(through, self.net.alphas, strict=True):
                     total += sign * gradient_of(alpha) / (2 * reach)
 
-        self.alphas.zero_grad(set_to_none=True)
-        (entropy_weight * self.net.entropy()).backward()  # type: ignore[no-untyped-call]
         for alpha, first, second in zip(self.net.alphas, direct, through, strict=True):
-            alpha.grad = gradient_of(alpha) + first + second
-        norm = self._move_alphas()
+            alpha.grad = first + second
+        norm = self.alphas.step(entropy_weight)
         before.back()
         put(look.weights, start)
         losses = self.weights.gradients(step, "train", PHASE)

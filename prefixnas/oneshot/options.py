@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from prefixnas.base.options import Options, option
+from prefixnas.oneshot.entropy import ENTROPY_SCALES, EntropyTerm
 from prefixnas.oneshot.level import LEVELS, Level
 from prefixnas.oneshot.update import UPDATES, Update
 
@@ -18,7 +20,8 @@ class RelaxedOptions(Options):
     relaxation: str = option("softmax", "softmax, gumbel, gumbel-hard, ste or one-path")
     alpha_learning_rate: float | None = option(None, "of the alphas; none: the update's", above=0)
     alpha_warmup: float = option(0.2, "share for the weights alone", at_least=0, at_most=1)
-    entropy_weight: float = option(0.05, "lambda of eq. 4, at the end of the search", at_least=0)
+    entropy_weight: float = option(1.0, "of the alphas' entropy, at the end", at_least=0)
+    entropy_scale: Literal["gradient", "loss"] = option("gradient", "what that weight measures in")
 
     @property
     def level_class(self) -> type[Level]:
@@ -29,3 +32,8 @@ class RelaxedOptions(Options):
     def update_class(self) -> type[Update]:
         """The update by its name."""
         return UPDATES.get(self.update, "key 'update'")
+
+    @property
+    def entropy_class(self) -> type[EntropyTerm]:
+        """The entropy term by its scale."""
+        return ENTROPY_SCALES[self.entropy_scale]

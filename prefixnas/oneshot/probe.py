@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from prefixnas.network.mixture import Mixture
-from prefixnas.network.simplex import Simplex
+from prefixnas.network.simplex import Simplex, tangent
 from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.rewind import Bookmark, gradient_of, put
 from prefixnas.run import events
@@ -118,7 +118,10 @@ class Probe:
                     self._pass(place, weights, kept, _between(start, end, position))
                     for position in POSITIONS
                 ]
-                slopes = [_along_simplex(point.alphas, alive) for point in passed]
+                slopes = [
+                    [tangent(g, left) for g, left in zip(point.alphas, alive, strict=True)]
+                    for point in passed
+                ]
                 losses.append([point.loss for point in passed])
                 norms.append([_norm(slope) for slope in slopes])
                 steps = [_norm(_minus(b, a)) for a, b in pairwise(slopes)]
@@ -190,14 +193,6 @@ def mixed_by_alpha(net: Supernet) -> Iterator[None]:
         put([*net.alphas], alphas)
         for mixture, path in zip(mixtures, paths, strict=True):
             mixture.one_path = path
-
-
-def _along_simplex(gradients: Sequence[Tensor], alive: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradients without their mean over the candidates that are left."""
-    return [
-        torch.where(left, gradient - gradient[left].mean(), 0.0)
-        for gradient, left in zip(gradients, alive, strict=True)
-    ]
 
 
 def _between(start: list[Tensor], end: list[Tensor], position: float) -> list[Tensor]:

@@ -20,7 +20,7 @@ def alphas_of(net: Supernet, phase: str, step: int, gradient_norm: float | None)
         net: The supernet.
         phase: The loop.
         step: Its step.
-        gradient_norm: Norm of the gradient of all alphas; None where they did not move.
+        gradient_norm: Norm of what moved all alphas; None where they did not move.
     """
     names = [decision.name for decision in net.decisions]
     flat = torch.cat([alpha.detach() for alpha in net.alphas] or [torch.zeros(1)])

@@ -41,6 +41,11 @@ def caveats(record: Record) -> list[str]:
             "the gradient is biased, which assumption 2 excludes. The gap is measured from the "
             "mixture of the probabilities, which it never trained"
         )
+    if config.get("entropy_weight", 0) and config.get("entropy_scale") == "gradient":
+        found.append(
+            "the entropy's lambda follows the data's gradient from step to step (entropy_scale "
+            "gradient): with it there is no one f whose gradient moves the alphas"
+        )
     if config.get("entropy_weight", 0):
         found.append(
             "the entropy term is not smooth where a probability is 0: assumption 1 fails there. "

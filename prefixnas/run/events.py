@@ -71,7 +71,7 @@ class Step(Event):
         lr: Learning rate of the first group of weights.
         entropy: Of all alphas, in nats, where a supernet is trained.
         weight_gradient_norm: Of all weights, before it was clipped, in a search.
-        alpha_gradient_norm: Of all alphas, where they moved.
+        alpha_gradient_norm: Of all alphas, the entropy's part with it, where they moved.
     """
 
     phase: str
@@ -103,7 +103,7 @@ class Alpha(Event):
         probabilities: By decision and option; 0: pruned.
         alphas: By decision and option.
         entropies: By decision, in nats.
-        gradient_norm: Of all alphas; None where they did not move.
+        gradient_norm: Of all alphas, the entropy's part with it; None where they did not move.
         variance: Of all alphas.
     """
 

@@ -56,10 +56,8 @@ class WeightOptimizer:
         factor = self.recipe.rate(step, self.total)
         return [rate * factor for rate in self._rates]
 
-    def gradients(
-        self, step: int, split: Split, phase: str, extra: Tensor | None = None
-    ) -> dict[str, float]:
-        """Clear, then compute the gradients of the joint loss plus `extra`; return the losses.
+    def gradients(self, step: int, split: Split, phase: str) -> dict[str, float]:
+        """Clear, then compute the gradients of the joint loss; return the losses.
 
         Raises:
             UserError: A loss is NaN or infinite.
@@ -67,8 +65,6 @@ class WeightOptimizer:
         self.adamw.zero_grad(set_to_none=True)
         losses = self.run.objective.backward(split)
         refuse_nan(losses, phase, step, self.run.folder)
-        if extra is not None and extra.requires_grad:
-            extra.backward()  # type: ignore[no-untyped-call]
         return losses
 
     def step(self, step: int) -> None:

@@ -66,7 +66,7 @@ def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
 
 def test_joint_steps_by_hand() -> None:
     """Weights and alphas move at once, by one gradient of one loss (Algorithm 1)."""
-    strategy = Darts(alpha_warmup=0.0, entropy_weight=0.5, prune_below=0.0)
+    strategy = Darts(alpha_warmup=0.0, entropy_weight=0.5, entropy_scale="loss", prune_below=0.0)
     objective, _, _ = go(strategy, 4)
     moved = objective.look()
 

@@ -14,6 +14,7 @@ from prefixnas.base.errors import UserError
 from prefixnas.network.relaxations import RELAXATIONS, Relaxation, Softmax
 from prefixnas.network.simplex import Simplex
 from prefixnas.network.supernet import Supernet
+from prefixnas.oneshot.alphas import AlphaOptimizer
 from prefixnas.oneshot.level import LEVELS, SecondOrder
 from prefixnas.oneshot.look_ahead import look_ahead
 from prefixnas.oneshot.rewind import Bookmark
@@ -162,12 +163,12 @@ def test_second_order_gradient_is_the_total_derivative(
     ]
     reset()
     noting = Noting(net.alphas.parameters(), 0.1)
-    SecondOrder(run, net, weights, noting).step(0, 0.0)
+    SecondOrder(run, net, weights, AlphaOptimizer(net, noting)).step(0, 0.0)
     for mine, by_hand in zip(noting.noted, expected, strict=True):
         torch.testing.assert_close(mine, torch.tensor(by_hand).double(), rtol=1e-4, atol=1e-8)
     reset()
     bilevel = Noting(net.alphas.parameters(), 0.1)
-    LEVELS.get("bilevel")(run, net, weights, bilevel).step(0, 0.0)
+    LEVELS.get("bilevel")(run, net, weights, AlphaOptimizer(net, bilevel)).step(0, 0.0)
     far = (torch.stack(bilevel.noted) - torch.tensor(expected)).norm()
     assert far > 0.02 * torch.tensor(expected).norm()  # the second term matters in this case
 
@@ -177,7 +178,7 @@ def test_second_order_passes_one_training_batch_four_times(tmp_path: Path) -> No
     objective = run.objective
     assert isinstance(objective, Double)
     objective.seen.clear()
-    alphas = torch.optim.Adam(net.alphas.parameters(), 0.1)
+    alphas = AlphaOptimizer(net, torch.optim.Adam(net.alphas.parameters(), 0.1))
     level = SecondOrder(run, net, weights, alphas)
     for step in range(2):
         level.step(step, 0.1)
@@ -193,7 +194,7 @@ def test_second_order_moves_weights_as_bilevel_does(tmp_path: Path) -> None:
     moved = []
     for name in ("bilevel", "second-order"):
         run, net, weights = ready(tmp_path / name)
-        still = Noting(net.alphas.parameters(), 0.1)
+        still = AlphaOptimizer(net, Noting(net.alphas.parameters(), 0.1))
         level = LEVELS.get(name)(run, net, weights, still)
         losses = [level.step(step, 0.1)[0] for step in range(3)]
         moved.append((losses, values(weights)))
@@ -214,7 +215,8 @@ def test_sampled_draws_are_the_same_in_every_pass_of_a_batch(tmp_path: Path) -> 
 
     net.forward = forward  # type: ignore[method-assign]
     frozen = nn.ParameterList(net.alphas)
-    SecondOrder(run, net, weights, Noting(frozen.parameters(), 0.1)).step(0, 0.0)
+    still = AlphaOptimizer(net, Noting(frozen.parameters(), 0.1))
+    SecondOrder(run, net, weights, still).step(0, 0.0)
     train = [drawn[index] for index in (0, 2, 3, 4)]
     assert train[0] == train[3]  # at the same weights, with the same draw
     for near in train[1:3]:

@@ -155,6 +155,7 @@ def test_without_probes_epsilon_is_that_of_the_last_record() -> None:
         ({"level": "bilevel"}, "'bilevel'"),
         ({"relaxation": "ste"}, "'ste'"),
         ({"entropy_weight": 0.1}, "entropy term"),
+        ({"entropy_weight": 0.1, "entropy_scale": "gradient"}, "no one f"),
     ],
 )
 def test_caveats_are_those_of_the_run(config: dict[str, Any], said: str) -> None:
