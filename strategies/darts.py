@@ -73,24 +73,23 @@ class Darts(oneshot.RelaxedOptions, Strategy):
 
     def train_supernet(self, run: Run, recipe: Recipe) -> tuple[Supernet, WeightOptimizer]:
         """Move weights and alphas, prune on the way; return the net and what moved its weights."""
-        update, heat = self.update_class(), (self.temperature_start, self.temperature_end)
+        heat = self.temperature_start, self.temperature_end
         relaxation = oneshot.make_relaxation(self.relaxation, self.update, *heat)
         net = Supernet(run.space, run.objective.width, relaxation, run.settings)
         oneshot.refuse_norm_behind(net)
         run.once("warned of dropout", lambda: oneshot.warn_of_dropout(run))
         run.reset(net)
         weights = WeightOptimizer(run, recipe, run.budget.total)
-        optimizer = update.optimizer(net, self.alpha_learning_rate or update.learning_rate)
-        alphas = oneshot.AlphaOptimizer(net, optimizer, self.entropy_class(net))
+        alphas, evidence = self._alphas(net), oneshot.Evidence(net, run.seed)
         level = self.level_class(run, net, weights, alphas)
         grown = oneshot.SCHEDULES[self.entropy_schedule]
         probe = oneshot.Probe(run, net, level.split, self.probe_every, self.probe_batches)
         when = self.settled_records, self.settled_within, self.collapse_above
-        stop = oneshot.EarlyStop(net, *when)
-        best = Best(run, keep=False)
+        stop, best = oneshot.EarlyStop(net, *when), Best(run, keep=False)
         tuning = self._selection().cost(len(net.decisions))
         plan = oneshot.Timetable.of(run.budget.search - tuning, level.passes, self.alpha_warmup)
-        parts: dict[str, Stateful] = dict(weights=weights, alphas=alphas, stop=stop, best=best)
+        moved: dict[str, Stateful] = dict(weights=weights, alphas=alphas)
+        parts = moved | dict(evidence=evidence, stop=stop, best=best)
         loop = run.steps("search", plan.steps, parts, plan.cost)
         for step in loop:
             net.progress = run.spent / plan.budget
@@ -98,6 +97,7 @@ class Darts(oneshot.RelaxedOptions, Strategy):
             if moves:
                 with probe.around(step):
                     losses, gradient = level.step(step, self.entropy_weight * grown(net.progress))
+                evidence.take(alphas.gradients)
             else:
                 losses = level.move_weights(step)
             norms = net.entropy().item(), weights.norm, gradient
@@ -110,8 +110,14 @@ class Darts(oneshot.RelaxedOptions, Strategy):
             if reason := best.epoch(recipe, "search", step) or settled:
                 run.emit(events.Stop(step, reason))
                 loop.stop()
+        evidence.tell(run)
         run.once("probed at the end", probe.finish)
         return net, weights
+
+    def _alphas(self, net: Supernet) -> oneshot.AlphaOptimizer:
+        update = self.update_class()
+        optimizer = update.optimizer(net, self.alpha_learning_rate or update.learning_rate)
+        return oneshot.AlphaOptimizer(net, optimizer, self.entropy_class(net))
 
     def _selection(self) -> oneshot.Selection:
         selection = oneshot.SELECTIONS.get(self.selection, "key 'selection'")

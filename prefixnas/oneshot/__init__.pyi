@@ -3,6 +3,7 @@
 from .alphas import AlphaOptimizer as AlphaOptimizer
 from .entropy import ENTROPY_SCALES as ENTROPY_SCALES
 from .entropy import EntropyTerm as EntropyTerm
+from .evidence import Evidence as Evidence
 from .level import LEVELS as LEVELS
 from .level import Level as Level
 from .level import register_level as register_level

@@ -76,6 +76,9 @@ def describe(event: Event) -> str:
             return f"architecture: {_listing(choices)}"
         case events.Trial(name, choices):
             return f"{name}: {_listing(choices)}"
+        case events.Evidence():
+            name = min(event.decisions, key=lambda decision: event.decisions[decision])
+            return f"alphas: the steadiest pull is on {name} (p by chance {event.p:.3f})"
         case events.Stop():
             return f"step {event.step + 1}: the search stops: {event.reason}"
         case events.Proxy():

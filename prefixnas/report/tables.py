@@ -13,7 +13,7 @@ from prefixnas.report.grid import Cell, Grid, Number, Span, facts, number
 from prefixnas.report.progress import clock
 from prefixnas.run.evaluation import AVERAGE
 from prefixnas.run.events import Evaluation
-from prefixnas.run.record import Columns, Record, final_probabilities, read_record
+from prefixnas.run.record import Columns, Record, evidence, final_probabilities, read_record
 from prefixnas.space.architecture import by_layer
 
 Row = tuple[str, list[float | None]]
@@ -106,13 +106,21 @@ def architecture_table(record: Record) -> Grid:
 
 
 def probability_table(record: Record) -> Grid:
-    """Return the last recorded probabilities: a row per decision, with the chosen option bold."""
+    """Return the last recorded probabilities: a row per decision, with the chosen option bold.
+
+    Where the search tested what its alphas rest on, with each decision's p by chance.
+    """
     chosen: Mapping[str, str] = record.architecture or {}
+    shares = evidence(record)
     rows: list[list[Cell]] = [
-        [name, [_candidate(*pair, chosen.get(name)) for pair in options.items()]]
+        [
+            name,
+            [_candidate(*pair, chosen.get(name)) for pair in options.items()],
+            *([f"{shares[name]:.3f}" if name in shares else "-"] if shares else []),
+        ]
         for name, options in final_probabilities(record).items()
     ]
-    return Grid(["decision", "candidates"], rows)
+    return Grid(["decision", "candidates", *([Number("p by chance")] if shares else [])], rows)
 
 
 def _candidate(option: str, probability: float, chosen: str | None) -> Span:

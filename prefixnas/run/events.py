@@ -171,6 +171,35 @@ class Gap(Event):
 
 
 @dataclass(frozen=True)
+class Evidence(Event):
+    """What the alphas of a search rest on; see `prefixnas.oneshot.evidence`.
+
+    Attributes:
+        steps: Steps in which the alphas moved.
+        p: Probability of so strong a pull on any decision if all gradients had random signs.
+        decisions: By decision, the same for its own pull; the least of them is `p`.
+    """
+
+    steps: int
+    p: float
+    decisions: Numbers
+
+    def doubt(self) -> str:
+        """Return a sentence if the alphas tell no more than chance, else an empty text."""
+        if self.p <= CHANCE:
+            return ""
+        return (
+            f"the alphas carry no more information than chance: over {self.steps} steps the loss "
+            f"pulled no decision (of {len(self.decisions)}) in one direction more than random "
+            f"signs would (p = {self.p:.2f}); what is read off them is as good as a random choice"
+        )
+
+
+CHANCE = 0.05
+"""The largest p with which alphas count as informed."""
+
+
+@dataclass(frozen=True)
 class Discretisation(Event):
     """Validation scores before and after the choice; `gap` is mixture less argmax child."""
 

@@ -207,6 +207,12 @@ def alpha_matrix(record: Record, decision: str) -> tuple[list[int], list[str], N
     return [event.step for event in found], options, matrix
 
 
+def evidence(record: Record) -> Mapping[str, float]:
+    """Return each decision's p by chance, as the last search found it; empty if none did."""
+    found = record.of(events.Evidence)
+    return found[-1].decisions if found else {}
+
+
 def final_probabilities(record: Record) -> dict[str, dict[str, float]]:
     """Return each decision's last probabilities, the likeliest option first."""
     last: dict[str, Mapping[str, float]] = {}

@@ -338,6 +338,18 @@ def test_plain_lines_where_there_is_no_terminal(
     assert "search 1/2" in out and "train 2/2" in out and "mood" in out
 
 
+def test_a_search_that_learns_nothing_says_so_under_its_table(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
+    assert main(["search", *argv, "--no-baseline", "--out", str(tmp_path / "run")]) == 0
+    said = "the alphas carry no more information than chance: over "
+    *_, sentence, folder = capsys.readouterr().out.splitlines()
+    assert sentence.startswith(said) and folder.startswith("run directory")
+    assert main(["show", str(tmp_path / "run")]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
 # a user's own code
 
 

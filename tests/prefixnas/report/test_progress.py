@@ -51,6 +51,12 @@ def lines(*events: Mapping[str, Any]) -> list[str]:
     return stream.getvalue().splitlines()
 
 
+def test_the_end_of_a_search_shows_its_steadiest_pull() -> None:
+    found = events.Evidence(48, 0.02, {"layer0/act": 0.4, "layer1/act": 0.02})
+    (line,) = lines(found)
+    assert line.endswith("alphas: the steadiest pull is on layer1/act (p by chance 0.020)")
+
+
 def test_a_step_shows_phase_losses_entropy_and_time_left() -> None:
     first, last = lines(step(0, 101, 1.0), step(50, 101, 26.0, entropy=2.5))
     assert first == "search 1/101  loss 0.625 (sst2 0.500, rte 0.750)"

@@ -30,7 +30,7 @@ from prefixnas.report.plots.run import (
     stability_figure,
 )
 from prefixnas.report.run_page import write_report
-from prefixnas.report.tables import best_of, score_rows, score_table, show
+from prefixnas.report.tables import best_of, probability_table, score_rows, score_table, show
 from prefixnas.run import events as run_events
 from prefixnas.run.events import (
     Alpha,
@@ -432,6 +432,21 @@ def test_final_probabilities_rank_the_likeliest_first(interrupted: Path) -> None
     ranking = final_probabilities(read_record(interrupted))
     assert list(ranking["layer0/act"].items()) == [("tanh", 1.0), ("relu", 0.0)]
     assert list(ranking["layer1/act"]) == ["relu", "tanh"]
+
+
+def test_probabilities_stand_beside_what_they_rest_on(interrupted: Path) -> None:
+    before = probability_table(read_record(interrupted))
+    assert [*before.head] == ["decision", "candidates"]
+    found = run_events.Evidence(48, 0.01, {"layer0/act": 0.01, "layer1/act": 0.73})
+    with (interrupted / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(found.to_json()) + "\n")
+    after = probability_table(read_record(interrupted))
+    assert [*after.head] == ["decision", "candidates", "p by chance"]
+    assert [(row[0], row[2]) for row in after.rows] == [
+        ("layer0/act", "0.010"),
+        ("layer1/act", "0.730"),
+    ]
+    assert "p by chance" in page_of(interrupted)[0].text
 
 
 # Plots and report
