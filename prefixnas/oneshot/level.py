@@ -30,7 +30,7 @@ class Level(ABC):
         run: The run, with the supernet attached.
         net: The supernet.
         weights: The optimiser of the weights.
-        alphas: The optimiser of the alphas.
+        alphas: The optimiser of the alphas, whose `step` takes the data's gradient alone.
 
     Attributes:
         passes: Batches that `step` passes, and so the search steps that it counts for.

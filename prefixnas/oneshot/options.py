@@ -21,7 +21,9 @@ class RelaxedOptions(Options):
     alpha_learning_rate: float | None = option(None, "of the alphas; none: the update's", above=0)
     alpha_warmup: float = option(0.2, "share for the weights alone", at_least=0, at_most=1)
     entropy_weight: float = option(1.0, "of the alphas' entropy, at the end", at_least=0)
-    entropy_scale: Literal["gradient", "loss"] = option("gradient", "what that weight measures in")
+    entropy_scale: Literal["gradient", "loss"] = option(
+        "gradient", "unit of that weight: the data's gradient, or the loss (eq. 4)"
+    )
 
     @property
     def level_class(self) -> type[Level]:
