@@ -73,7 +73,7 @@ def test_two_processes_make_the_run_of_one(one: Path, two: Path) -> None:
         )
     for a, b in pairs:
         assert a["event"] == b["event"]
-        if a["event"] in ("evaluation", "architecture", "prune"):
+        if a["event"] in ("evaluation", "evidence", "architecture", "prune"):
             assert a == b
     assert (one / "architecture.yaml").read_text() == (two / "architecture.yaml").read_text()
     assert (one / "adapter" / "lora").is_dir() and (two / "report.html").is_file()
