@@ -23,8 +23,8 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         prog: How the command is called, for the help.
         fixed: Keys that this command sets and does not offer.
     """
-    from prefixnas.base.options import FLAG
-    from prefixnas.launch.config import dump_config, read_config, refuse_change
+    from prefixnas.base.options import FLAG, fields_of
+    from prefixnas.launch.config import dump_config, read_config, refuse_change, refuse_former
     from prefixnas.launch.plan import find_options, plan_run, resolve_run
     from prefixnas.run.ranks import launched
 
@@ -49,6 +49,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     options, names = find_options([*layers, (FLAG, vars(first))])
     if first.resume:
         refuse_change(stored, names, first.out)
+        refuse_former(stored, fields_of(options), first.out)
     parser = _parser(prog, options, fixed, help=True)
     flags = {
         name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None

@@ -17,8 +17,8 @@ UNTOUCHED, MIXTURE, ARGMAX, TRAINED = "untouched", "mixture", "argmax child", "t
 SOFT = "softmax mixture"
 """The mixture weighted by its probabilities, where its relaxation evaluates another one."""
 
-BASELINE = "baseline"
-"""The phase in which the objective is trained without a module, for one more column."""
+BASELINE, EQUAL_WEIGHTS = "baseline", "baseline at equal weights"
+"""The phases in which models without a module are trained, for a column each."""
 
 AVERAGE = "average"
 """The metric that is the mean over the tasks; every other one is a task's name."""
