@@ -45,7 +45,6 @@ from peml.prefix.handle import attach
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import find_sites
 from peml.prefix.starts import check_start, initialise, text_tokens
-from peml.tasks.metrics import task_score
 from peml.tasks.sources import embedded_tasks
 from peml.tasks.task import Example, Task, check_unchanged, load_tasks
 from prefixnas.base.errors import UserError
@@ -281,7 +280,7 @@ class JointObjective(Objective):
         """Score every task, with the prefix computed once in eval mode."""
         prefix = self._evaluated()
         with self.handle.using(prefix.blocks, prefix.gates):
-            scores = evaluate_tasks(
+            return evaluate_tasks(
                 self.lm,
                 self.tasks,
                 split,
@@ -290,7 +289,6 @@ class JointObjective(Objective):
                 ranks=self.shares.ranks,
                 autocast=self.autocast,
             )
-        return Evaluation(scores, {task: task_score(values) for task, values in scores.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Return LoRA, heads, the encoder's own weights and the place in the data."""

@@ -38,7 +38,8 @@ def standard_error(without: Floats) -> float | None:
 def mean_without(values: Sequence[float]) -> Floats:
     """Return the mean without each value: `[examples]`, at least two, to `[examples]`."""
     given = np.asarray(values, dtype=np.float64)
-    return (given.sum() - given) / (len(given) - 1)
+    without: Floats = (given.sum() - given) / (len(given) - 1)
+    return without
 
 
 def choices_without(value: Value, predictions: Predictions, references: Predictions) -> Floats:
@@ -99,4 +100,5 @@ def _constant(values: Floats, there: Floats) -> NDArray[np.bool_]:
     """Tell whether all values of a row are the same, but for the one that is not there."""
     low = np.where(there > 0, values, np.inf).min(1)
     high = np.where(there > 0, values, -np.inf).max(1)
-    return low == high
+    same: NDArray[np.bool_] = low == high
+    return same

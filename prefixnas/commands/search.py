@@ -99,7 +99,7 @@ def _search(values: Mapping[str, Any], out: Path | None, resume: bool) -> int:
     from prefixnas.launch.plan import plan_run
     from prefixnas.launch.start import start_run
     from prefixnas.report.progress import open_progress
-    from prefixnas.report.tables import score_table
+    from prefixnas.report.tables import fitting_score_table
     from prefixnas.run.ranks import end_now, join, leave, said_once
     from prefixnas.run.record import read_record
 
@@ -111,7 +111,7 @@ def _search(values: Mapping[str, Any], out: Path | None, resume: bool) -> int:
             start_run(values, folder, resume=resume, on_event=on_event)
     leave()
     if ranks.first:
-        Console().print(score_table(read_record(folder).columns()))
+        Console().print(fitting_score_table(read_record(folder).columns()))
         print(f"run directory: {folder}")
     if ranks.count > 1:
         end_now()
