@@ -26,7 +26,7 @@ from peml.objective.config import LanguageModelConfig
 from prefixnas.__main__ import main
 from prefixnas.base.locks import alone
 from prefixnas.base.options import fields_of, is_list, literals, types_of
-from prefixnas.launch.config import RunConfig
+from prefixnas.launch.config import RunConfig, run_options
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.run.evaluation import BASELINE, EQUAL_WEIGHTS
 from prefixnas.run.strategy import STRATEGIES
@@ -90,7 +90,7 @@ MEANINGFUL |= {"level", "update", "selection", "entropy_schedule", "tune_steps"}
 def configurations(draw: st.DrawFn) -> dict[str, Any]:
     strategy = draw(st.sampled_from(["darts", "random", "fixed"]))
     options = {
-        "run": RunConfig,
+        "run": run_options(LanguageModelConfig),
         "strategy": STRATEGIES.get(strategy),
         "objective": LanguageModelConfig,
     }
@@ -284,7 +284,10 @@ def test_a_run_folder_holds_everything(finished: Path) -> None:
     assert steps == ["search"] * 2 + ["train"] * 2 + [BASELINE] * 4 + [EQUAL_WEIGHTS] * 4
 
 
-def test_show_and_report(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_and_report(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # headings on one line
     assert main(["show", str(finished)]) == 0
     shown = capsys.readouterr().out
     for words in ("mood", "order", "trained child", "LoRA alone", "layer", "finished"):
