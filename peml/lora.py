@@ -23,10 +23,10 @@ from prefixnas.base.errors import UserError, unknown
 _ADAPTER = "default"
 
 _Config = peft.LoraConfig | peft.AdaLoraConfig
-_Builder = Callable[[int, int, float, int | None], _Config]
+_Builder = Callable[[int, Any, float, int | None], _Config]  # alpha: PEFT says int
 
 
-def _adalora(rank: int, alpha: int, dropout: float, total_steps: int | None) -> _Config:
+def _adalora(rank: int, alpha: Any, dropout: float, total_steps: int | None) -> _Config:
     if not total_steps or total_steps < 1:
         raise UserError("lora: adalora needs the total number of training steps (total_steps)")
     # The budget falls from one and a half times the rank to the rank between 10 % and 50 % of
@@ -44,7 +44,7 @@ def _adalora(rank: int, alpha: int, dropout: float, total_steps: int | None) -> 
 
 
 def _plain(*, use_rslora: bool = False, use_dora: bool = False) -> _Builder:
-    def build(rank: int, alpha: int, dropout: float, _: int | None) -> _Config:
+    def build(rank: int, alpha: Any, dropout: float, _: int | None) -> _Config:
         return peft.LoraConfig(
             r=rank,
             lora_alpha=alpha,
@@ -63,6 +63,21 @@ LORA_KINDS: Mapping[str, _Builder] = {
     "adalora": _adalora,
 }
 """What `add_lora` can add, by name."""
+
+
+def _first_rank(config: Any) -> int:
+    """Return the rank that the factors are made with; AdaLoRA's is above the one it ends with."""
+    return int(getattr(config, "init_r", config.r))
+
+
+def same_scale(kind: str, rank: int, alpha: float, other: int) -> float:
+    """Return the alpha that scales the update of rank `other` as `alpha` does that of `rank`.
+
+    PEFT divides alpha by the rank, for rsLoRA by its root.
+    """
+    before, after = (LORA_KINDS[kind](each, 1, 0.0, 1) for each in (rank, other))
+    grown = _first_rank(after) / _first_rank(before)
+    return alpha * (grown**0.5 if before.use_rslora else grown)
 
 
 class LoraHandle:
@@ -94,6 +109,13 @@ class LoraHandle:
     def parameters(self) -> list[nn.Parameter]:
         """Everything that trains, in a fixed order."""
         return list(self._named.values())
+
+    def weights(self, rank: int) -> int:
+        """Return how many numbers would train in these layers at another rank."""
+        magnitudes = sum(magnitude.numel() for magnitude in self._magnitudes.values())
+        factors = sum(parameter.numel() for parameter in self.parameters()) - magnitudes
+        other = LORA_KINDS[self.kind](rank, 1, 0.0, 1)
+        return magnitudes + factors // _first_rank(self._config) * _first_rank(other)
 
     def reset(self, seed: int) -> None:
         """Go back to a fresh start, the same for the same seed; parameter objects stay."""
@@ -201,7 +223,7 @@ def add_lora(
     kind: str = "lora",
     *,
     rank: int = 16,
-    alpha: int = 32,
+    alpha: float = 32,
     dropout: float = 0.1,
     targets: Sequence[str] | None = None,
     total_steps: int | None = None,

@@ -67,12 +67,12 @@ def evaluate(
                 where = f"{adapted.folder}: heads"
                 raise unknown("task", task.name, adapted.heads.outputs, where)
     collator = Collator(adapted.lm, max_length=max_length or manifest.max_length)
-    scores = evaluate_tasks(
+    evaluation = evaluate_tasks(
         adapted.lm, tasks, split, heads=adapted.heads, collator=collator, warn=warn
     )
     for message in collator.truncation.messages():
         warn(message)
-    return scores
+    return {task: dict(values) for task, values in evaluation.scores.items()}
 
 
 def _as_trained(task: Task, choices: Sequence[str]) -> Task:

@@ -11,9 +11,10 @@ from torch import nn
 
 from peml.answers.choices import Normalisation, choice_scores, stems
 from peml.batches.collate import Collator
-from peml.tasks.metrics import compute, constant_note, numbers_in
+from peml.tasks.metrics import constant_note, measure, numbers_in, task_score
 from peml.tasks.task import take
 from prefixnas.network.modes import evaluation_mode
+from prefixnas.run.evaluation import Evaluation
 from prefixnas.run.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def evaluate_tasks(
     ranks: Ranks = ALONE,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     warn: Callable[[str], object] = lambda message: None,
-) -> dict[str, dict[str, float]]:
-    """Compute every task's metrics on a split.
+) -> Evaluation:
+    """Compute every task's metrics on a split, and the standard errors of their means.
 
     Args:
         lm: The language model, with whatever is attached to it; in eval mode meanwhile.
@@ -57,14 +58,12 @@ def evaluate_tasks(
         autocast: Entered around the model's forward passes.
         warn: Called with a line for each task whose predictions are all the same.
 
-    Returns:
-        ``{task: {metric: value}}``.
-
     Raises:
         UserError: Free generation asked of an encoder-only model.
     """
     collator = collator or Collator(lm)
-    scores = {}
+    scores: dict[str, dict[str, float]] = {}
+    errors: dict[str, float] = {}
     for task in tasks:
         examples = take(task.splits[split], limit, f"evaluate/{task.name}/{split}")
         predictions = predict(
@@ -77,12 +76,13 @@ def evaluate_tasks(
             ranks=ranks,
             autocast=autocast,
         )
-        scores[task.name] = compute(
-            task.metrics, predictions, [example.label for example in examples]
-        )
+        references = [example.label for example in examples]
+        scores[task.name], error = measure(task.metrics, predictions, references)
+        errors |= {} if error is None else {task.name: error}
         if note := constant_note(predictions, scores[task.name]):
             warn(f"{task.name}: {note}")
-    return scores
+    means = {name: task_score(values) for name, values in scores.items()}
+    return Evaluation(scores, means, errors)
 
 
 def predict(

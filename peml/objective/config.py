@@ -30,7 +30,7 @@ class LanguageModelConfig(LanguageModelOptions, ObjectiveConfig):
         >>> with TemporaryDirectory() as folder:
         ...     objective = config.build(budget.total, seed=0)
         ...     run = Run(Path(folder), load_space("default"), objective, budget, seed=0)
-        ...     result = search(run, Darts(), baseline=False)
+        ...     result = search(run, Darts(), baseline="none")
         >>> [*result.columns]
         ['untouched', 'mixture', 'argmax child', 'trained child']
     """
@@ -42,6 +42,8 @@ class LanguageModelConfig(LanguageModelOptions, ObjectiveConfig):
         "three tanh cells": {"space": "tanh3"},
     }
     """Prefix encoders made by hand: the paper's, PEFT's, and fixed cells with LayerNorm."""
+
+    alone: ClassVar[str] = "lora"
 
     def preview(self) -> list[str]:
         """Return one line a task: its kind, choices, metrics and counts.

@@ -24,9 +24,10 @@ from peml.answers.loss import answer_loss
 from peml.batches.collate import Collator
 from peml.batches.sampler import JointSampler
 from peml.batches.shares import Shares
-from peml.lora import add_lora
+from peml.lora import add_lora, same_scale
 from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel, load_language_model
+from peml.objective.alone import equal_rank
 from peml.objective.knobs import LENGTH, START, check_knobs, decided
 from peml.objective.options import LanguageModelOptions
 from peml.objective.proxy import (
@@ -44,7 +45,6 @@ from peml.prefix.handle import attach
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import find_sites
 from peml.prefix.starts import check_start, initialise, text_tokens
-from peml.tasks.metrics import task_score
 from peml.tasks.sources import embedded_tasks
 from peml.tasks.task import Example, Task, check_unchanged, load_tasks
 from prefixnas.base.errors import UserError
@@ -65,6 +65,7 @@ class JointObjective(Objective):
         seed: Seed of the first weights (`reset` draws anew).
         lm: The language model; loaded as `config` says if not given.
         tasks: The tasks; likewise.
+        rank: Rank of LoRA, whose scale stays what `config` says; that of `config` if not given.
 
     Raises:
         UserError: The model, a task or an option is not usable.
@@ -82,6 +83,7 @@ class JointObjective(Objective):
         *,
         lm: LanguageModel | None = None,
         tasks: Sequence[Task] | None = None,
+        rank: int | None = None,
     ) -> None:
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
@@ -116,17 +118,18 @@ class JointObjective(Objective):
         self.lora = add_lora(
             self.lm,
             config.lora,
-            rank=config.lora_rank,
-            alpha=config.lora_alpha,
+            rank=rank or config.lora_rank,
+            alpha=same_scale(
+                config.lora, config.lora_rank, config.lora_alpha, rank or config.lora_rank
+            ),
             dropout=config.lora_dropout,
             targets=config.lora_targets,
             total_steps=total_steps,
             seed=seed,
         )
         self.rewrites_weights = config.lora == "adalora"
-        self.without_label = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}.get(
-            config.lora, "AdaLoRA"
-        ) + " alone"
+        kind = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}.get(config.lora, "AdaLoRA")
+        self.without_label = f"{kind} alone" if rank is None else f"{kind} r={rank}"
         self.heads: TaskHeads | None = None
         if self.lm.family == "encoder":
             self.heads = TaskHeads.for_tasks(
@@ -166,6 +169,21 @@ class JointObjective(Objective):
         paths = [site.path for site in self.sites]
         made.gates = [paths.index(site.path) for site in made.sites]
         return made
+
+    def alone(self, weights: int) -> JointObjective | None:
+        """Return LoRA without a prefix, of the rank at which so many weights train with the heads.
+
+        It shares the frozen weights; None if that is the rank that it has.
+
+        Args:
+            weights: How many numbers the child trained: LoRA, heads, prefix and its encoder.
+        """
+        heads = sum(weight.numel() for weight in self.heads.parameters()) if self.heads else 0
+        rank = equal_rank(self.lora, weights - heads)
+        if rank == self.config.lora_rank:
+            return None
+        lm = cut_model(self.lm, self.bare, None)
+        return JointObjective(self.config, *self._built, lm=lm, tasks=self.tasks, rank=rank)
 
     def reset(self, module: nn.Module | None, seed: int) -> None:
         """Draw LoRA, heads, embedding and output layer anew; restart the order of the data."""
@@ -262,7 +280,7 @@ class JointObjective(Objective):
         """Score every task, with the prefix computed once in eval mode."""
         prefix = self._evaluated()
         with self.handle.using(prefix.blocks, prefix.gates):
-            scores = evaluate_tasks(
+            return evaluate_tasks(
                 self.lm,
                 self.tasks,
                 split,
@@ -271,7 +289,6 @@ class JointObjective(Objective):
                 ranks=self.shares.ranks,
                 autocast=self.autocast,
             )
-        return Evaluation(scores, {task: task_score(values) for task, values in scores.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Return LoRA, heads, the encoder's own weights and the place in the data."""

@@ -7,13 +7,18 @@ undefined.
 
 from __future__ import annotations
 
+import functools
 import re
 import string
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isclose
 from typing import Any
 
+import numpy as np
+
+from peml.tasks import jackknife
 from peml.tasks.spec import TaskKind
 from prefixnas.base.errors import UserError, unknown
 
@@ -45,11 +50,9 @@ def normalise(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", bare).split())
 
 
-def accuracy(predictions: Predictions, references: Predictions) -> float:
-    """Share of predicted choices that are right."""
-    from sklearn.metrics import accuracy_score
-
-    return float(accuracy_score(references, predictions))
+def accuracy(prediction: int, reference: int) -> float:
+    """Whether the predicted choice is right."""
+    return float(prediction == reference)
 
 
 def f1(predictions: Predictions, references: Predictions) -> float:
@@ -99,47 +102,97 @@ def _correlation(
         return float(function(list(predictions), list(references)).statistic)
 
 
-def exact_match(predictions: Predictions, references: Predictions) -> float:
-    """Share of texts equal to the reference, white space aside."""
-    pairs = zip(predictions, references, strict=True)
-    return float(sum(p.split() == r.split() for p, r in pairs) / len(references))
+def exact_match(prediction: str, reference: str) -> float:
+    """Whether a text is equal to the reference, white space aside."""
+    return float(prediction.split() == reference.split())
 
 
-def squad_match(predictions: Predictions, references: Predictions) -> float:
-    """Share of texts equal to the reference after `normalise`."""
-    pairs = zip(predictions, references, strict=True)
-    return sum(normalise(p) == normalise(r) for p, r in pairs) / len(references)
+def squad_match(prediction: str, reference: str) -> float:
+    """Whether a text is equal to the reference after `normalise`."""
+    return float(normalise(prediction) == normalise(reference))
 
 
-def number_match(predictions: Predictions, references: Predictions) -> float:
-    """Share of texts whose last number equals the reference's last number."""
-    hits = 0
-    for prediction, reference in zip(predictions, references, strict=True):
-        got, wanted = numbers_in(str(prediction)), numbers_in(str(reference))
-        hits += bool(got and wanted and isclose(got[-1], wanted[-1], rel_tol=1e-9))
-    return hits / len(references)
+def number_match(prediction: str, reference: str) -> float:
+    """Whether the last number of a text equals the reference's last number."""
+    got, wanted = numbers_in(str(prediction)), numbers_in(str(reference))
+    return float(bool(got and wanted and isclose(got[-1], wanted[-1], rel_tol=1e-9)))
 
 
-def rouge_l(predictions: Predictions, references: Predictions) -> float:
-    """Mean ROUGE-L F-measure, with stemming, as `rouge_score` computes it."""
+def rouge_l(prediction: str, reference: str) -> float:
+    """ROUGE-L F-measure, with stemming, as `rouge_score` computes it."""
+    return float(_rouge_scorer().score(reference, prediction)["rougeL"].fmeasure)
+
+
+@functools.cache
+def _rouge_scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    pairs = zip(predictions, references, strict=True)
-    return float(sum(scorer.score(r, p)["rougeL"].fmeasure for p, r in pairs) / len(references))
+    return RougeScorer(["rougeL"], use_stemmer=True)
 
 
-_METRICS: Mapping[str, tuple[TaskKind, Callable[[Predictions, Predictions], float]]] = {
-    "accuracy": ("choice", accuracy),
-    "f1": ("choice", f1),
-    "macro_f1": ("choice", macro_f1),
-    "matthews": ("choice", matthews),
-    "pearson": ("regression", pearson),
-    "spearman": ("regression", spearman),
-    "exact_match": ("generation", exact_match),
-    "squad_match": ("generation", squad_match),
-    "number_match": ("generation", number_match),
-    "rougeL": ("generation", rouge_l),
+@dataclass(frozen=True)
+class MeanMetric:
+    """A metric that is the mean of a value of each example.
+
+    Attributes:
+        kind: The kind of tasks that it is for.
+        each: From an example's prediction and reference to its value.
+    """
+
+    kind: TaskKind
+    each: Callable[[Any, Any], float]
+
+    def value(self, predictions: Predictions, references: Predictions) -> float:
+        """Return the metric."""
+        return sum(self._all(predictions, references)) / len(references)
+
+    def measured(
+        self, predictions: Predictions, references: Predictions
+    ) -> tuple[float, jackknife.Floats]:
+        """Return the metric, and what it is without each of at least two examples."""
+        values = self._all(predictions, references)
+        return sum(values) / len(values), jackknife.mean_without(values)
+
+    def _all(self, predictions: Predictions, references: Predictions) -> list[float]:
+        return [self.each(p, r) for p, r in zip(predictions, references, strict=True)]
+
+
+@dataclass(frozen=True)
+class WholeMetric:
+    """A metric of all examples together.
+
+    Attributes:
+        kind: The kind of tasks that it is for.
+        value: From predictions and references to the metric.
+        without: The same, to what it is without each of at least two examples.
+    """
+
+    kind: TaskKind
+    value: Callable[[Predictions, Predictions], float]
+    without: Callable[[Predictions, Predictions], jackknife.Floats]
+
+    def measured(
+        self, predictions: Predictions, references: Predictions
+    ) -> tuple[float, jackknife.Floats]:
+        """Return the metric, and what it is without each of at least two examples."""
+        return self.value(predictions, references), self.without(predictions, references)
+
+
+def _of_choices(value: Callable[[Predictions, Predictions], float]) -> WholeMetric:
+    return WholeMetric("choice", value, functools.partial(jackknife.choices_without, value))
+
+
+_METRICS: Mapping[str, MeanMetric | WholeMetric] = {
+    "accuracy": MeanMetric("choice", accuracy),
+    "f1": _of_choices(f1),
+    "macro_f1": _of_choices(macro_f1),
+    "matthews": _of_choices(matthews),
+    "pearson": WholeMetric("regression", pearson, jackknife.correlation_without),
+    "spearman": WholeMetric("regression", spearman, jackknife.rank_correlation_without),
+    "exact_match": MeanMetric("generation", exact_match),
+    "squad_match": MeanMetric("generation", squad_match),
+    "number_match": MeanMetric("generation", number_match),
+    "rougeL": MeanMetric("generation", rouge_l),
 }
 METRICS = tuple(_METRICS)
 
@@ -162,7 +215,7 @@ _BY_TASK = {
 def default_metrics(name: str, kind: TaskKind) -> tuple[str, ...]:
     """Return the customary metrics of a task: by its name if that is known, else by its kind."""
     known = _BY_TASK.get(name, ())
-    if known and all(_METRICS[metric][0] == kind for metric in known):
+    if known and all(_METRICS[metric].kind == kind for metric in known):
         return known
     return _BY_KIND[kind]
 
@@ -176,8 +229,8 @@ def check_metrics(names: Sequence[str], kind: TaskKind, n_choices: int, where: s
     for name in names:
         if name not in _METRICS:
             raise unknown("metric", name, METRICS, where)
-        if _METRICS[name][0] != kind:
-            fitting = ", ".join(metric for metric, (of, _) in _METRICS.items() if of == kind)
+        if _METRICS[name].kind != kind:
+            fitting = ", ".join(metric for metric in METRICS if _METRICS[metric].kind == kind)
             raise UserError(
                 f"{where}: metric {name!r} is not for {kind} tasks (allowed: {fitting})"
             )
@@ -197,9 +250,35 @@ def compute(
         predictions: One per example: index of a choice, number or text, by the task's kind.
         references: What is right, of the same length and type.
     """
+    _check_lengths(predictions, references)
+    return {name: _METRICS[name].value(predictions, references) for name in names}
+
+
+def measure(
+    names: Sequence[str], predictions: Predictions, references: Predictions
+) -> tuple[dict[str, float], float | None]:
+    """Compute metrics of one task, and how far their mean scatters from example to example.
+
+    Args:
+        names: As for `compute`.
+        predictions: As for `compute`.
+        references: As for `compute`.
+
+    Returns:
+        The metrics, and the standard error of `task_score`; None for a single example.
+    """
+    _check_lengths(predictions, references)
+    if len(references) == 1:
+        return compute(names, predictions, references), None
+    found = {name: _METRICS[name].measured(predictions, references) for name in names}
+    without = np.mean([rest for _, rest in found.values()], axis=0)
+    values = {name: value for name, (value, _) in found.items()}
+    return values, jackknife.standard_error(without)
+
+
+def _check_lengths(predictions: Predictions, references: Predictions) -> None:
     if len(predictions) != len(references) or not references:
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
-    return {name: _METRICS[name][1](predictions, references) for name in names}
 
 
 def constant_note(predictions: Predictions, values: Mapping[str, float]) -> str | None:

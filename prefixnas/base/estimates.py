@@ -6,13 +6,16 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
 
 SURE = 0.95
 """How often an interval holds the mean."""
+
+NORMAL = NormalDist().inv_cdf((1 + SURE) / 2)
+"""How many standard errors such an interval reaches to either side, for many examples: 1.96."""
 
 NOISY = 0.5
 """An estimate whose interval reaches further than this share of it is called noisy."""

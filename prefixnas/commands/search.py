@@ -23,8 +23,8 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         prog: How the command is called, for the help.
         fixed: Keys that this command sets and does not offer.
     """
-    from prefixnas.base.options import FLAG
-    from prefixnas.launch.config import dump_config, read_config, refuse_change
+    from prefixnas.base.options import FLAG, fields_of
+    from prefixnas.launch.config import dump_config, read_config, refuse_change, refuse_former
     from prefixnas.launch.plan import find_options, plan_run, resolve_run
     from prefixnas.run.ranks import launched
 
@@ -49,6 +49,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     options, names = find_options([*layers, (FLAG, vars(first))])
     if first.resume:
         refuse_change(stored, names, first.out)
+        refuse_former(stored, fields_of(options), first.out)
     parser = _parser(prog, options, fixed, help=True)
     flags = {
         name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None
@@ -98,7 +99,7 @@ def _search(values: Mapping[str, Any], out: Path | None, resume: bool) -> int:
     from prefixnas.launch.plan import plan_run
     from prefixnas.launch.start import start_run
     from prefixnas.report.progress import open_progress
-    from prefixnas.report.tables import score_table
+    from prefixnas.report.tables import fitting_score_table
     from prefixnas.run.events import Evidence
     from prefixnas.run.ranks import end_now, join, leave, said_once
     from prefixnas.run.record import read_record
@@ -112,7 +113,7 @@ def _search(values: Mapping[str, Any], out: Path | None, resume: bool) -> int:
     leave()
     if ranks.first:
         record = read_record(folder)
-        Console().print(score_table(record.columns()))
+        Console().print(fitting_score_table(record.columns()))
         for doubt in {found.doubt() for found in record.of(Evidence)} - {""}:
             print(doubt)
         print(f"run directory: {folder}")

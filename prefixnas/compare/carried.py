@@ -91,4 +91,4 @@ def _opened(folder: Path) -> tuple[Run, Any]:
     plan = plan_run(resolve_run([(str(path), read_config(path))]))
     objective = plan.objective.build(plan.budget.total, plan.run.seed)
     run = plan.open(folder, objective, resume=True)
-    return run, search(run, plan.strategy, plan.run, baseline=False).architecture
+    return run, search(run, plan.strategy, plan.run, baseline="none").architecture

@@ -23,9 +23,12 @@ from prefixnas.compare.variants import (
     variants,
     with_random_search,
 )
-from prefixnas.launch.config import RunConfig
+from prefixnas.launch.config import RunConfig, word_for_alone
 from prefixnas.launch.plan import Layers, find_options, plan_run
 from prefixnas.space.loading import load_space
+
+NO_BASELINE = "none"
+_NONE = (NO_BASELINE, False)  # as version 0.1 wrote it
 
 AVERAGE_RANDOM = "average random"
 STRIDE = 1000
@@ -105,9 +108,16 @@ class Comparison:
         return {key: values[key] for key in given if key in values}
 
     @property
-    def _baseline(self) -> bool:
-        given = [layer["baseline"] for _, layer in self.layers if "baseline" in layer]
-        return bool(given[-1]) if given else RunConfig.baseline
+    def _baseline(self) -> str:
+        """The value of the key `baseline` for the run that trains it for its seed."""
+        options, _ = find_options([*self.layers, ("command", {"objective": self.objective})])
+        former = {True: word_for_alone(options["objective"]), False: NO_BASELINE}
+        given = [
+            (where, {"baseline": former.get(layer["baseline"], layer["baseline"])})
+            for where, layer in self.layers
+            if "baseline" in layer
+        ]
+        return str(resolve({"run": options["run"]}, given)["baseline"])
 
     def _cells(self, out: Path) -> Iterator[Cell]:
         spaces = {Path(space).stem: space for space in self.settings.space}
@@ -183,7 +193,7 @@ class Comparison:
         fixed = {
             **strategy,
             "steps": self.settings.budget,
-            "baseline": False,
+            "baseline": NO_BASELINE,
             "plugin": plugins,
         }
         layers = [*shared, (variant.label, own), ("command", {**fixed, **more})]
@@ -197,11 +207,17 @@ class Comparison:
         return replace(found, kind="retrained", folder=folder, values=values, needs=found.folder)
 
     def _with_baseline(self, cell: Cell, cells: Sequence[Cell]) -> Cell:
-        """Let one cell of each seed train the objective without the module, too."""
+        """Let one cell of each seed train the objective without the module, too.
+
+        What is resized to as many weights has those of that cell's child: of the first search.
+        """
         same = [c for c in cells if c.seed == cell.seed and c.refused is None]
-        begun = {c.folder: _begun(c.folder) for c in same}
-        if not any(values.get("baseline") for values in begun.values()):
-            fresh = next((c.folder for c in same if not begun[c.folder]), None)
-            begun[fresh or Path()] = {"baseline": self._baseline}
-        baseline = bool(begun.get(cell.folder, {}).get("baseline", False))
-        return replace(cell, values={**cell.values, "baseline": baseline})
+        same.sort(key=lambda c: c.kind != "search")
+        trains = {c.folder: _begun(c.folder).get("baseline") for c in same}
+        if all(value in (None, *_NONE) for value in trains.values()):
+            fresh = next((folder for folder, value in trains.items() if value is None), Path())
+            trains[fresh] = self._baseline
+        baseline = trains.get(cell.folder)
+        return replace(
+            cell, values={**cell.values, "baseline": NO_BASELINE if baseline is None else baseline}
+        )

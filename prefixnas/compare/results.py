@@ -10,7 +10,7 @@ from prefixnas.compare.cells import REFERENCES, Cell
 from prefixnas.compare.runner import notes
 from prefixnas.network.supernet import count_parameters
 from prefixnas.run import events
-from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED, UNTOUCHED
+from prefixnas.run.evaluation import ARGMAX, BASELINE, MIXTURE, TRAINED, UNTOUCHED
 from prefixnas.run.events import Event
 from prefixnas.run.record import Record, read_record, run_space
 
@@ -81,8 +81,7 @@ def read_cells(cells: Sequence[Cell]) -> list[CellResult]:
     for cell in cells:
         record = read_record(cell.folder) if cell.finished else None
         results.append(_result(cell, record))
-        if record is not None and (alone := _alone(cell, record)) is not None:
-            results.append(alone)
+        results += _alone(cell, record) if record is not None else []
     return results
 
 
@@ -120,23 +119,25 @@ def _result(cell: Cell, record: Record | None) -> CellResult:
     )
 
 
-def _alone(cell: Cell, record: Record) -> CellResult | None:
-    found = {
-        label: column
-        for label, column in record.columns().items()
-        if column and label not in (UNTOUCHED, MIXTURE, ARGMAX, TRAINED)
-    }
-    if not found or record.result is None:
-        return None
-    ((label, column),) = found.items()
-    before = _seconds_until(record, events.Evaluation, TRAINED)
-    seconds = _seconds_until(record, events.Evaluation, label) - before
-    seed = int(cell.values["seed"])
-    return CellResult(
-        REFERENCES, label, ALONE, cell.seed, seed, "finished", score=column["score"],
-        search_steps=0, steps=record.result["steps"]["total"], search_seconds=0.0, seconds=seconds,
-        parameters=0, task_scores=column["task_scores"], folder=str(cell.folder),
-    )  # fmt: skip
+def _alone(cell: Cell, record: Record) -> list[CellResult]:
+    """Return the models without a module; the resized one has another rank with every seed."""
+    assert record.result is not None
+    columns, seed = record.columns(), int(cell.values["seed"])
+    others = [name for name in columns if name not in (UNTOUCHED, MIXTURE, ARGMAX, TRAINED)]
+    named = record.result.get("baselines", dict(zip([BASELINE], others, strict=False)))
+    results, before = [], _seconds_until(record, events.Evaluation, TRAINED)
+    for phase, label in named.items():
+        until = _seconds_until(record, events.Evaluation, label)
+        column = columns[label] or {}
+        shown = label if phase == BASELINE else f"{named[BASELINE]} at equal weights"
+        results.append(CellResult(
+            REFERENCES, shown, ALONE, cell.seed, seed, "finished", score=column.get("score"),
+            search_steps=0, steps=record.result["steps"]["total"], search_seconds=0.0,
+            seconds=until - before, parameters=0, task_scores=column.get("task_scores"),
+            folder=str(cell.folder),
+        ))  # fmt: skip
+        before = until
+    return results
 
 
 def _seconds_until(record: Record, kind: type[Event], name: str | None = None) -> float:

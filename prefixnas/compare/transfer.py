@@ -106,7 +106,7 @@ class Transfer:
         kept = [
             (where, {k: v for k, v in layer.items() if k not in skipped}) for where, layer in layers
         ]
-        fixed = {**strategy, "seed": seed, "baseline": False}
+        fixed = {**strategy, "seed": seed, "baseline": "none"}
         values = resolve(options, [*kept, ("command", fixed)])
         if needs is None:
             plan_run(values)

@@ -97,7 +97,7 @@ class Experiment:
         """
         patience = self.file.early_stopping.get("patience")
         stopping = {} if patience is None else {"patience": patience}
-        return {"baseline": False, **self.file.base, **stopping}
+        return {"baseline": "none", **self.file.base, **stopping}
 
     def resolve(self, assigned: Mapping[str, Any]) -> dict[str, Any]:
         """Return the complete configuration of `prefixnas search` for one trial.

@@ -13,7 +13,7 @@ from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
 from prefixnas.base.locks import try_lock
 from prefixnas.run import events
-from prefixnas.run.evaluation import AVERAGE, BASELINE, TRAINED, Evaluation
+from prefixnas.run.evaluation import AVERAGE, BASELINE, EQUAL_WEIGHTS, TRAINED, Evaluation
 
 Report = Callable[[int, float], None]
 """Takes an epoch, counted from 1, and its score on the split "selection"; raises `Pruned`."""
@@ -196,4 +196,5 @@ def _events(folder: Path) -> list[events.Event]:
 
 def _steps(folder: Path) -> int:
     """Count the training steps that a trial took."""
-    return sum(isinstance(e, events.Step) and e.phase != BASELINE for e in _events(folder))
+    without = (BASELINE, EQUAL_WEIGHTS)
+    return sum(isinstance(e, events.Step) and e.phase not in without for e in _events(folder))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import dataclasses
+import functools
+import inspect
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_type_hints
 
 import yaml
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import read_yaml
 from prefixnas.base.options import option, read_pairs
+from prefixnas.run.objective import ObjectiveConfig
 from prefixnas.run.recipe import Recipe
 
 
@@ -37,13 +42,38 @@ class RunConfig(Recipe):
     processes: int = option(
         1, "processes that train together, one a GPU, each on its share of every batch", at_least=1
     )
-    baseline: bool = option(True, "also train without the searched module, at equal steps")
+    baseline: Literal["none", "alone", "both"] = option(
+        "both", "also train without the searched module, at equal steps; both: and at equal weights"
+    )
     plugin: list[str] = option([], "modules or .py files that register operations or strategies")
 
     @property
     def settings(self) -> dict[str, str]:
         """`set` as a mapping from decision to option."""
         return read_pairs(self.set, "key 'set'", "DECISION=OPTION")
+
+
+@functools.cache
+def run_options(objective: type[Any]) -> type[RunConfig]:
+    """Return `RunConfig` with an objective's own word for `alone` among the values of `baseline`.
+
+    Args:
+        objective: The dataclass of its options; `ObjectiveConfig.alone` is the word.
+    """
+    word = word_for_alone(objective)
+    if word == ObjectiveConfig.alone:
+        return RunConfig
+    kinds = {**get_type_hints(RunConfig), "baseline": Literal["none", word, "both"]}
+    own = inspect.get_annotations(RunConfig)
+    fields = [(f.name, kinds[f.name], copy.copy(f)) for f in dataclasses.fields(RunConfig)
+              if f.name in own]  # fmt: skip
+    made = dataclasses.make_dataclass("RunConfig", fields, bases=(RunConfig,), frozen=True)
+    return cast("type[RunConfig]", made)
+
+
+def word_for_alone(objective: type[Any]) -> str:
+    """Return what the key `baseline` calls an objective without the searched module."""
+    return str(getattr(objective, "alone", ObjectiveConfig.alone))  # it may have no such base
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -78,21 +108,29 @@ FREE = ("checkpoint_every",)
 """Keys that may change between a run and its resumption."""
 
 
+def refuse_former(stored: Mapping[str, Any], keys: Iterable[str], path: Path) -> None:
+    """Refuse to resume a run of a version that did not know all keys.
+
+    Raises:
+        UserError: Names the first key that it did not know.
+    """
+    for name in keys:
+        if name not in stored and name not in FREE:
+            raise UserError(
+                f"{path}: was begun by a version without the key {name!r}; go on with the version "
+                "that its config.yaml names, or take another --out"
+            )
+
+
 def refuse_change(stored: Mapping[str, Any], values: Mapping[str, Any], path: Path) -> None:
     """Refuse to resume a run under another configuration.
 
     Raises:
         UserError: Names the first key that differs, or that its version did not know.
     """
-    kept = {name: value for name, value in values.items() if name not in FREE}
-    for name in kept:
-        if name not in stored:
-            raise UserError(
-                f"{path}: was begun by a version without the key {name!r}; go on with the version "
-                "that its config.yaml names, or take another --out"
-            )
-    for name, value in kept.items():
-        if stored[name] != value:
+    refuse_former(stored, values, path)
+    for name, value in values.items():
+        if name not in FREE and stored[name] != value:
             raise UserError(
                 f"{path}: cannot resume with another configuration: "
                 f"{name!r} was {stored[name]!r} and is now {value!r}"

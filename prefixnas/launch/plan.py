@@ -13,8 +13,9 @@ from typing import Any
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import make, resolve
 from prefixnas.base.plugins import load_plugin
-from prefixnas.launch.config import RunConfig
+from prefixnas.launch.config import RunConfig, run_options, word_for_alone
 from prefixnas.network.supernet import check_operations
+from prefixnas.run.baselines import Baseline
 from prefixnas.run.events import Event
 from prefixnas.run.objective import OBJECTIVES, Objective, ObjectiveConfig, fit_space
 from prefixnas.run.run import Budget, Run
@@ -43,6 +44,12 @@ class RunPlan:
     objective: ObjectiveConfig
     space: SearchSpace
     budget: Budget
+
+    @property
+    def baseline(self) -> Baseline:
+        """What is trained without the module, in the driver's word."""
+        word = word_for_alone(type(self.objective))
+        return "alone" if self.run.baseline == word else self.run.baseline
 
     def build(self) -> Objective:
         """Load data and models, and try on them what the space needs of them.
@@ -116,10 +123,11 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
     for plugin in plugins:
         load_plugin(plugin)
     names = {**values, "objective": values["objective"] or _only_objective()}
+    objective = OBJECTIVES.get(names["objective"])
     options: dict[str, type[Any]] = {
-        "run": RunConfig,
+        "run": run_options(objective),
         "strategy": STRATEGIES.get(names["strategy"]),
-        "objective": OBJECTIVES.get(names["objective"]),
+        "objective": objective,
     }
     return options, names
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, write_text
-from prefixnas.launch.config import dump_config, read_config, refuse_change
-from prefixnas.launch.plan import plan_run, resolve_run
+from prefixnas.base.options import fields_of
+from prefixnas.launch.config import dump_config, read_config, refuse_change, refuse_former
+from prefixnas.launch.plan import find_options, plan_run, resolve_run
 from prefixnas.run import events
 from prefixnas.run.events import Event
 from prefixnas.run.record import Record, read_record
@@ -37,6 +38,7 @@ def search_again(
     """
     folder, source = record.folder / "replay", record.folder / "config.yaml"
     stored = read_config(source)
+    refuse_former(stored, fields_of(find_options([(str(source), stored)])[0]), record.folder)
     values = resolve_run([(str(source), stored)])
     refuse_change(stored, values, record.folder)
     if "probe_every" not in values:

@@ -65,7 +65,7 @@ def start_run(
         run = plan.open(folder, objective, on_event, resume=resume)
         if ranks.first and resume:  # and not refused: what a refusal leaves is as it was
             write_text(folder / "config.yaml", dump_config(values))
-        result = search(run, plan.strategy, plan.run, baseline=plan.run.baseline)
+        result = search(run, plan.strategy, plan.run, baseline=plan.baseline)
         if ranks.first:
             write_report(folder, run.space)
         return result

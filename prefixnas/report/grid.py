@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from html import escape
 
 from rich.box import SIMPLE
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -44,17 +46,22 @@ class Grid:
     rows: Sequence[Sequence[Cell]]
     breaks: Collection[int] = ()
 
-    def rich(self, one_line: bool = False) -> Table:
+    def rich(self, one_line: bool = False, stacked: bool = False, whole: bool = False) -> Table:
         """Return the table for a terminal.
 
         Args:
             one_line: Whether what does not fit into a cell is cut off, or takes more lines.
+            stacked: Whether headings of numbers have a line for each word.
+            whole: Whether what a row is about stays on one line.
         """
         table = Table.grid(padding=(0, 2))
         if any(self.head):
             table = Table(box=SIMPLE, header_style="bold", pad_edge=False)
-        for title in self.head:
-            table.add_column(_text(title, one_line), overflow="fold")
+        for place, title in enumerate(self.head):
+            heading = _text(title, one_line)
+            if stacked and isinstance(title, Number):
+                heading = Text("\n".join(heading.plain.split()))
+            table.add_column(heading, overflow="fold", no_wrap=whole and not place)
             table.columns[-1].justify = "right" if isinstance(title, Number) else "left"
         for index, row in enumerate(self.rows):
             if index in self.breaks:
@@ -62,8 +69,15 @@ class Grid:
             table.add_row(*(_text(cell, one_line) for cell in row))
         return table
 
-    def __rich__(self) -> Table:
-        return self.rich()
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        first = max((len(_text(row[0], False).plain) for row in self.rows), default=0)
+        room = options.max_width - 4 * (len(self.head) - 1)  # a sign in each of the other columns
+        yield self.rich(stacked=not self.fits(console, options), whole=first <= room)
+
+    def fits(self, console: Console, options: ConsoleOptions) -> bool:
+        """Tell whether no cell and no heading needs a second line."""
+        endless = options.update(width=1 << 16)
+        return Measurement.get(console, endless, self.rich()).maximum <= options.max_width
 
     def html(self) -> str:
         """Return the table as HTML; "" if it has no rows."""
@@ -81,6 +95,26 @@ class Grid:
         rule = ["---:" if isinstance(title, Number) else "---" for title in self.head]
         lines = [map(in_markdown, self.head), rule, *(map(in_markdown, row) for row in self.rows)]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Several forms of a table, of which a terminal shows the first that fits into a line.
+
+    Attributes:
+        forms: The forms, the widest first; the last one is shown where none fits.
+    """
+
+    forms: Sequence[Grid]
+
+    @property
+    def rows(self) -> Sequence[Sequence[Cell]]:
+        """The rows of the last form."""
+        return self.forms[-1].rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        fitting = (form for form in self.forms if form.fits(console, options))
+        yield next(fitting, self.forms[-1])
 
 
 def facts(known: Iterable[tuple[str, str]]) -> Grid:

@@ -72,7 +72,11 @@ def render(record: Record, plots: Mapping[str, Path], note: str = "") -> str:
     config = yaml.safe_dump(known, sort_keys=False, allow_unicode=True) if known else ""
     sections = [
         _warnings(record.warnings()),
-        section("Scores per task", score_table(record.columns()).html(), _image("scores", plots)),
+        section(
+            "Scores per task",
+            score_table(record.columns(), wide=True).html(),
+            _image("scores", plots),
+        ),
         section(
             "Architecture",
             architecture_table(record).html(),

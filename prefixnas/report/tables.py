@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from prefixnas.report.grid import Cell, Grid, Number, Span, facts, number
+from prefixnas.base.estimates import NORMAL
+from prefixnas.report.grid import Cell, Fitting, Grid, Number, Span, facts, number
 from prefixnas.report.progress import clock
 from prefixnas.run.evaluation import AVERAGE
 from prefixnas.run.events import Evaluation
@@ -19,17 +20,48 @@ from prefixnas.space.architecture import by_layer
 Row = tuple[str, list[float | None]]
 
 
-def score_table(columns: Columns) -> Grid:
+INTERVAL = "95 % interval ±"
+"""The row that says how far the averages scatter with the examples."""
+
+
+def score_table(columns: Columns, wide: bool = False) -> Grid:
     """Return the scores: a row per task and their average, a column per model.
 
-    The best score of a row is bold; "-" stands where there is nothing to score.
+    The best score of a row is bold; "-" stands where there is nothing to score. Behind them stands
+    how far the 95 % interval reaches to either side, as examples scatter.
+
+    Args:
+        columns: The columns of a run.
+        wide: Whether the interval stands in every cell, or in a row of its own for the averages.
     """
     rows: list[list[str | Span]] = []
-    for name, scores in score_rows(columns):
+    reaches = [interval_reaches(columns, name) for name, _ in score_rows(columns)]
+    for (name, scores), spreads in zip(score_rows(columns), reaches, strict=True):
         best = best_of(scores)
         styles = ["bold" if index in best else "" for index in range(len(scores))]
-        rows.append([name, *map(Span, map(number, scores), styles)])
-    return Grid(["task", *map(Number, columns)], rows, breaks=[len(rows) - 1])
+        texts = [number(score, spread=spread if wide else None)
+                 for score, spread in zip(scores, spreads, strict=True)]  # fmt: skip
+        rows.append([name, *map(Span, texts, styles)])
+    breaks = [len(rows) - 1]
+    if not wide and any(spread is not None for spread in (reaches or [[]])[-1]):
+        rows.append([INTERVAL, *map(number, reaches[-1])])
+    return Grid(["task", *map(Number, columns)], rows, breaks)
+
+
+def fitting_score_table(columns: Columns) -> Fitting:
+    """Return the scores for a terminal: with the interval of every score if it is wide enough."""
+    return Fitting([score_table(columns, wide=True), score_table(columns)])
+
+
+def interval_reaches(columns: Columns, name: str) -> list[float | None]:
+    """Return how far the interval of a row's scores reaches to either side, where it is known."""
+    errors = [
+        None if not column
+        else column.get("standard_error") if name == AVERAGE
+        else (column.get("standard_errors") or {}).get(name)
+        for column in columns.values()
+    ]  # fmt: skip
+    return [None if error is None else NORMAL * error for error in errors]
 
 
 def score_rows(columns: Columns) -> list[Row]:
@@ -81,10 +113,10 @@ def show(run_dir: Path) -> Group:
         UserError: No run folder, or a damaged file in it.
     """
     record = read_record(run_dir)
-    tables = {
+    tables: dict[str, Grid | Fitting] = {
         "Architecture": architecture_table(record),
         "Probabilities of the candidates, as last recorded": probability_table(record),
-        "Scores on the validation split": score_table(record.columns()),
+        "Scores on the validation split": fitting_score_table(record.columns()),
     }
     parts: list[RenderableType] = [Text(record.name, "bold"), facts(summary(record).items())]
     for title, grid in tables.items():

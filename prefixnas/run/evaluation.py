@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prefixnas.base.errors import unknown
@@ -17,8 +18,8 @@ UNTOUCHED, MIXTURE, ARGMAX, TRAINED = "untouched", "mixture", "argmax child", "t
 SOFT = "softmax mixture"
 """The mixture weighted by its probabilities, where its relaxation evaluates another one."""
 
-BASELINE = "baseline"
-"""The phase in which the objective is trained without a module, for one more column."""
+BASELINE, EQUAL_WEIGHTS = "baseline", "baseline at equal weights"
+"""The phases in which models without a module are trained, for a column each."""
 
 AVERAGE = "average"
 """The metric that is the mean over the tasks; every other one is a task's name."""
@@ -31,15 +32,26 @@ class Evaluation:
     Attributes:
         scores: Per task, each metric's value.
         task_scores: Per task, the one number that counts.
+        standard_errors: Per task, how far that number scatters with the examples that it was taken
+            on; a task may be missing.
     """
 
     scores: Mapping[str, Mapping[str, float]]
     task_scores: Mapping[str, float]
+    standard_errors: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
         """The mean over the tasks."""
         return sum(self.task_scores.values()) / len(self.task_scores)
+
+    @property
+    def standard_error(self) -> float | None:
+        """That of `score`, as the tasks have no examples in common; None if a task has none."""
+        if not self.standard_errors.keys() >= self.task_scores.keys():
+            return None
+        squares = (self.standard_errors[task] ** 2 for task in self.task_scores)
+        return math.sqrt(sum(squares)) / len(self.task_scores)
 
     def of(self, metric: str) -> float:
         """Return the mean (`AVERAGE`), or the score of the task of that name.
@@ -54,16 +66,21 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dictionaries."""
+        errors = {
+            "standard_errors": dict(self.standard_errors),
+            "standard_error": self.standard_error,
+        }
         return {
             "scores": {task: dict(values) for task, values in self.scores.items()},
             "task_scores": dict(self.task_scores),
             "score": self.score,
+            **(errors if self.standard_errors else {}),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
         """Undo `to_json`."""
-        return cls(data["scores"], data["task_scores"])
+        return cls(data["scores"], data["task_scores"], data.get("standard_errors", {}))
 
 
 def check_metric(metric: str, tasks: Iterable[str], where: str = "objective") -> None:

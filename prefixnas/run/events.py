@@ -261,13 +261,18 @@ class Epoch(Event):
 
 @dataclass(frozen=True)
 class Evaluation(Event):
-    """A model is scored; its name is a column of the table, or as the strategy calls it."""
+    """A model is scored; its name is a column of the table, or as the strategy calls it.
+
+    The standard errors, over the examples, are those of `task_scores` and of `score`, if known.
+    """
 
     name: str
     split: str
     scores: Mapping[str, Numbers]
     task_scores: Numbers
     score: float | None
+    standard_errors: Numbers | None = None
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ class Objective(ABC):
         name: Name for reports.
         width: Width of the searched module's input.
         optional: Whether the problem can be trained without the module, as a baseline.
-        without_label: What that baseline is called in tables ("LoRA alone").
+        without_label: What that baseline is called in tables ("LoRA alone"); that of what `alone`
+            returns says how it differs ("LoRA r=63").
         data: Hashes of what is trained and scored on, by name: a run goes on with these alone.
         sizes: Numbers that a space may name instead of giving them (`layers: attention_layers`).
         splits_batches: Whether `backward` and `evaluate` split batches over several processes
@@ -124,6 +125,21 @@ class Objective(ABC):
     def save(self, folder: Path) -> None:  # noqa: B027
         """Write the trained artefacts into the empty folder `folder`."""
 
+    def alone(self, weights: int) -> Objective | None:
+        """Return this problem for training without the module, with as many trained weights.
+
+        It is an objective of its own, with a `without_label` of its own, the same tasks and the
+        same data; frozen weights may be shared. After `reset(None, seed)` its `parameters` hold as
+        near to `weights` numbers as it can be made to.
+
+        Args:
+            weights: How many numbers the problem trained with the module.
+
+        Returns:
+            None: The problem cannot be resized, or no size is nearer than the one that it has.
+        """
+        return None
+
     def warnings(self) -> Iterable[str]:
         """Return what the user should know about the run so far (truncated inputs, say).
 
@@ -204,9 +220,11 @@ class ObjectiveConfig(Options, ABC):
     Attributes:
         references: Hand-made modules, which `prefixnas compare` sets beside every search: by
             label, the keys of a run of the strategy `fixed`, "space" among them.
+        alone: What the key `baseline` calls the problem without the searched module.
     """
 
     references: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    alone: ClassVar[str] = "alone"
 
     def preview(self) -> Iterable[str]:
         """Return lines that say what would be trained on, for `--dry-run`.

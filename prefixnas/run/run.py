@@ -220,11 +220,21 @@ class Run:
         Raises:
             BudgetExceeded: The steps cost more than what is left.
         """
-        whole = self.objective, self.budget, self.settings, self.module
-        with self._ledger.stage(name, price, steps, self.budget.search):
-            self.objective, self.budget = objective, Budget(steps, 0)
-            self.settings, self.module = dict(self.settings if settings is None else settings), None
+        whole = self.budget, self.settings
+        with self._ledger.stage(name, price, steps, self.budget.search), self.working_on(objective):
+            self.budget = Budget(steps, 0)
+            self.settings = dict(self.settings if settings is None else settings)
             try:
                 yield
             finally:
-                self.objective, self.budget, self.settings, self.module = whole
+                self.budget, self.settings = whole
+
+    @contextmanager
+    def working_on(self, objective: Objective) -> Iterator[None]:
+        """Work on another objective for a while; then objective and module are the run's again."""
+        whole = self.objective, self.module
+        self.objective, self.module = objective, None
+        try:
+            yield
+        finally:
+            self.objective, self.module = whole

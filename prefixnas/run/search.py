@@ -12,7 +12,8 @@ from typing import Any
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
 from prefixnas.run import events
-from prefixnas.run.evaluation import ARGMAX, BASELINE, MIXTURE, TRAINED, UNTOUCHED, Evaluation
+from prefixnas.run.baselines import Baseline, check_baseline, train_baselines
+from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED, UNTOUCHED, Evaluation
 from prefixnas.run.objective import Objective
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
@@ -59,18 +60,23 @@ class SearchResult:
 
 
 def search(
-    run: Run, strategy: Strategy, recipe: Recipe | None = None, *, baseline: bool = True
+    run: Run, strategy: Strategy, recipe: Recipe | None = None, *, baseline: Baseline = "both"
 ) -> SearchResult:
     """Search with `strategy`, train the found child on, and score everything on validation data.
 
     Search steps that a strategy leaves over go into training, so that runs of one budget cost
-    the same. The baseline without a module gets the same number of steps and the same recipe.
+    the same. The baselines without a module get the same number of steps and the same recipe.
 
     Args:
         run: Space, objective, budget, seed, folder.
         strategy: How to search.
         recipe: How weights are trained.
-        baseline: Also train without a module, if the objective can.
+        baseline: What to train without a module, if the objective can: `none`, the objective
+            `alone`, or `both` that and the objective resized to as many trained weights.
+
+    Raises:
+        UserError: The strategy refuses the space, the budget or the objective, or the run began
+            with other data.
 
     Example:
         >>> from pathlib import Path
@@ -82,9 +88,10 @@ def search(
         >>> result.architecture["layer0/activation"] in ("relu", "gelu", "tanh", "leaky_relu")
         True
         >>> list(result.columns)
-        ['untouched', 'mixture', 'argmax child', 'trained child', 'linear alone']
+        ['untouched', 'linear alone', 'mixture', 'argmax child', 'trained child']
     """
     recipe = recipe or Recipe()
+    check_baseline(baseline)
     strategy.check(run.space, run.settings, run.budget)
     strategy.check_objective(run.objective)
     began = time.monotonic()
@@ -116,19 +123,26 @@ def search(
         architecture.save(run.folder / "architecture.yaml")
     run.once("saved", lambda: _save(run))
 
-    if baseline and objective.optional:
-        run.reset(None)
-        fit(run, BASELINE, budget.total, recipe)
-        label = objective.without_label
-        columns[label] = run.evaluate(label, "validation")
+    baselines = train_baselines(run, recipe, baseline, parameters)
     run.once("warned", lambda: _warn(run, warned))
 
     seconds = run.once("seconds", lambda: round(time.monotonic() - began, 1))
-    result = SearchResult(architecture, columns, selected, run.folder)
+    result = SearchResult(
+        architecture, _ordered(columns, dict(baselines.values())), selected, run.folder
+    )
     if run.ranks.first:
-        _write_result(run, result, parameters, seconds)
+        labels = {phase: label for phase, (label, _) in baselines.items()}
+        _write_result(run, result, {"trained_parameters": parameters, "baselines": labels}, seconds)
     run.once("end", lambda: run.emit(events.End(seconds)))
     return result
+
+
+def _ordered(
+    columns: Mapping[str, Evaluation | None], baselines: Mapping[str, Evaluation]
+) -> dict[str, Evaluation | None]:
+    """Return the columns of the table: what a result has to beat stands before it."""
+    first = {label: column for label, column in columns.items() if label == UNTOUCHED}
+    return {**first, **baselines, **columns}
 
 
 def _check_data(run: Run) -> None:
@@ -174,7 +188,7 @@ def _count(objective: Objective) -> int:
     return sum(weight.numel() for group in objective.parameters() for weight in group["params"])
 
 
-def _write_result(run: Run, result: SearchResult, parameters: int, seconds: float) -> None:
+def _write_result(run: Run, result: SearchResult, more: Mapping[str, Any], seconds: float) -> None:
     columns = {
         label: evaluation.to_json() if evaluation is not None else None
         for label, evaluation in result.columns.items()
@@ -187,7 +201,7 @@ def _write_result(run: Run, result: SearchResult, parameters: int, seconds: floa
         "steps": {"search": run.spent, "total": run.budget.total},
         "seed": run.seed,
         "width": run.objective.width,
-        "trained_parameters": parameters,
+        **more,
         "seconds": seconds,
     }
     write_text(run.folder / "result.json", json.dumps(data, indent=2) + "\n")

@@ -204,6 +204,25 @@ class ObjectiveCheck:
             score = objective.evaluate("selection").score
             expect(math.isfinite(score), "without", f"the score without a module is {score}")
 
+    def alone(self) -> None:
+        """One that is resized is an objective of its own, nearer to the weights asked for."""
+        objective, _ = self._ready()
+        if not objective.optional:
+            return
+        wanted, tasks = 2 * _count(objective), set(objective.backward("train"))
+        resized = objective.alone(wanted)
+        if resized is None:
+            return
+        for each in (objective, resized):
+            each.reset(None, 0)
+        far, near = (abs(_count(each) - wanted) for each in (objective, resized))
+        expect(near < far, "alone", f"it is {near} weights away from {wanted}, the original {far}")
+        labels = {each.without_label for each in (objective, resized)}
+        expect(len(labels) == 2, "alone", f"both are called {labels}")
+        expect(set(resized.backward("train")) == tasks, "alone", "it has other tasks")
+        shared = {id(w) for w in _weights(objective)} & {id(w) for w in _weights(resized)}
+        expect(not shared, "alone", "it trains weights of the original")
+
     def save(self) -> None:
         """Artefacts are written, none of them a pickle."""
         objective, _ = self._ready()
@@ -239,6 +258,10 @@ class ObjectiveCheck:
 
 def _weights(objective: Objective) -> list[nn.Parameter]:
     return [weight for group in objective.parameters() for weight in group["params"]]
+
+
+def _count(objective: Objective) -> int:
+    return sum(weight.numel() for weight in _weights(objective))
 
 
 def _clear(objective: Objective) -> None:

@@ -116,7 +116,7 @@ class ShortRun:
                     on_event=on_event,
                     resume=resume,
                 )
-                result = search(run, watched, Recipe(warmup=2, eval_every=3), baseline=False)
+                result = search(run, watched, Recipe(warmup=2, eval_every=3), baseline="none")
             except _KilledError:
                 resume = True
                 continue

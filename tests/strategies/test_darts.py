@@ -342,7 +342,7 @@ def test_an_early_stop_leaves_its_budget_to_training(
     space = SearchSpace("s", Stack(4, Seq("linear", Choice("f", ["identity", "tanh"]))))
     run = Run(tmp_path, space, ToyObjective(), Budget(60, 10), 0)
     strategy = Darts(level="bilevel", log_every=2, **options)
-    search(run, strategy, FLAT, baseline=False)
+    search(run, strategy, FLAT, baseline="none")
     events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     (stop,) = [event for event in events if event["event"] == "stop"]
     assert stop["reason"].startswith(reason)

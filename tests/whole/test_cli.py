@@ -26,8 +26,9 @@ from peml.objective.config import LanguageModelConfig
 from prefixnas.__main__ import main
 from prefixnas.base.locks import alone
 from prefixnas.base.options import fields_of, is_list, literals, types_of
-from prefixnas.launch.config import RunConfig
+from prefixnas.launch.config import RunConfig, run_options
 from prefixnas.network.relaxations import RELAXATIONS
+from prefixnas.run.evaluation import BASELINE, EQUAL_WEIGHTS
 from prefixnas.run.strategy import STRATEGIES
 from tests import ROOT, forked
 from tests.workbench import SMALL, digest, events
@@ -89,7 +90,7 @@ MEANINGFUL |= {"level", "update", "selection", "entropy_schedule", "tune_steps"}
 def configurations(draw: st.DrawFn) -> dict[str, Any]:
     strategy = draw(st.sampled_from(["darts", "random", "fixed"]))
     options = {
-        "run": RunConfig,
+        "run": run_options(LanguageModelConfig),
         "strategy": STRATEGIES.get(strategy),
         "objective": LanguageModelConfig,
     }
@@ -144,12 +145,13 @@ def printed(argv: Sequence[str]) -> str:
 
 def test_flags_win_over_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "c.yaml"
-    file.write_text("steps: 30\nlora_rank: 4\nmax_length: 99\nbaseline: false\nlearning_rate: 1e-3")
+    file.write_text("steps: 30\nlora_rank: 4\nmax_length: 99\nbaseline: none\nlearning_rate: 1e-3")
     shown = dry_run(
-        ["--config", str(file), "--steps", "40", "--max-length", "none", "--baseline"], capsys
+        ["--config", str(file), "--steps", "40", "--max-length", "none", "--baseline", "lora"],
+        capsys,
     )
     assert (shown["steps"], shown["lora_rank"], shown["max_length"]) == (40, 4, None)
-    assert shown["baseline"] is True
+    assert shown["baseline"] == "lora"
     assert shown["learning_rate"] == 1e-3
 
 
@@ -279,10 +281,13 @@ def test_a_run_folder_holds_everything(finished: Path) -> None:
     kinds = [event["event"] for event in events(finished)]
     assert kinds[0] == "start" and kinds[-1] == "end"
     steps = [event["phase"] for event in events(finished, "step")]
-    assert steps == ["search"] * 2 + ["train"] * 2 + ["baseline"] * 4
+    assert steps == ["search"] * 2 + ["train"] * 2 + [BASELINE] * 4 + [EQUAL_WEIGHTS] * 4
 
 
-def test_show_and_report(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_and_report(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # headings on one line
     assert main(["show", str(finished)]) == 0
     shown = capsys.readouterr().out
     for words in ("mood", "order", "trained child", "LoRA alone", "layer", "finished"):
@@ -321,7 +326,9 @@ def test_the_folder_gets_a_name_of_its_own(
     monkeypatch.chdir(tmp_path)
     argv = ["--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
     for _ in range(2):
-        assert main(["search", *argv, "--no-baseline", "--space", "mlp", "--strategy=fixed"]) == 0
+        assert (
+            main(["search", *argv, "--baseline", "none", "--space", "mlp", "--strategy=fixed"]) == 0
+        )
     out = capsys.readouterr().out
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert names == ["mlp-fixed-seed0", "mlp-fixed-seed0-2"]
@@ -355,7 +362,7 @@ def test_a_search_that_learns_nothing_says_so_under_its_table(
 
 def test_a_custom_operation_in_a_custom_space(bench: Path, tmp_path: Path) -> None:
     argv = ["search", "--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
-    argv += ["--plugin", str(ROOT / "examples/custom_operation.py"), "--no-baseline"]
+    argv += ["--plugin", str(ROOT / "examples/custom_operation.py"), "--baseline", "none"]
     argv += ["--space", str(ROOT / "examples/custom_space.yaml"), "--out", "run"]
     done = forked.run("-m", "prefixnas", *argv, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

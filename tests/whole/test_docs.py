@@ -36,7 +36,7 @@ from prefixnas.base.options import default_of, fields_of, literals, resolve, typ
 from prefixnas.base.plugins import load_plugin
 from prefixnas.commands.experiment import ACTIONS
 from prefixnas.experiments.experiment import ExperimentFile, read_experiment
-from prefixnas.launch.config import RunConfig
+from prefixnas.launch.config import run_options
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.run.objective import OBJECTIVES
 from prefixnas.run.strategy import STRATEGIES
@@ -366,7 +366,7 @@ def py(folder: str) -> list[Path]:
 
 def options(strategy: str) -> dict[str, type[Any]]:
     return {
-        "run": RunConfig,
+        "run": run_options(OBJECTIVES.get("language-model")),
         "strategy": STRATEGIES.get(strategy),
         "objective": OBJECTIVES.get("language-model"),
     }

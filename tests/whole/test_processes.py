@@ -38,7 +38,7 @@ def arguments(bench: Path, out: Path, *more: str) -> list[str]:
     argv += ["--tasks", str(bench / "mood"), str(bench / "order"), "--gamma", "0.08"]
     argv += ["--steps", "24", "--search-fraction", f"{STEPS / 24}", "--prefix-length", "3"]
     argv += ["--lora-rank", "2", "--relaxation", "gumbel", "--set", "dropout=dropout(0.3)"]
-    return [*argv, "--log-every", "1", "--checkpoint-every", "3", "--no-baseline", *more]
+    return [*argv, "--log-every", "1", "--checkpoint-every", "3", *more]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_two_processes_make_the_run_of_one(one: Path, two: Path) -> None:
     """Gumbel noise, dropout, odd and empty shares: same losses, alphas, pruning, scores."""
     pairs = list(zip(events(one), events(two), strict=True))
     steps = [(a, b) for a, b in pairs if a["event"] == "step"]
-    assert len(steps) == 24
+    assert len(steps) == 3 * 24  # the run and two baselines
     for a, b in steps:
         assert a["losses"] == pytest.approx(b["losses"], abs=1e-5)
         assert a["entropy" if "entropy" in a else "loss"] == pytest.approx(

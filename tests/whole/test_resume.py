@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from prefixnas.run.evaluation import BASELINE, EQUAL_WEIGHTS
 from prefixnas.run.events import Event, Step, read_events
 from tests.forked import SERVER, Forked
 from tests.workbench import digest, events
 
-SEARCH, TRAIN, BASELINE = "search", "train", "baseline"
+SEARCH, TRAIN = "search", "train"
 
 
 def arguments(bench: Path, run: Path, family: str, *more: str) -> list[str]:
@@ -121,6 +122,7 @@ def kill_and_resume(
         [(TRAIN, 4)],
         [(SEARCH, 0), (SEARCH, 7), (TRAIN, 0), (TRAIN, 7)],
         [(SEARCH, 4), (SEARCH, 6), (TRAIN, 2), (BASELINE, 15)],
+        [(BASELINE, 3), (EQUAL_WEIGHTS, 0), (EQUAL_WEIGHTS, 7), (EQUAL_WEIGHTS, 15)],
     ],
     ids=str,
 )

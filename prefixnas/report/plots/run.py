@@ -39,7 +39,7 @@ from prefixnas.report.plots.style import (
     tidy,
 )
 from prefixnas.report.plots.trials import trial_figure
-from prefixnas.report.tables import score_rows
+from prefixnas.report.tables import interval_reaches, score_rows
 from prefixnas.run import events
 from prefixnas.run.record import Columns, Record, alpha_matrix, decisions, loss_series
 from prefixnas.space.graph import architecture_graph
@@ -196,7 +196,7 @@ def _largest_entropy(record: Record) -> float:
 
 
 def score_figure(record: Record) -> Figure | None:
-    """Draw the score table as bars: a group per task, a bar per column."""
+    """Draw the score table as bars: a group per task, a bar per column, with 95 % intervals."""
     columns: Columns = {label: column for label, column in record.columns().items() if column}
     rows = score_rows(columns)
     if not rows:
@@ -206,14 +206,19 @@ def score_figure(record: Record) -> Figure | None:
     low = 0.0
     for place, label in enumerate(columns):
         at = -0.4 + (place + 0.5) * thick
-        found = [(row + at, scores[place]) for row, (_, scores) in enumerate(rows)]
-        there = [(y, score) for y, score in found if score is not None]
-        low = min([low, *(score for _, score in there)])
-        axes.barh([y for y, _ in there], [score for _, score in there], height=0.9 * thick,
+        found = [
+            (row + at, scores[place], interval_reaches(columns, name)[place] or 0.0)
+            for row, (name, scores) in enumerate(rows)
+        ]
+        there = [(y, score, reach) for y, score, reach in found if score is not None]
+        low = min([low, *(score - reach for _, score, reach in there)])
+        axes.barh([y for y, _, _ in there], [score for _, score, _ in there], height=0.9 * thick,
                   color=hue(place), label=plain(label))  # fmt: skip
-        for y, score in there:
-            axes.annotate(f"{score:.3f}", (max(score, 0.0), y), (3, 0), fontsize=7, va="center",
-                          textcoords="offset points", color=INK)  # fmt: skip
+        for y, score, reach in there:
+            axes.plot([score - reach, score + reach] * bool(reach), [y, y] * bool(reach),
+                      color=INK, lw=0.8)  # fmt: skip
+            axes.annotate(f"{score:.3f}", (max(score + reach, 0.0), y), (3, 0), fontsize=7,
+                          va="center", textcoords="offset points", color=INK)  # fmt: skip
     axes.set_yticks(range(len(rows)), [plain(name) for name, _ in rows], fontsize=9)
     axes.get_yticklabels()[-1].set_fontweight("bold")
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -86,7 +86,7 @@ def run_regrets(
             objective = TabularObjective(table)
             budget = Budget(search=steps, train=0)
             run = Run(Path(folder), space, objective, budget, seed, checkpoint_every=steps + 1)
-            found.append(table.regret(search(run, strategy, baseline=False).architecture))
+            found.append(table.regret(search(run, strategy, baseline="none").architecture))
     return np.array(found)
 
 

@@ -26,7 +26,8 @@ def test_a_folder_scores_as_what_was_loaded_from_it(
     _, adapter = trained(kind, tmp_path)
     tasks, adapted = mood(bench), peml.load(adapter)
     collator = Collator(adapted.lm)
-    expected = evaluate_tasks(adapted.lm, tasks, split, heads=adapted.heads, collator=collator)
+    found = evaluate_tasks(adapted.lm, tasks, split, heads=adapted.heads, collator=collator)
+    expected = found.scores
     assert peml.evaluate(adapter, tasks, split) == expected
     assert peml.evaluate(adapted, tasks, split) == expected
 

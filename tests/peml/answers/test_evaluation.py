@@ -109,7 +109,7 @@ def test_final_numbers_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     task = tiny.task_of(
         "n", [(p, "2") for p in PROMPTS], kind="generation", metrics=("number_match",)
     )
-    assert evaluate_tasks(tiny.llama(), [task]) == {"n": {"number_match": 0.5}}
+    assert evaluate_tasks(tiny.llama(), [task]).scores == {"n": {"number_match": 0.5}}
 
 
 def test_heads_decide_for_encoders() -> None:
@@ -124,7 +124,7 @@ def test_heads_decide_for_encoders() -> None:
             assert found == outputs.argmax(-1).tolist()
         else:
             assert found == pytest.approx(outputs.squeeze(-1).tolist(), abs=1e-12)
-    scores = evaluate_tasks(lm, [CHOICE, RATING], heads=heads)
+    scores = evaluate_tasks(lm, [CHOICE, RATING], heads=heads).scores
     assert {task: set(values) for task, values in scores.items()} == {
         "t": {"accuracy"},
         "r": {"pearson", "spearman"},
@@ -170,8 +170,9 @@ def test_metrics_and_the_split() -> None:
     right = [p == e.label for p, e in zip(found, CHOICE.splits["validation"], strict=True)]
     splits = {**CHOICE.splits, "selection": CHOICE.splits["selection"][:1]}
     task = replace(CHOICE, splits=splits)
-    assert evaluate_tasks(lm, [task], collator=collator) == {"t": {"accuracy": sum(right) / 6}}
-    assert evaluate_tasks(lm, [task], "selection") == {"t": {"accuracy": float(right[0])}}
+    scores = evaluate_tasks(lm, [task], collator=collator).scores
+    assert scores == {"t": {"accuracy": sum(right) / 6}}
+    assert evaluate_tasks(lm, [task], "selection").scores == {"t": {"accuracy": float(right[0])}}
 
 
 def test_limit_takes_always_the_same_examples(monkeypatch: pytest.MonkeyPatch) -> None:

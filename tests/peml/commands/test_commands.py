@@ -46,7 +46,7 @@ def result(run: Path) -> dict[str, Any]:
 def test_train_spends_all_steps_on_one_architecture(trained: Trained) -> None:
     run = trained("llama")
     phases = [event["phase"] for event in events(run, "step")]
-    assert phases == ["train"] * 4 + ["baseline"] * 4
+    assert phases == ["train"] * 4 + ["baseline"] * 4 + ["baseline at equal weights"] * 4
     assert result(run)["architecture"] == {}
     assert yaml.safe_load((run / "config.yaml").read_text())["strategy"] == "fixed"
     assert result(run)["columns"]["mixture"] is None
@@ -56,7 +56,7 @@ def test_train_takes_the_architecture_of_another_run(bench: Path, tmp_path: Path
     shared = ["--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
     chosen = ["--set", "layer0/activation=gelu", "layer3/activation=tanh"]
     assert main(["train", *shared, *chosen, "--out", str(tmp_path / "first")]) == 0
-    argv = ["train", *shared, "--arch", str(tmp_path / "first"), "--no-baseline"]
+    argv = ["train", *shared, "--arch", str(tmp_path / "first"), "--baseline", "none"]
     assert main([*argv, "--out", str(tmp_path / "second")]) == 0
     first, second = result(tmp_path / "first"), result(tmp_path / "second")
     assert first["architecture"] == second["architecture"]
@@ -70,7 +70,7 @@ def test_a_run_brings_its_own_space(
 ) -> None:
     first, second = trained("llama"), tmp_path / "second"  # in the space "mlp"
     shared = ["--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
-    argv = ["train", *shared, "--arch", str(first), "--no-baseline", "--out", str(second)]
+    argv = ["train", *shared, "--arch", str(first), "--baseline", "none", "--out", str(second)]
     assert main(argv) == 0
     assert (second / "space.yaml").read_bytes() == (first / "space.yaml").read_bytes()
     capsys.readouterr()
@@ -200,7 +200,7 @@ def test_evaluate_cuts_prompts_where_the_run_did(
 ) -> None:
     run = tmp_path / "run"
     argv = ["train", "--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
-    argv += ["--space", "mlp", "--max-length", "5", "--no-baseline", "--out", str(run)]
+    argv += ["--space", "mlp", "--max-length", "5", "--baseline", "none", "--out", str(run)]
     assert main(argv) == 0
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json"]) == 0

@@ -199,7 +199,7 @@ def test_a_knob_and_an_option_do_not_decide_the_same(option: dict[str, Any], ben
 def test_wide_runs(family: str, strategy: str, bench: Path, tmp_path: Path) -> None:
     argv = ["search", "--space", "wide", "--strategy", strategy, "--model", str(bench / family)]
     argv += ["--tasks", str(bench / "mood"), "--set", "depth=2", "length=5", "width=identity"]
-    argv += ["--no-baseline", "--out", str(tmp_path / "run")]
+    argv += ["--baseline", "none", "--out", str(tmp_path / "run")]
     sizes = [item for item in SMALL if item not in ("--prefix-length", "3")]
     assert main([*argv, *sizes]) == 0
     space = load_space(str(tmp_path / "run" / "space.yaml"))

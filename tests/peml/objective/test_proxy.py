@@ -172,7 +172,8 @@ def build_wide(bench: Path, family: str) -> JointObjective:
 
 def run(bench: Path, out: Path, *arguments: str) -> int:
     common = ["search", "--strategy", "two-stage", "--model", str(bench / "llama"), "--tasks"]
-    common += [str(bench / "mood"), "--prefix-length", "3", "--lora-rank", "2", "--no-baseline"]
+    common += [str(bench / "mood"), "--prefix-length", "3", "--lora-rank", "2"]
+    common += ["--baseline", "none"]
     return prefixnas.__main__.main([*common, "--out", str(out), *arguments])
 
 

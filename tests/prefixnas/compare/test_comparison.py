@@ -24,14 +24,14 @@ from prefixnas.compare.results import CellResult
 from prefixnas.compare.summary import HAND_MADE, RANDOM_SEARCH, Summary, summarise
 from prefixnas.compare.tables import markdown, write_comparison
 from prefixnas.compare.variants import CompareConfig
-from prefixnas.run.objective import OBJECTIVES
+from prefixnas.run.objective import OBJECTIVES, ObjectiveConfig
 from prefixnas.testing.toy import ToyObjective
 
 pytestmark = pytest.mark.usefixtures("rendered")
 
 
 @dataclass(frozen=True)
-class ToyOptions:
+class ToyOptions(ObjectiveConfig):
     """The toy, with a hand-made module to compare with."""
 
     toy_width: int = option(8, "width", at_least=1)
@@ -116,13 +116,25 @@ def test_random_search_is_always_there(
 def test_one_run_a_seed_trains_the_objective_alone(tmp_path: Path) -> None:
     cells = plan(space=["default", "paper"]).cells(tmp_path)
     for seed in (0, 1, 2):
-        assert sum(c.values["baseline"] for c in cells if c.seed == seed) == 1
+        assert sum(c.values["baseline"] != "none" for c in cells if c.seed == seed) == 1
     # It stays where it is when a comparison grows.
-    (carrier,) = [c for c in cells if c.seed == 0 and c.values["baseline"]]
+    (carrier,) = [c for c in cells if c.seed == 0 and c.values["baseline"] != "none"]
+    assert carrier.kind == "search" and carrier.values["baseline"] == "both"
     begin(carrier)
     grown = plan(space=["default", "paper"], references=["mlp", "one tanh"]).cells(tmp_path)
-    assert [c.folder for c in grown if c.seed == 0 and c.values["baseline"]] == [carrier.folder]
-    assert not any(c.values["baseline"] for c in plan({"baseline": False}).cells(tmp_path / "b"))
+    trained = [c.folder for c in grown if c.seed == 0 and c.values["baseline"] != "none"]
+    assert trained == [carrier.folder]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("none", "none"), (False, "none"), ("alone", "alone"), (True, "alone")]
+)
+def test_what_is_trained_alone_can_be_chosen(given: str | bool, kept: str, tmp_path: Path) -> None:
+    """True and False are what comparisons of version 0.1 hold."""
+    cells = plan({"baseline": given}).cells(tmp_path)
+    assert {c.values["baseline"] for c in cells} == {"none", kept}
+    with pytest.raises(UserError, match=r"'baseline': unknown value 'lora'.*alone, both, none"):
+        plan({"baseline": "lora"}).cells(tmp_path)
 
 
 def begin(cell: Cell, **other: Any) -> None:

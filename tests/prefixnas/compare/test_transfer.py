@@ -90,7 +90,7 @@ def test_the_table_and_that_nothing_is_done_twice(
     assert (first["tensors carried over"], first["tensors left fresh"]) == ("2", "0")
     stored = read_config(place / "out/fast/from-slow/seed0/config.yaml")
     assert (stored["strategy"], stored["steps"], stored["pace"]) == ("fixed", 6, 0.05)
-    assert stored["arch"] == "out/slow/searched/seed0" and stored["baseline"] is False
+    assert stored["arch"] == "out/slow/searched/seed0" and stored["baseline"] == "none"
     found = (place / "out/slow/searched/seed0/architecture.yaml").read_text()
     assert (place / "out/fast/from-slow/seed0/architecture.yaml").read_text() == found
     assert len((place / "ran").read_text().splitlines()) == 6

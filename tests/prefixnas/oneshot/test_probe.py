@@ -167,7 +167,7 @@ def test_the_way_to_the_child_by_hand(bench: Bench, tmp_path: Path) -> None:
 def test_a_straight_through_mixture_is_also_scored_by_its_probabilities(tmp_path: Path) -> None:
     for relaxation in ("ste", "softmax"):
         run = Run(tmp_path / relaxation, SPACE, ToyObjective(), Budget(6, 2))
-        search(run, Darts(relaxation=relaxation), Recipe(), baseline=False)
+        search(run, Darts(relaxation=relaxation), Recipe(), baseline="none")
     scored = of(tmp_path / "ste", "evaluation")
     names = {event["name"]: event["score"] for event in scored if event["split"] == "validation"}
     assert names["mixture"] == names["argmax child"] != names["softmax mixture"]

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from rich.text import Text
 
-from prefixnas.report.grid import Cell, Grid, Number, Span, facts, number
+from prefixnas.report.grid import Cell, Fitting, Grid, Number, Span, facts, number
 from prefixnas.report.grid import in_markdown as in_markdown_text
 
 Words = list[list[str]]
@@ -205,3 +205,38 @@ def test_facts_have_no_headings() -> None:
 )
 def test_numbers_as_cells_show_them(said: str, wanted: str) -> None:
     assert said == wanted
+
+
+HEADED = Grid(
+    ["task", Number("argmax child"), Number("LoRA alone")], [["word_in_context"] + ["0.1"] * 2]
+)
+
+
+def test_a_heading_takes_lines_before_anything_is_broken() -> None:
+    assert "argmax child" in printed(HEADED, 60)
+    narrow = printed(HEADED, 36)
+    assert "argmax child" not in narrow and "word_in_context" in narrow
+    assert {"argmax", "child", "LoRA", "alone", "0.1"} <= set(narrow.split())
+    assert max(map(len, narrow.splitlines())) <= 36
+
+
+def test_what_a_row_is_about_is_broken_last() -> None:
+    text = "a name of a task that is long"
+    long = Grid(["", "text", Number("n")], [[text, "much to be said " * 9, "0.125"]])
+    lines = printed(long, 60).splitlines()
+    assert any(text in line for line in lines)
+
+
+def test_the_first_form_that_fits_is_shown() -> None:
+    other = Grid(["task", Number("n")], [["word_in_context", "0.1"]])
+    forms = Fitting([HEADED, other])
+    assert forms.rows == other.rows
+
+    def said(width: int) -> str:
+        console = Console(file=io.StringIO(), width=width)
+        console.print(forms)
+        return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+    assert said(60) == printed(HEADED, 60)
+    assert said(30) == printed(other, 30)
+    assert said(12) == printed(other, 12)

@@ -30,7 +30,14 @@ from prefixnas.report.plots.run import (
     stability_figure,
 )
 from prefixnas.report.run_page import write_report
-from prefixnas.report.tables import best_of, probability_table, score_rows, score_table, show
+from prefixnas.report.tables import (
+    best_of,
+    fitting_score_table,
+    probability_table,
+    score_rows,
+    score_table,
+    show,
+)
 from prefixnas.run import events as run_events
 from prefixnas.run.events import (
     Alpha,
@@ -577,3 +584,31 @@ def test_reading_and_plotting_do_not_import_torch_or_pyplot(interrupted: Path) -
     subprocess.run([sys.executable, "-c", code], check=True)
     code = "import sys, prefixnas.report.tables; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_interval_reaches_two_standard_errors_to_either_side() -> None:
+    sure: Any = {
+        "task_scores": {"a": 0.5, "b": 0.7},
+        "score": 0.6,
+        "standard_errors": {"a": 0.01, "b": 0.02},
+        "standard_error": 0.0112,
+    }
+    unsure: Any = {"task_scores": {"a": 0.5, "b": 0.7}, "score": 0.6}
+    half: Any = {**unsure, "standard_errors": {"a": 0.01}, "standard_error": None}
+    columns = {"x": sure, "y": unsure, "z": half, "w": None}
+
+    def texts(wide: bool) -> list[list[str]]:
+        rows = score_table(columns, wide).rows
+        return [[cell if isinstance(cell, str) else cell.text for cell in row] for row in rows]  # type: ignore[union-attr]
+
+    assert texts(wide=True) == [
+        ["a", "0.500 ± 0.020", "0.500", "0.500 ± 0.020", "-"],
+        ["b", "0.700 ± 0.039", "0.700", "0.700", "-"],
+        ["average", "0.600 ± 0.022", "0.600", "0.600", "-"],
+    ]
+    narrow = texts(wide=False)
+    assert narrow[:3] == [[cell.partition(" ±")[0] for cell in row] for row in texts(wide=True)]
+    assert narrow[3:] == [["95 % interval ±", "0.022", "-", "-", "-"]]
+    assert len(score_table({"y": unsure}).rows) == 3
+    assert "± 0.022" in text_of(fitting_score_table(columns))
+    assert "interval ±" in text_of(fitting_score_table(columns), 50)

@@ -53,10 +53,10 @@ def test_every_strategy_trains_for_the_same_number_of_steps(
             return super().backward(*args)
 
     objective = Counting()
-    _, events = go(tmp_path, replace(strategy, **_no_warmup(strategy)), objective, baseline=False)
+    _, events = go(tmp_path, replace(strategy, **_no_warmup(strategy)), objective, baseline="none")
     assert objective.batches == BUDGET.total
     without = Counting()
-    go(tmp_path / "again", replace(strategy, **_no_warmup(strategy)), without, baseline=True)
+    go(tmp_path / "again", replace(strategy, **_no_warmup(strategy)), without, baseline="alone")
     assert without.batches == 2 * BUDGET.total
     assert events[0]["event"] == "start"
     assert events[-1]["event"] == "end"
@@ -71,7 +71,7 @@ def test_training_goes_on_as_if_nothing_had_been_searched(tmp_path: Path) -> Non
     one = SearchSpace("one", Stack(2, Seq("linear", Choice("f", ["tanh"]), "layer_norm")))
 
     def losses(folder: Path, strategy: Strategy) -> list[dict[str, float]]:
-        _, events = go(folder, strategy, space=one, baseline=False)
+        _, events = go(folder, strategy, space=one, baseline="none")
         return [event["losses"] for event in events if event["event"] == "step"]
 
     searched = losses(tmp_path / "searched", Darts())
@@ -83,10 +83,10 @@ def test_columns_are_the_table(tmp_path: Path) -> None:
     result, events = go(tmp_path, Darts())
     assert list(result.columns) == [
         "untouched",
+        "linear alone",
         "mixture",
         "argmax child",
         "trained child",
-        "linear alone",
     ]
     scored = [event for event in events if event["event"] == "evaluation"]
     scores = {(event["name"], event["split"]): event["score"] for event in scored}
@@ -143,7 +143,7 @@ def test_the_first_event_names_the_strategy(tmp_path: Path) -> None:
         pass
 
     for strategy, name in ((RandomSearch(), "random"), (Nameless(), "Nameless")):
-        _, events = go(tmp_path / name, strategy, baseline=False)
+        _, events = go(tmp_path / name, strategy, baseline="none")
         assert events[0]["strategy"] == name
 
 
@@ -175,7 +175,7 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(tmp_path: Path) -> None:
         objective.data = data
         space, resume = load_space("default"), (tmp_path / "checkpoint").exists()
         run = Run(tmp_path, space, objective, BUDGET, resume=resume)
-        return search(run, Fixed(), Recipe(), baseline=False)
+        return search(run, Fixed(), Recipe(), baseline="none")
 
     first = again(mood="1", order="2")
     assert again(mood="1", order="2").columns == first.columns

@@ -246,7 +246,7 @@ def test_an_objective_refuses_a_knob_by_name(tmp_path: Path) -> None:
 )
 def test_strategies_search_knobs(strategy: Strategy, tmp_path: Path) -> None:
     run = Run(tmp_path, SPACE, Gated(), Budget(9, 3), settings={"input1/gate": "off"})
-    result = search(run, strategy, baseline=False)
+    result = search(run, strategy, baseline="none")
     assert set(result.architecture) == {"f", "power", *GATES}
     assert result.architecture["input1/gate"] == "off"
     kept = load_space(str(tmp_path / "space.yaml"))

@@ -342,6 +342,15 @@ class HalfTrained(ToyObjective):
         return [{**group, "params": group["params"][:2]}]
 
 
+class Renamed(ToyObjective):
+    """Calls itself resized."""
+
+    def alone(self, weights: int) -> ToyObjective:
+        made = Renamed()
+        made.without_label = f"linear alone, {weights} weights"
+        return made
+
+
 class Pickled(ToyObjective):
     def save(self, folder: Path) -> None:
         torch.save(self._head.state_dict(), folder / "head.pt")

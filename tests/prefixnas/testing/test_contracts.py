@@ -220,6 +220,7 @@ def test_broken_relaxation_is_caught_by_name(relaxation: Relaxation, promise: st
         (broken.Shared, "splits"),
         (broken.Amnesiac, "state"),
         (broken.Restarting, "replace"),
+        (broken.Renamed, "alone"),
         (broken.Pickled, "save"),
     ],
 )
