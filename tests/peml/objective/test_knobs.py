@@ -1,8 +1,9 @@
-"""Length, start and gates of the prefix as decisions of a space."""
+"""Length, start, kind of attention and gates of the prefix as decisions of a space."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from prefixnas.space.loading import load_space
 from prefixnas.space.space import Choice, SearchSpace, Stack
 from tests.peml import zoo
 from tests.peml.objective.test_objective import FAMILIES, GATED, config, open_gates, ready
-from tests.workbench import SMALL
+from tests.workbench import SMALL, digest
 
 
 def child(objective: JointObjective, space: SearchSpace, **settings: str) -> Any:
@@ -164,9 +165,74 @@ def test_length_and_start_are_what_the_module_says(start: str, bench: Path) -> N
         objective.replace(child(objective, KNOBS, length="4", start=start))
 
 
+PLAIN = SearchSpace("plain", "linear")
+KINDS = SearchSpace("kinds", "linear", [Choice("attention", ["parallel", "concat"], "trial")])
+
+
+def trained(objective: JointObjective, module: Any, adapter: Path) -> list[Any]:
+    """Train for three steps and save; return all that shows how, with the rates of the parts."""
+    objective.reset(module, 0)
+    torch.manual_seed(3)
+    groups = objective.parameters()
+    optimizer = torch.optim.SGD(groups)
+    seen: list[Any] = [[(group["lr"], len(group["params"])) for group in groups]]
+    for _ in range(3):
+        seen.append(objective.backward("train"))
+        optimizer.step()
+        optimizer.zero_grad()
+    objective.save(adapter)
+    return [*seen, objective.evaluate("selection"), digest(adapter)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_kind_that_is_decided_is_the_kind_of_the_option(
+    family: str, bench: Path, tmp_path: Path
+) -> None:
+    """Its start, learning rates, reading and manifest; whatever was decided in the trial before."""
+    options: Mapping[str, Any] = {"prefix_start": None, "learning_rate": 0.05}
+    expected = {}
+    for kind in ATTENTIONS:
+        alone = JointObjective(config(bench, family, **options, prefix_attention=kind), 9, 0)
+        expected[kind] = trained(alone, child(alone, PLAIN), tmp_path / kind)
+        assert read_manifest(tmp_path / kind).attention == kind
+    assert expected["parallel"] != expected["concat"]
+    objective = JointObjective(config(bench, family, **options), 9, 0)
+    for trial, kind in enumerate(["concat", "parallel", "concat"]):
+        module = child(objective, KINDS, attention=kind)
+        assert trained(objective, module, tmp_path / f"trial {trial}") == expected[kind]
+    with pytest.raises(UserError, match="prefix began with attention concat, not parallel"):
+        objective.replace(child(objective, KINDS, attention="parallel"))
+    objective.reset(None, 0)
+    assert objective.handle.attention.name == "parallel"
+
+
+def test_a_start_of_one_kind_alone_is_open_where_the_others_are_not(bench: Path) -> None:
+    objective = JointObjective(config(bench, prefix_start=None), 1, 0)
+    start = Choice("start", ["text", "zero"], "trial")
+    for kinds, allowed in ((["concat"], True), (["concat", "parallel"], False)):
+        space = SearchSpace("s", "linear", [Choice("attention", kinds, "trial"), start])
+        if allowed:
+            fit_space(space, objective)
+            objective.reset(child(objective, space, start="zero"), 0)
+            assert objective.handle.attention.name == "concat"
+        else:
+            with pytest.raises(UserError, match="unknown option 'zero'"):
+                fit_space(space, objective)
+
+
+def test_every_kind_that_is_open_is_warned_of(bench: Path) -> None:
+    objective = JointObjective(config(bench, "t5"), 1, 0)
+    fit_space(KINDS, objective)
+    (parallel, concat) = objective.warnings()
+    assert "'parallel' attention" in parallel and "llama and mistral" in parallel
+    assert "'concat' attention" in concat and "cross-attention" in concat
+
+
 @pytest.mark.parametrize(
     ("knob", "said"),
     [
+        (Choice("attention", ["paralel"], "trial"), "unknown option 'paralel': did you mean 'para"),
+        (Choice("attention", ["parallel", "concat"]), "knob 'attention': alpha cannot decide it"),
         (Choice("lenght", [4], "trial"), "unknown knob 'lenght': did you mean 'length'"),
         (Choice("length", [4, "many"], "trial"), "knob 'length': .* not 'many'"),
         (Choice("length", [4, 2]), "knob 'length': alpha cannot decide it; say decided_by: trial"),
@@ -193,27 +259,44 @@ def test_a_knob_and_an_option_do_not_decide_the_same(option: dict[str, Any], ben
         fit_space(KNOBS, objective)
 
 
+def test_a_knob_and_an_option_do_not_decide_the_kind(bench: Path) -> None:
+    objective = JointObjective(config(bench, **UNDECIDED), 1, 0)
+    with pytest.raises(UserError, match=r"'prefix_attention': .*or set attention=\.\.\."):
+        fit_space(KINDS, objective)
+
+
 @pytest.mark.parametrize(
-    ("family", "strategy"), [("llama", "darts"), ("t5", "random"), ("bert", "fixed")]
+    ("family", "strategy", "more"),
+    [
+        ("llama", "darts", ["attention=concat"]),
+        ("t5", "random", []),
+        ("bert", "fixed", []),
+    ],
 )
-def test_wide_runs(family: str, strategy: str, bench: Path, tmp_path: Path) -> None:
+def test_wide_runs(
+    family: str, strategy: str, more: list[str], bench: Path, tmp_path: Path
+) -> None:
     argv = ["search", "--space", "wide", "--strategy", strategy, "--model", str(bench / family)]
     argv += ["--tasks", str(bench / "mood"), "--set", "depth=2", "length=5", "width=identity"]
-    argv += ["--no-baseline", "--out", str(tmp_path / "run")]
+    argv += [*more, "--no-baseline", "--out", str(tmp_path / "run")]
     sizes = [item for item in SMALL if item not in ("--prefix-length", "3")]
     assert main([*argv, *sizes]) == 0
     space = load_space(str(tmp_path / "run" / "space.yaml"))
     found = space.validate(Architecture.load(tmp_path / "run" / "architecture.yaml"))
     assert (found["depth"], found["length"]) == ("2", "5")
-    sites = read_manifest(tmp_path / "run").sites
-    assert len(sites) == sum(found[name] == "on" for name in found if name.endswith("gate"))
+    manifest = read_manifest(tmp_path / "run")
+    on = sum(found[name] == "on" for name in found if name.endswith("gate"))
+    assert len(manifest.sites) == on
+    assert manifest.attention == found["attention"]
 
 
-def test_every_alpha_of_wide_receives_a_gradient(bench: Path) -> None:
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_every_alpha_of_wide_receives_a_gradient(attention: str, bench: Path) -> None:
     objective = JointObjective(config(bench, prefix_length=20, prefix_start=None), 1, 0)
     space = fit_space(load_space("wide"), objective)
     torch.manual_seed(0)
-    net = Supernet(space, objective.width, settings={"start": "random"})
+    settings = {"start": "random", "attention": attention}
+    net = Supernet(space, objective.width, settings=settings)
     objective.reset(net, 0)
     open_gates(objective)
     objective.backward("train")
