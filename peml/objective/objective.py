@@ -302,8 +302,8 @@ class JointObjective(Objective):
             self.encoder.load_state_dict(state["encoder"], strict=False)
 
     def save(self, folder: Path) -> None:
-        """Write the adapter: LoRA, the materialised prefix of the sites that read it, heads."""
-        prefix = self._evaluated()
+        """Write the adapter: LoRA, the computed prefix of the sites that it changes, heads."""
+        prefix = self._evaluated().needed(self.handle.attention)
         if prefix.gates.soft:
             raise RuntimeError("a prefix whose gates are still open cannot be saved: cut a child")
         tasks = [

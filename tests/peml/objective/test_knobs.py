@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from safetensors import safe_open
+from transformers import AutoModelForCausalLM
 
 import peml
 from peml.adapters.export import export
 from peml.adapters.manifest import read_manifest
 from peml.objective.objective import JointObjective
+from peml.prefix.handle import attach
 from peml.prefix.kinds import ATTENTIONS
 from peml.prefix.starts import text_blocks
 from prefixnas.__main__ import main
@@ -99,15 +102,58 @@ def test_only_open_sites_are_exported(
     prefix = objective._evaluated()
     with objective.handle.using(prefix.blocks, prefix.gates), torch.no_grad():
         trained = zoo.output(objective.lm.model.eval(), given)
-    for place in (tmp_path / "adapter", tmp_path / "exported"):
-        loaded = peml.load(place).model
-        torch.testing.assert_close(zoo.output(loaded, given), trained, rtol=1e-4, atol=1e-4)
-        if place.name == "adapter":
-            export(place, tmp_path / "exported", "peml")
-    if family == "llama" and attention == "concat":
+
+    def check(model: Any) -> None:
+        torch.testing.assert_close(zoo.output(model.eval(), given), trained, rtol=1e-4, atol=1e-4)
+
+    check(peml.load(tmp_path / "adapter").model)
+    for format in ("peml", "merged"):
+        export(tmp_path / "adapter", tmp_path / format, format)
+        with safe_open(tmp_path / format / "prefix.safetensors", "pt") as file:
+            blocks = file.get_tensor("blocks")
+            assert json.loads(file.metadata()["prefix"])["sites"] == paths
+    check(peml.load(tmp_path / "peml").model)
+    plain = objective.bare.__class__.from_pretrained(tmp_path / "merged")
+    sites = [site for site in objective.sites if site.path in paths]
+    attach(plain, sites, attention).set(blocks)
+    check(plain)
+    if (family, attention) == ("llama", "parallel"):
+        export(tmp_path / "adapter", tmp_path / "stock", "peft")
+        base = AutoModelForCausalLM.from_pretrained(tmp_path / "stock" / "merged")
+        check(peft.PeftModel.from_pretrained(base, tmp_path / "stock"))
+    elif family == "llama":
         with pytest.raises(UserError, match=r"reads a prefix in 1 of 2 layers; use .* 'peml'"):
             export(tmp_path / "adapter", tmp_path / "stock", "peft")
         assert not (tmp_path / "stock").exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_site_whose_head_gates_never_opened_is_not_saved(
+    family: str, bench: Path, tmp_path: Path
+) -> None:
+    objective = JointObjective(config(bench, family), 2, 0)
+    objective.reset(child(objective, PLAIN), 0)
+    objective.save(tmp_path / "shut")
+    assert read_manifest(tmp_path / "shut").sites == ()
+    assert objective.encoder is not None and objective.encoder.head_gates is not None
+    with torch.no_grad():
+        objective.encoder.head_gates.weight[1, 0] = 0.5
+    objective.save(tmp_path / "one")
+    assert read_manifest(tmp_path / "one").sites == objective.sites[1:2]
+    given = zoo.inputs("t5" if family == "t5" else "llama")
+    prefix = objective._evaluated()
+    with objective.handle.using(prefix.blocks), torch.no_grad():
+        trained = zoo.output(objective.lm.model.eval(), given)
+    loaded = zoo.output(peml.load(tmp_path / "one").model, given)
+    torch.testing.assert_close(loaded, trained, rtol=1e-4, atol=1e-4)
+
+
+def test_zeros_in_front_of_the_text_are_saved(bench: Path, tmp_path: Path) -> None:
+    options = {**UNDECIDED, "prefix_start": "zero"}
+    objective = JointObjective(config(bench, **options), 2, 0)
+    objective.reset(child(objective, PLAIN), 0)
+    objective.save(tmp_path / "adapter")
+    assert read_manifest(tmp_path / "adapter").sites == objective.sites
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -268,7 +314,7 @@ def test_a_knob_and_an_option_do_not_decide_the_kind(bench: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "strategy", "more"),
     [
-        ("llama", "darts", ["attention=concat"]),
+        ("llama", "darts", ["attention=concat", "attention1/gate=off"]),
         ("t5", "random", []),
         ("bert", "fixed", []),
     ],
