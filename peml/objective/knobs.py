@@ -12,7 +12,7 @@ What a gate does is said in `peml.prefix.gates`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -68,16 +68,30 @@ def kinds_of_attention(knobs: Sequence[Decision], config: LanguageModelOptions) 
     return next(decided, (config.prefix_attention,))
 
 
-def check_knobs(knobs: Sequence[Decision], sites: int, config: LanguageModelOptions) -> None:
+def check_text(config: LanguageModelOptions, starts: Iterable[str]) -> None:
+    """Raise a UserError if a text is given that a prefix with one of these starts does not read."""
+    for start in starts if config.prefix_text is not None else ():
+        if start != "text":
+            raise UserError(
+                f"key 'prefix_text': this prefix starts with {start!r}, which reads no "
+                "text; set prefix_start to 'text'"
+            )
+
+
+def check_knobs(
+    knobs: Sequence[Decision], sites: int, config: LanguageModelOptions, family: Family
+) -> None:
     """Refuse knobs that a prefix does not have, or that an option decides already.
 
     Args:
         knobs: The space's decisions.
         sites: Number of attention sites of the model.
         config: The options of the objective.
+        family: The family of the model.
 
     Raises:
-        UserError: Unknown knob or option, or a knob that alpha cannot decide.
+        UserError: Unknown knob or option, a knob that alpha cannot decide, or a text that a kind of
+            prefix attention would not start from.
     """
     allowed = _allowed(knobs, sites, config)
     for knob in knobs:
@@ -97,6 +111,9 @@ def check_knobs(knobs: Sequence[Decision], sites: int, config: LanguageModelOpti
                 raise unknown("option", option, options, where)
             if not options and (not option.isdecimal() or int(option) < 1):
                 raise UserError(f"{where}: must be whole numbers of at least 1, not {option!r}")
+    if config.prefix_start is None and START not in (knob.name for knob in knobs):
+        kinds = kinds_of_attention(knobs, config)
+        check_text(config, (prefix_attention(kind).start(family) for kind in kinds))
 
 
 def _allowed(

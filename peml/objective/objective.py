@@ -27,7 +27,7 @@ from peml.batches.shares import Shares
 from peml.lora import add_lora
 from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel, load_language_model
-from peml.objective.knobs import PrefixForm, check_knobs, kinds_of_attention
+from peml.objective.knobs import PrefixForm, check_knobs, check_text, kinds_of_attention
 from peml.objective.options import LanguageModelOptions
 from peml.objective.proxy import (
     LAYERS,
@@ -106,12 +106,8 @@ class JointObjective(Objective):
         self._form = PrefixForm.of(None, config, self.lm.family)
         self._kinds: Sequence[str] = (self._form.attention,)
         check_start(self._form.start, prefix_attention(self._form.attention))
+        check_text(config, [self._form.start])
         if config.prefix_text is not None:
-            if (start := self._form.start) != "text":
-                raise UserError(
-                    f"key 'prefix_text': this prefix starts with {start!r}, which reads no "
-                    "text; set prefix_start to 'text'"
-                )
             text_tokens(self.lm, config.prefix_text)
         self.lora = add_lora(
             self.lm,
@@ -143,7 +139,7 @@ class JointObjective(Objective):
 
     def check_knobs(self, knobs: Sequence[Decision]) -> None:
         """Refuse knobs that a prefix does not have, or that an option decides already."""
-        check_knobs(knobs, len(self.sites), self.config)
+        check_knobs(knobs, len(self.sites), self.config, self.lm.family)
         self._kinds = kinds_of_attention(knobs, self.config)
 
     def check_proxy(self, settings: Mapping[str, str]) -> None:

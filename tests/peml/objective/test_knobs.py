@@ -266,6 +266,14 @@ def test_a_start_of_one_kind_alone_is_open_where_the_others_are_not(bench: Path)
                 fit_space(space, objective)
 
 
+def test_a_text_is_refused_where_a_kind_that_is_open_would_not_read_it(bench: Path) -> None:
+    options = {"prefix_start": None, "prefix_text": "good film"}
+    objective = JointObjective(config(bench, "bert", **options), 1, 0)
+    fit_space(PLAIN, objective)
+    with pytest.raises(UserError, match=r"'prefix_text'.*starts with 'zero'"):
+        fit_space(KINDS, objective)
+
+
 def test_every_kind_that_is_open_is_warned_of(bench: Path) -> None:
     objective = JointObjective(config(bench, "t5"), 1, 0)
     fit_space(KINDS, objective)
