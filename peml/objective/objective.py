@@ -28,7 +28,7 @@ from peml.lora import add_lora, same_scale
 from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel, load_language_model
 from peml.objective.alone import equal_rank
-from peml.objective.knobs import LENGTH, START, check_knobs, decided
+from peml.objective.knobs import PrefixForm, check_knobs, check_text, kinds_of_attention
 from peml.objective.options import LanguageModelOptions
 from peml.objective.proxy import (
     LAYERS,
@@ -105,15 +105,11 @@ class JointObjective(Objective):
         self.sites = find_sites(self.lm.model, config.prefix_where)
         self.sizes = {"attention_layers": len(self.sites)}
         self.gates = list(range(len(self.sites)))
-        attention = prefix_attention(config.prefix_attention)
-        self.start = config.prefix_start or attention.start(self.lm.family)
-        check_start(self.start, attention)
+        self._form = PrefixForm.of(None, config, self.lm.family)
+        self._kinds: Sequence[str] = (self._form.attention,)
+        check_start(self._form.start, prefix_attention(self._form.attention))
+        check_text(config, [self._form.start])
         if config.prefix_text is not None:
-            if self.start != "text":
-                raise UserError(
-                    f"key 'prefix_text': this prefix starts with {self.start!r}, which reads no "
-                    "text; set prefix_start to 'text'"
-                )
             text_tokens(self.lm, config.prefix_text)
         self.lora = add_lora(
             self.lm,
@@ -142,12 +138,12 @@ class JointObjective(Objective):
         self.handle = attach(self.lm.model, self.sites, config.prefix_attention)
         self.width = config.prefix_width or self.lm.hidden_size
         self.encoder: PrefixEncoder | None = None
-        self._began: tuple[int, str] = (config.prefix_length, self.start)
         self._samplers: dict[str, JointSampler] = {}
 
     def check_knobs(self, knobs: Sequence[Decision]) -> None:
         """Refuse knobs that a prefix does not have, or that an option decides already."""
-        check_knobs(knobs, len(self.sites), self.handle.attention.starts, self.config)
+        check_knobs(knobs, len(self.sites), self.config, self.lm.family)
+        self._kinds = kinds_of_attention(knobs, self.config)
 
     def check_proxy(self, settings: Mapping[str, str]) -> None:
         """Refuse settings of a proxy that are unknown, or more than this problem has."""
@@ -192,17 +188,16 @@ class JointObjective(Objective):
             self.heads.reset(seed)
         self._samplers = {split: self._sampler(split, seed) for split in ("train", "selection")}
         self.encoder = None
+        form = self._form = PrefixForm.of(module, self.config, self.lm.family)
+        self.handle.switch(form.attention)
         if module is not None:
-            config = self.config
             width_out = width_after(module, self.width)
-            length = int(decided(module, LENGTH) or config.prefix_length)
             encoder = PrefixEncoder(
-                length, self.width, None, self.sites, width_out, self.gates, config.prefix_attention
+                form.length, self.width, None, self.sites, width_out, self.gates, form.attention
             ).to(self.lm.device)
-            start = decided(module, START) or self.start
-            text = config.prefix_text if start == "text" else None
-            initialise(encoder, self.lm, start, seed=seed, text=text)
-            self.encoder, self._began = encoder, (length, start)
+            text = self.config.prefix_text if form.start == "text" else None
+            initialise(encoder, self.lm, form.start, seed=seed, text=text)
+            self.encoder = encoder
             self.replace(module)
 
     def replace(self, module: nn.Module) -> None:
@@ -210,13 +205,10 @@ class JointObjective(Objective):
 
         Raises:
             UserError: Its output is of another width, which the output layer does not fit, or its
-                prefix of another length or start.
+                prefix of another length, start or kind of attention.
         """
         assert self.encoder is not None
-        length, start = self._began
-        for knob, begun in ((LENGTH, str(length)), (START, start)):
-            if (option := decided(module, knob)) not in (None, begun):
-                raise UserError(f"the prefix began with {knob} {begun}, not {option}")
+        self._form.check(module)
         wanted = self.encoder.output.in_features
         if (width := width_after(module, self.width)) != wanted:
             raise UserError(f"the prefix encoder's width was {wanted}, the new one's is {width}")
@@ -323,8 +315,8 @@ class JointObjective(Objective):
             self.encoder.load_state_dict(state["encoder"], strict=False)
 
     def save(self, folder: Path) -> None:
-        """Write the adapter: LoRA, the materialised prefix of the sites that read it, heads."""
-        prefix = self._evaluated()
+        """Write the adapter: LoRA, the computed prefix of the sites that it changes, heads."""
+        prefix = self._evaluated().needed(self.handle.attention)
         if prefix.gates.soft:
             raise RuntimeError("a prefix whose gates are still open cannot be saved: cut a child")
         tasks = [
@@ -341,7 +333,7 @@ class JointObjective(Objective):
             folder,
             self.lm,
             sites=[self.sites[site] for site in prefix.gates.sites],
-            attention=self.config.prefix_attention,
+            attention=self._form.attention,
             blocks=prefix.blocks,
             lora=self.lora,
             heads=self.heads,
@@ -352,8 +344,10 @@ class JointObjective(Objective):
     def warnings(self) -> Iterable[str]:
         """Say what was cut or can't be written, and if stock PEFT can't hold the result."""
         yield from self.collator.truncation.messages()
-        if reason := why_not(self.lm, self.sites, self.config.prefix_attention):
-            yield f"no export to stock PEFT later (the format 'peml' works): {reason}"
+        for kind in self._kinds:
+            if reason := why_not(self.lm, self.sites, kind):
+                what = f"no export to stock PEFT later of a prefix with {kind!r} attention"
+                yield f"{what} (the format 'peml' works): {reason}"
 
     def _sources(self) -> list[str]:
         """Return where each task came from, usable from any folder."""

@@ -63,6 +63,10 @@ class PrefixAttention(ABC):
     def start(self, family: Family) -> str:
         """Return the starting point that a family of models begins from by default."""
 
+    def adds_nothing(self, block: Tensor) -> bool:
+        """Tell whether a site reads the same without its block ``[2, kv_heads, l, head_dim]``."""
+        return False
+
     def moves_text(self, model: PreTrainedModel) -> bool:
         """Tell whether the text stands behind the prefix instead of keeping its positions."""
         return False

@@ -7,6 +7,7 @@ mask is a tensor: PyTorch's SDPA or the model's own eager attention.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,12 +42,7 @@ class Concat(PrefixAttention):
     def install(self, model: PreTrainedModel, modules: Sequence[nn.Module]) -> Callable[[], None]:
         """Let modules read the prefix that is set on them, through masks that can be widened."""
         masks, modules_read = use_dense_masks(model), super().install(model, modules)
-
-        def undo() -> None:
-            modules_read()
-            masks()
-
-        return undo
+        return partial(_undo, modules_read, masks)
 
     def read(
         self,
@@ -81,6 +77,11 @@ class Concat(PrefixAttention):
         front = [block.to(key).expand(key.shape[0], -1, -1, -1) for block in blocks]
         key, value = torch.cat([front[0], key], dim=2), torch.cat([front[1], value], dim=2)
         return own_attention(module)(module, query, key, value, mask, is_causal=False, **kwargs)
+
+
+def _undo(*steps: Callable[[], None]) -> None:
+    for step in steps:
+        step()
 
 
 def _mask(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from peml.prefix.attention import PrefixAttention
 from peml.prefix.gates import Gates, gates_of
 from peml.prefix.head_gates import HeadGates
 from peml.prefix.kinds import prefix_attention
@@ -35,6 +36,15 @@ class Prefix:
     def tensors(self) -> list[Tensor]:
         """Return the blocks and the gates' weights."""
         return [*([] if self.blocks is None else [self.blocks]), *self.gates.soft]
+
+    def needed(self, attention: PrefixAttention) -> Prefix:
+        """Return the prefix without the sites at which it adds nothing: all that must be kept."""
+        if self.blocks is None:
+            return self
+        places = [i for i, block in enumerate(self.blocks) if not attention.adds_nothing(block)]
+        reading = [self.gates.sites[place] for place in places]
+        gates = Gates({site: self.gates.weights[site] for site in reading})
+        return Prefix(self.blocks[places] if places else None, gates)
 
     def backward(self, gathered: Prefix) -> None:
         """Pass the gradient that `gathered` (from `leaves`) received on, in one backward pass."""

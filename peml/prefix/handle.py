@@ -92,6 +92,21 @@ class PrefixHandle:
             self._modules[index].__dict__[PREFIX] = prefix
         self._blocks, self._gates = blocks, gates
 
+    def switch(self, attention: str) -> None:
+        """Let the modules read what is set from now on in another way; what is set goes.
+
+        Args:
+            attention: ``"parallel"`` or ``"concat"``.
+
+        Raises:
+            UserError: There is no such way.
+        """
+        kind = prefix_attention(attention)
+        self.set(None)
+        if kind.name != self.attention.name:
+            self._uninstall()
+            self.attention, self._uninstall = kind, kind.install(self.model, self._modules)
+
     @contextmanager
     def using(self, blocks: Tensor | None, gates: Gates | None = None) -> Iterator[None]:
         """Set a prefix for a while; the former one comes back, whatever happens."""

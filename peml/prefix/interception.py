@@ -10,7 +10,8 @@ that the function which it would have called finds nothing changed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -91,12 +92,12 @@ def intercept(modules: Iterable[nn.Module], function: Attention) -> Callable[[],
     views = {module: View(module.__dict__["config"], function) for module in modules}
     for module, view in views.items():
         module.__dict__["config"] = view
+    return partial(_give_back, views)  # a copy of the model and of this undoes it in the copy
 
-    def undo() -> None:
-        for module, view in views.items():
-            module.__dict__["config"] = view.own
 
-    return undo
+def _give_back(views: Mapping[nn.Module, View]) -> None:
+    for module, view in views.items():
+        module.__dict__["config"] = view.own
 
 
 def use_dense_masks(model: PreTrainedModel) -> Callable[[], None]:
@@ -113,9 +114,9 @@ def use_dense_masks(model: PreTrainedModel) -> Callable[[], None]:
     for config, name in before:
         if name not in DENSE:
             config._attn_implementation = "sdpa"
+    return partial(_name_again, before)
 
-    def undo() -> None:
-        for config, name in before:
-            config._attn_implementation = name
 
-    return undo
+def _name_again(before: Sequence[tuple[Any, str]]) -> None:
+    for config, name in before:
+        config._attn_implementation = name

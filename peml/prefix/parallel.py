@@ -33,6 +33,10 @@ class Parallel(PrefixAttention):
         """Start from a text, whose keys and values have the size of the model's own."""
         return "text"
 
+    def adds_nothing(self, block: Tensor) -> bool:
+        """Tell whether the values of a block are zeros, as where no head gate has opened."""
+        return not bool(block[1].any())
+
     def read(
         self,
         prefix: ModulePrefix,

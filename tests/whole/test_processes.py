@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from peml.batches.shares import Share, WholeDraws
+from peml.prefix.kinds import ATTENTIONS
 from prefixnas.__main__ import main
 from prefixnas.base.errors import RunLost, UserError
 from prefixnas.launch.processes import launch
@@ -41,19 +43,32 @@ def arguments(bench: Path, out: Path, *more: str) -> list[str]:
     return [*argv, "--log-every", "1", "--checkpoint-every", "3", *more]
 
 
-@pytest.fixture(scope="module")
-def one(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("one") / "run"
-    assert main(arguments(bench, run)) == 0
-    return run
+Made = Callable[[str], Path]
+"""From a kind of prefix attention to a finished run."""
 
 
 @pytest.fixture(scope="module")
-def two(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("two") / "run"
-    done = prefixnas(*arguments(bench, run, "--processes", "2"))
-    assert done.returncode == 0, done.stderr
-    return run
+def one(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    @cache
+    def make(attention: str) -> Path:
+        run = tmp_path_factory.mktemp("one") / "run"
+        assert main(arguments(bench, run, "--prefix-attention", attention)) == 0
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def two(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    @cache
+    def make(attention: str) -> Path:
+        run = tmp_path_factory.mktemp("two") / "run"
+        more = ["--prefix-attention", attention, "--processes", "2"]
+        done = prefixnas(*arguments(bench, run, *more))
+        assert done.returncode == 0, done.stderr
+        return run
+
+    return make
 
 
 def prefixnas(*argv: str) -> CompletedProcess[str]:
@@ -61,9 +76,11 @@ def prefixnas(*argv: str) -> CompletedProcess[str]:
     return forked.run("-m", "prefixnas", *argv)
 
 
-def test_two_processes_make_the_run_of_one(one: Path, two: Path) -> None:
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_two_processes_make_the_run_of_one(attention: str, one: Made, two: Made) -> None:
     """Gumbel noise, dropout, odd and empty shares: same losses, alphas, pruning, scores."""
-    pairs = list(zip(events(one), events(two), strict=True))
+    alone, together = one(attention), two(attention)
+    pairs = list(zip(events(alone), events(together), strict=True))
     steps = [(a, b) for a, b in pairs if a["event"] == "step"]
     assert len(steps) == 3 * 24  # the run and two baselines
     for a, b in steps:
@@ -75,16 +92,17 @@ def test_two_processes_make_the_run_of_one(one: Path, two: Path) -> None:
         assert a["event"] == b["event"]
         if a["event"] in ("evaluation", "evidence", "architecture", "prune"):
             assert a == b
-    assert (one / "architecture.yaml").read_text() == (two / "architecture.yaml").read_text()
-    assert (one / "adapter" / "lora").is_dir() and (two / "report.html").is_file()
+    found = [(run / "architecture.yaml").read_text() for run in (alone, together)]
+    assert found[0] == found[1]
+    assert (alone / "adapter" / "lora").is_dir() and (together / "report.html").is_file()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("rank", "attention"), enumerate(ATTENTIONS))
 def test_a_killed_rank_ends_the_run_which_then_goes_on(
-    rank: int, bench: Path, two: Path, tmp_path: Path
+    rank: int, attention: str, bench: Path, two: Made, tmp_path: Path
 ) -> None:
     run, said = tmp_path / "run", tmp_path / "said"
-    argv = arguments(bench, run, "--processes", "2")
+    argv = arguments(bench, run, "--prefix-attention", attention, "--processes", "2")
     process = forked.Forked(["-m", "prefixnas", *argv], tmp_path / "out", said)
     while not (run / "metrics.jsonl").is_file() or len(events(run, "step")) < 8:
         assert process.poll() is None, said.read_text()
@@ -101,8 +119,8 @@ def test_a_killed_rank_ends_the_run_which_then_goes_on(
     assert refused.returncode == 2
     assert "'processes' was 2 and is now 3" in refused.stderr
     assert prefixnas(*other).returncode == 0
-    assert digest(run / "adapter") == digest(two / "adapter")
-    assert events(run) == events(two)
+    assert digest(run / "adapter") == digest(two(attention) / "adapter")
+    assert events(run) == events(two(attention))
 
 
 def ranks_of(process: forked.Forked) -> list[psutil.Process]:

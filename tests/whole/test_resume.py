@@ -147,8 +147,12 @@ def test_a_kill_while_a_checkpoint_is_written(
     ("family", "more"),
     [
         ("bert", ["--sampling", "temperature", "--patience", "1"]),
-        ("bert", ["--lora", "adalora"]),
-        ("t5", ["--level", "bilevel", "--relaxation", "gumbel-hard"]),
+        ("bert", ["--lora", "adalora", "--prefix-attention", "concat"]),
+        (
+            "t5",
+            ["--level", "bilevel", "--relaxation", "gumbel-hard", "--prefix-attention", "concat"],
+        ),
+        ("llama", ["--prefix-attention", "concat", "--patience", "1"]),
         ("llama", ["--lora", "adalora", "--prune-below", "0.25", "--alpha-warmup", "0"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
@@ -163,8 +167,17 @@ def test_every_kind_of_run_resumes(
     same(run, whole(family, *more))
 
 
-def test_random_search_resumes(bench: Path, whole: Whole, tmp_path: Path) -> None:
-    more = ["--strategy", "random", "--trials", "3"]
+KINDS = """
+name: kinds
+knobs: [{choice: {key: attention, options: [concat, parallel], decided_by: trial}}]
+seq: [linear]
+"""
+
+
+def test_random_search_resumes(bench: Path, tmp_path: Path) -> None:
+    """In the second of two trials, whose prefixes are read in different ways, and in training."""
+    (tmp_path / "kinds.yaml").write_text(KINDS)
+    more = ["--strategy", "random", "--trials", "2", "--space", str(tmp_path / "kinds.yaml")]
 
     def argv(run: Path) -> list[str]:
         return [x for x in arguments(bench, run, "llama", *more) if x not in ("--log-every", "1")]
@@ -173,6 +186,8 @@ def test_random_search_resumes(bench: Path, whole: Whole, tmp_path: Path) -> Non
     assert start(argv(kept)) == 0
     kill_and_resume(argv(run), run, [("trial 1", 1), (TRAIN, 3)])
     same(run, kept)
+    tried = [event["choices"] for event in events(run, "trial")]
+    assert sorted(choices["attention"] for choices in tried) == ["concat", "parallel"]
 
 
 def test_a_kill_from_outside(bench: Path, whole: Whole, tmp_path: Path) -> None:

@@ -444,6 +444,7 @@ def test_an_export_that_will_not_work_is_said_before_training(
     warnings = list(objective.warnings())
     assert len(warnings) == len(said)
     assert all("stock PEFT" in line and said[0] in line for line in warnings)
+    assert all(f"{attention!r} attention" in line for line in warnings)
 
 
 def test_a_run_goes_on_with_its_own_data_alone(bench: Path, tmp_path: Path) -> None:

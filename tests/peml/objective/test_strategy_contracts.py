@@ -25,6 +25,7 @@ SPACE = SearchSpace(
             Choice("end", ["identity", "layer_norm"], "trial"),
         ),
     ),
+    [Choice("attention", ["parallel", "concat"], "trial")],
 )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -267,6 +268,39 @@ def test_two_models_do_not_touch_each_other(attention: str) -> None:
     one.detach()
     assert torch.equal(zoo.output(second, given), with_prefix)
     assert torch.equal(zoo.output(first, given), plain)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5", "bert"])
+def test_a_handle_that_is_switched_is_one_of_the_other_kind(kind: str) -> None:
+    given, read = zoo.inputs(kind), {}
+    for attention in ATTENTIONS:
+        handle = attach(zoo.build(kind), attention=attention)
+        with handle.using(zoo.random_blocks(handle.sites)):
+            read[attention] = zoo.output(handle.model, given)
+    switched = attach(zoo.build(kind))
+    plain = zoo.output(switched.model, given)
+    for attention in ("concat", "parallel", "parallel", "concat"):
+        switched.set(zoo.random_blocks(switched.sites))
+        switched.switch(attention)
+        assert switched.blocks is None
+        assert torch.equal(zoo.output(switched.model, given), plain)
+        with switched.using(zoo.random_blocks(switched.sites)):
+            assert torch.equal(zoo.output(switched.model, given), read[attention])
+    switched.detach()
+    assert torch.equal(zoo.output(switched.model, given), plain)
+
+
+def test_a_copy_has_a_prefix_of_its_own(attention: str) -> None:
+    handle, given = attach(zoo.build("llama"), attention=attention), zoo.inputs("llama")
+    plain, blocks = zoo.output(handle.model, given), zoo.random_blocks(handle.sites)
+    copied = copy.deepcopy(handle)
+    copied.detach()
+    with handle.using(blocks):
+        changed = zoo.output(handle.model, given)
+        assert torch.equal(zoo.output(copied.model, given), plain)
+    assert not torch.allclose(changed, plain)
+    with attach(copied.model, attention=attention).using(blocks):
+        assert torch.equal(zoo.output(copied.model, given), changed)
 
 
 def test_using_nests_and_survives_an_error(attention: str) -> None:
