@@ -170,9 +170,6 @@ class JointObjective(Objective):
         """Return LoRA without a prefix, of the rank at which so many weights train with the heads.
 
         It shares the frozen weights; None if that is the rank that it has.
-
-        Args:
-            weights: How many numbers the child trained: LoRA, heads, prefix and its encoder.
         """
         heads = sum(weight.numel() for weight in self.heads.parameters()) if self.heads else 0
         rank = equal_rank(self.lora, weights - heads)
