@@ -349,7 +349,7 @@ def test_a_search_that_learns_nothing_says_so_under_its_table(
     bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
-    assert main(["search", *argv, "--no-baseline", "--out", str(tmp_path / "run")]) == 0
+    assert main(["search", *argv, "--baseline", "none", "--out", str(tmp_path / "run")]) == 0
     said = "the alphas carry no more information than chance: over "
     *_, sentence, folder = capsys.readouterr().out.splitlines()
     assert sentence.startswith(said) and folder.startswith("run directory")

@@ -33,7 +33,7 @@ def test_searches_are_diagnosed_and_set_side_by_side(
 ) -> None:
     runs = [str(tmp_path / f"run{seed}") for seed in (0, 1)]
     argv = ["search", "--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
-    argv += ["--prefix-attention", attention, "--no-baseline", "--eval-limit", "4"]
+    argv += ["--prefix-attention", attention, "--baseline", "none", "--eval-limit", "4"]
     for seed, run in enumerate(runs):
         assert main([*argv, "--seed", str(seed), "--out", run]) == 0
     capsys.readouterr()
@@ -52,7 +52,7 @@ def test_a_comparison_of_the_kinds(bench: Path, tmp_path: Path) -> None:
     variants = ",".join(f"darts:prefix_attention={attention}" for attention in ATTENTIONS)
     argv = ["compare", "--strategies", variants, "--seeds", "0", "--budget", "4", "--trials", "1"]
     argv += ["--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL[2:]]
-    argv += ["--references", "none", "--random-draws", "0", "--no-baseline", "--out", str(out)]
+    argv += ["--references", "none", "--random-draws", "0", "--baseline", "none", "--out", str(out)]
     done = forked.run("-m", "prefixnas", *argv)
     assert done.returncode == 0, done.stderr
     found = {row["label"]: row["state"] for row in rows(out / "runs.csv")}

@@ -144,7 +144,7 @@ def told(
 ) -> tuple[list[events.Evidence], list[str]]:
     """Return the evidence of a whole run, and its warnings."""
     run = Run(folder, space, objective, Budget(60, 4), seed)
-    search(run, strategy, Recipe(), baseline=False)
+    search(run, strategy, Recipe(), baseline="none")
     record = read_record(folder)
     return record.of(events.Evidence), record.warnings()
 
