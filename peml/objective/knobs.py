@@ -15,9 +15,9 @@ from collections.abc import Collection, Sequence
 
 from torch import nn
 
-from peml.objective.options import LanguageModelOptions
+from peml.objective.options import LONGEST, LanguageModelOptions
 from peml.prefix.gates import gate
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.network.supernet import knobs_of
 from prefixnas.space.space import Decision
 
@@ -58,8 +58,11 @@ def check_knobs(
         for option in knob.options:
             if allowed and option not in allowed:
                 raise unknown("option", option, allowed, where)
-            if not allowed and (not option.isdecimal() or int(option) < 1):
-                raise UserError(f"{where}: must be whole numbers of at least 1, not {option!r}")
+            if not allowed and not (option.isdecimal() and 1 <= int(option) <= LONGEST):
+                raise UserError(
+                    f"{where}: must be whole numbers of at least 1 and at most {LONGEST:,}, "
+                    f"not {brief(option)}"
+                )
 
 
 def decided(module: nn.Module | None, knob: str) -> str | None:

@@ -28,6 +28,7 @@ from peml.lora import add_lora
 from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel, load_language_model
 from peml.objective.knobs import LENGTH, START, check_knobs, decided
+from peml.objective.memory import check_memory
 from peml.objective.options import LanguageModelOptions
 from peml.objective.proxy import (
     LAYERS,
@@ -113,6 +114,7 @@ class JointObjective(Objective):
                     "text; set prefix_start to 'text'"
                 )
             text_tokens(self.lm, config.prefix_text)
+        check_memory(config, self.lm, self.tasks, self.collator, self.sites)
         self.lora = add_lora(
             self.lm,
             config.lora,

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, brief
+from prefixnas.base.memory import TRAINED, memory_of_machine, refuse_beyond
 from prefixnas.base.options import make, resolve
 from prefixnas.base.plugins import load_plugin
 from prefixnas.launch.config import RunConfig
-from prefixnas.network.supernet import check_operations
+from prefixnas.network.supernet import check_operations, count_parameters
 from prefixnas.run.events import Event
 from prefixnas.run.objective import OBJECTIVES, Objective, ObjectiveConfig, fit_space
 from prefixnas.run.run import Budget, Run
@@ -64,6 +65,8 @@ class RunPlan:
         self.strategy.check(space, self.run.settings, self.budget)
         check_operations(space, objective.width)
         self.strategy.check_objective(objective)
+        trained = count_parameters(space, space.first(self.run.settings), objective.width)
+        refuse_beyond({"the searched module": trained * TRAINED}, memory_of_machine())
 
     def open(
         self,
@@ -106,12 +109,14 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
         for name in ("strategy", "objective"):
             if layer.get(name) is not None:
                 if not isinstance(layer[name], str):
-                    raise UserError(f"{where}: key {name!r}: expected a name, not {layer[name]!r}")
+                    raise UserError(
+                        f"{where}: key {name!r}: expected a name, not {brief(layer[name])}"
+                    )
                 values[name] = layer[name]
         given = layer.get("plugin") or []
         given = [given] if isinstance(given, str) else given
         if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
-            raise UserError(f"{where}: key 'plugin': must be a list of texts, not {given!r}")
+            raise UserError(f"{where}: key 'plugin': must be a list of texts, not {brief(given)}")
         plugins += given
     for plugin in plugins:
         load_plugin(plugin)
