@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefixnas.base.console import Parser, positive
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, one_line
 from prefixnas.base.files import is_empty, make_folder, refuse_used, write_text
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _finish(study: Study) -> int:
     print(f"study: {study.folder}")
     for row in rows:
         if row.state == FAIL:
-            print(f"failed: trial {row.number}: {row.notes.get(ERROR)}", file=sys.stderr)
+            print(one_line(f"failed: trial {row.number}: {row.notes.get(ERROR)}"), file=sys.stderr)
     best = study.best()
     if best is None:
         print("no trial is complete", file=sys.stderr)
