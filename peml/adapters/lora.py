@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ def with_adapter(model: PreTrainedModel, folder: Path, kind: str) -> Any:
         raise UserError(f"{old[0]}: pickled weights are not read; save them as {LORA_TENSORS}")
     tensors = read_tensors(path)
     try:
-        wrapped: Any = peft.PeftModel.from_pretrained(model, str(folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tensors that are missing, which is looked at below
+            wrapped: Any = peft.PeftModel.from_pretrained(model, str(folder))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         said = one_line(str(error))
         raise UserError(f"{folder}: can't load the LoRA adapter: {said}") from error
