@@ -30,11 +30,13 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument(
         "--batches", type=positive, default=4, metavar="N", help="batches of a probe (default: 4)"
     )
+    parser.add_argument("--plugin", nargs="*", default=[], help="plugins that a replay may import")
     args = parser.parse_intermixed_args(argv)
     if args.batches < 2:
         raise UserError("--batches: must be at least 2, for an interval")
 
     from prefixnas.base.files import make_folder, write_text
+    from prefixnas.base.plugins import trust
     from prefixnas.report.diagnosis import diagnose
     from prefixnas.report.diagnosis_view import figure, text
     from prefixnas.report.plots.style import save_figure
@@ -43,6 +45,7 @@ def main(argv: Sequence[str], prog: str) -> int:
 
     record = read_search(args.run)
     if args.replay is not None:
+        trust(args.plugin)
         record = _replayed(record, args.replay, args.batches)
     diagnosis = diagnose(record)
     Terminal(soft_wrap=True).print(text(diagnosis))

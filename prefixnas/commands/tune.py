@@ -27,6 +27,7 @@ HELP = "many searches: hyper-parameters and architecture together"
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
     flags = _parser(prog).parse_args(argv)
+    from prefixnas.base.plugins import trust
     from prefixnas.experiments.experiment import load_experiment
     from prefixnas.experiments.nni.settings import read_settings
 
@@ -35,6 +36,7 @@ def main(argv: Sequence[str], prog: str) -> int:
         for name in ("trials", "workers", "storage", "sampler", "pruner")
         if (value := getattr(flags, name)) is not None
     }
+    trust(flags.plugin)
     experiment = load_experiment(flags.file, changes)
     read_settings(experiment)  # the same file is for every engine
     if flags.dry_run:
@@ -51,6 +53,7 @@ def _parser(prog: str) -> Parser:
     )
     parser.add_argument("--resume", action="store_true", help="go on with a study, or join it")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved file, stop")
+    parser.add_argument("--plugin", nargs="*", default=[], help="plugins that the file may import")
     parser.add_argument("--workers", type=positive, metavar="N", help="trials side by side")
     parser.add_argument("--trials", type=positive, metavar="N", help="trials of the study")
     parser.add_argument("--storage", metavar="FILE/URL", help="journal, SQLite file or database")

@@ -13,6 +13,7 @@ import yaml
 
 from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.base.options import FLAG, Options, make, option, resolve, types_of
+from prefixnas.base.plugins import trust, trusted
 from prefixnas.base.yaml import load_yaml
 from prefixnas.experiments.hyperparameters import (
     Alternatives,
@@ -135,10 +136,10 @@ class Experiment:
         """Return all keys of the file, as plain values."""
         return {entry.name: getattr(self.file, entry.name) for entry in fields(self.file)}
 
-    def order(self) -> dict[str, str]:
+    def order(self) -> dict[str, Any]:
         """Return what another process reads it from, see `read_order`; YAML keeps numeric keys."""
         text = yaml.safe_dump(self.to_json(), sort_keys=False)
-        return {"where": self.where, "experiment": text}
+        return {"where": self.where, "experiment": text, "plugins": trusted()}
 
     def shown(self) -> dict[str, Any]:
         """Return `to_json` without the password of a database: as it may be shown and kept."""
@@ -218,6 +219,7 @@ def read_experiment(layers: Any, where: str) -> Experiment:
 def read_order(order: Mapping[str, Any]) -> Experiment:
     """Check the experiment that another process was given; see `Experiment.order`."""
     where = order["where"]
+    trust(order.get("plugins", ()))
     return read_experiment([(where, load_yaml(order["experiment"], where))], where)
 
 

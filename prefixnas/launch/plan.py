@@ -12,8 +12,8 @@ from typing import Any
 
 from prefixnas.base.errors import UserError, brief
 from prefixnas.base.memory import TRAINED, memory_of_machine, refuse_beyond
-from prefixnas.base.options import make, resolve
-from prefixnas.base.plugins import load_plugin
+from prefixnas.base.options import FLAG, make, resolve
+from prefixnas.base.plugins import load_named, trust
 from prefixnas.launch.config import RunConfig
 from prefixnas.network.supernet import check_operations, count_parameters
 from prefixnas.run.events import Event
@@ -93,6 +93,8 @@ class RunPlan:
 def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
     """Find the dataclasses whose fields are a run's keys; plugins are loaded on the way.
 
+    Those that a file names are loaded if the user named them by a flag, too.
+
     Args:
         layers: Where "strategy", "objective" and "plugin" may be named; the last one wins.
 
@@ -101,10 +103,10 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
         objective.
 
     Raises:
-        UserError: A name is unknown, or a plugin cannot be loaded.
+        UserError: A name is unknown, or a plugin cannot be loaded, or only a file names it.
     """
     values: dict[str, Any] = {"strategy": RunConfig.strategy, "objective": None}
-    plugins: list[str] = []
+    plugins: list[tuple[str, str]] = []
     for where, layer in layers:
         for name in ("strategy", "objective"):
             if layer.get(name) is not None:
@@ -117,9 +119,11 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
         given = [given] if isinstance(given, str) else given
         if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
             raise UserError(f"{where}: key 'plugin': must be a list of texts, not {brief(given)}")
-        plugins += given
-    for plugin in plugins:
-        load_plugin(plugin)
+        if where == FLAG:
+            trust(given)
+        plugins += [(plugin, where) for plugin in given]
+    for plugin, where in plugins:
+        load_named(plugin, where)
     names = {**values, "objective": values["objective"] or _only_objective()}
     options: dict[str, type[Any]] = {
         "run": RunConfig,
