@@ -258,7 +258,7 @@ def add_lora(
     config = LORA_KINDS[kind](rank, alpha, dropout, total_steps)
     names = attention_projections(lm.model) if targets is None else list(targets)
     _check_targets(names, linear)
-    _refuse_shared(lm.model, {n: m for n, m in linear.items() if _matches(n, names)})
+    refuse_shared(lm.model, {n: m for n, m in linear.items() if _matches(n, names)})
     config.target_modules = names
     config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in linear.values())
     with warnings.catch_warnings(), isolated_random(lm.device):
@@ -271,31 +271,15 @@ def add_lora(
     return handle
 
 
-def merge_adapter(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
-    """Merge a PEFT adapter folder into a base model, in place.
-
-    Raises:
-        UserError: The folder is no adapter of this model, or of weights that it shares.
-    """
-    wrapped = with_adapter(model, folder)
-    merged: PreTrainedModel = wrapped.merge_and_unload()
-    merged.requires_grad_(False)
-    return merged
-
-
-def with_adapter(model: PreTrainedModel, folder: str | Path) -> Any:
-    """Put a PEFT adapter folder into a base model, in place, and return PEFT's wrapper.
-
-    Raises:
-        UserError: The folder is no adapter of this model, or of weights that it shares.
-    """
-    try:
-        wrapped: Any = peft.PeftModel.from_pretrained(model, str(folder))
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder}: can't load the LoRA adapter: {first}") from error
-    _refuse_shared(wrapped.get_base_model(), _wrapped_layers(wrapped))
-    return wrapped
+def size_of_lora(lm: LanguageModel, kind: str, rank: int, targets: Sequence[str] | None) -> int:
+    """Return how many numbers `add_lora` would train at least, without adding anything."""
+    names = attention_projections(lm.model) if targets is None else targets
+    sides = sum(
+        sum(module.weight.shape)
+        for name, module in _linear_modules(lm.model).items()
+        if _matches(name, names)
+    )
+    return sides * (rank + max(1, rank // 2) if kind == "adalora" else rank)
 
 
 def attention_projections(model: PreTrainedModel) -> list[str]:
@@ -316,7 +300,7 @@ def attention_projections(model: PreTrainedModel) -> list[str]:
     return sorted(wanted)
 
 
-def _linear_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
+def _linear_modules(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
     return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
 
 
@@ -332,7 +316,7 @@ def _check_targets(targets: Sequence[str], linear: Mapping[str, nn.Module]) -> N
             raise unknown("linear module", target, {n.split(".")[-1] for n in linear}, "lora")
 
 
-def _refuse_shared(model: PreTrainedModel, targets: Mapping[str, nn.Module]) -> None:
+def refuse_shared(model: PreTrainedModel, targets: Mapping[str, nn.Module]) -> None:
     """Refuse weights that other modules use too: merged, the update would change those as well."""
     owners: dict[int, list[str]] = {}
     for name, module in model.named_modules():
@@ -346,11 +330,3 @@ def _refuse_shared(model: PreTrainedModel, targets: Mapping[str, nn.Module]) -> 
                     f"lora: module {name!r} shares its weights with {others[0]!r}, which its "
                     "update would change too once it is merged; leave it out of the targets"
                 )
-
-
-def _wrapped_layers(wrapped: peft.PeftModel) -> dict[str, nn.Module]:
-    return {
-        f"{name}.base_layer": module.get_base_layer()
-        for name, module in wrapped.get_base_model().named_modules()
-        if isinstance(module, BaseTunerLayer)
-    }

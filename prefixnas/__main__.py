@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from prefixnas.base.console import guarded, run_command
+from prefixnas.base.console import program, run_command
 
 COMMANDS = {
     name: f"prefixnas.commands.{name}"
@@ -27,7 +27,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `prefixnas`."""
-    return guarded(_main, argv)
+    return program(_main, argv)
 
 
 def _main(argv: Sequence[str]) -> int:

@@ -35,8 +35,12 @@ class Darts(oneshot.RelaxedOptions, Strategy):
 
     selection: str = option("argmax", "argmax or perturbation (DARTS-PT)")
     entropy_schedule: Literal["constant", "linear", "cosine"] = option("linear", "how lambda grows")
-    temperature_start: float | None = option(None, "first; none: the relaxation's", above=0)
-    temperature_end: float | None = option(None, "last; none: the relaxation's", above=0)
+    temperature_start: float | None = option(
+        None, "first; none: the relaxation's", at_least=1e-3, at_most=1000
+    )
+    temperature_end: float | None = option(
+        None, "last; none: the relaxation's", at_least=1e-3, at_most=1000
+    )
     prune_below: float = option(0.05, "drop what is less probable than this", at_least=0, below=1)
     prune_to: float = option(1.0, "share of candidates left at the end", at_least=0, at_most=1)
     tune_steps: int = option(0, "perturbation: training steps after each decision", at_least=0)

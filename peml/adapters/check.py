@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from peml.adapters.files import LORA, PREFIX
+from peml.adapters.files import LORA
+from peml.adapters.lora import with_adapter
 from peml.adapters.manifest import Manifest
+from peml.adapters.tensors import check_hashes, read_blocks
 from peml.batches.collate import Collator
-from peml.lora import with_adapter
 from peml.model.model import LanguageModel, load_language_model, load_with_prefix
 from peml.prefix.handle import attach
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
-from prefixnas.base.tensors import read_tensors
 from prefixnas.network.modes import evaluation_mode
 
 TOLERANCES = {torch.float64: 1e-4, torch.float32: 1e-3}
@@ -41,12 +41,14 @@ def trained_outputs(
     Raises:
         UserError: The folder, or the base model that it names, can't be loaded.
     """
+    check_hashes(folder, manifest)
     read = load_language_model if manifest.base else load_with_prefix
     lm = read(manifest.base or str(folder), device=device, dtype=dtype)
     if manifest.lora is not None:
-        lm = replace(lm, model=with_adapter(lm.model, folder / LORA).get_base_model())
-    blocks = read_tensors(folder / PREFIX)["blocks"] if manifest.sites else None
-    return _outputs(lm, manifest, blocks)
+        lm = replace(
+            lm, model=with_adapter(lm.model, folder / LORA, manifest.lora).get_base_model()
+        )
+    return _outputs(lm, manifest, read_blocks(folder, manifest))
 
 
 def check_written(

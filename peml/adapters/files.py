@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import uuid
@@ -16,6 +17,7 @@ from prefixnas.base.errors import UserError
 from prefixnas.base.tensors import write_tensors, written
 
 MANIFEST, PREFIX, HEADS, LORA = "peml.json", "prefix.safetensors", "heads.safetensors", "lora"
+LORA_CONFIG, LORA_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def adapter_folder(folder: str | Path) -> Path:
@@ -35,6 +37,16 @@ def save_prefix(blocks: Tensor, sites: Sequence[Site], attention: str, folder: P
 def save_heads(heads: nn.Module, folder: Path) -> None:
     """Write the weights of task heads."""
     write_tensors(folder / HEADS, heads.state_dict())
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of an adapter folder that holds what was trained."""
+    held = [PREFIX, HEADS, *(f"{LORA}/{name}" for name in (LORA_CONFIG, LORA_TENSORS))]
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in held
+        if (folder / name).is_file()
+    }
 
 
 @contextmanager

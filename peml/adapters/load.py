@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from peml.adapters.adapted import Adapted
-from peml.adapters.files import HEADS, LORA, PREFIX, adapter_folder
+from peml.adapters.files import LORA, adapter_folder
+from peml.adapters.lora import merge_adapter
 from peml.adapters.manifest import Manifest
+from peml.adapters.tensors import check_hashes, read_blocks, read_heads
 from peml.answers.heads import TaskHeads
-from peml.lora import merge_adapter
 from peml.model.model import LanguageModel, load_language_model, load_with_prefix
 from peml.prefix.handle import attach
 from prefixnas.base.errors import UserError
-from prefixnas.base.tensors import read_tensors
 
 
 def load(folder: str | Path, *, device: str | torch.device = "cpu", dtype: str = "auto") -> Adapted:
@@ -66,6 +66,7 @@ def open_adapter(
     Raises:
         UserError: The folder, or the base model that it names, can't be loaded.
     """
+    check_hashes(folder, manifest)
     read = load_language_model if manifest.base else load_with_prefix
     lm = read(manifest.base or str(folder), device=device, dtype=dtype)
     if lm.model.config.model_type != manifest.architecture:
@@ -74,17 +75,8 @@ def open_adapter(
             f"but {lm.name} is {lm.model.config.model_type}"
         )
     if manifest.lora is not None:
-        lm = replace(lm, model=merge_adapter(lm.model, folder / LORA))
-    blocks = read_tensors(folder / PREFIX)["blocks"] if manifest.sites else None
-    heads = None
-    if manifest.heads is not None:
-        known = manifest.heads
-        heads = TaskHeads(
-            known["hidden_size"],
-            known["outputs"],
-            pooling=known["pooling"],
-            choices=known.get("choices"),
-        )
-        heads.load_state_dict(read_tensors(folder / HEADS))
+        lm = replace(lm, model=merge_adapter(lm.model, folder / LORA, manifest.lora))
+    heads = read_heads(folder, manifest)
+    if heads is not None:
         heads.to(lm.device).requires_grad_(False)
-    return lm, blocks, heads
+    return lm, read_blocks(folder, manifest), heads

@@ -2,7 +2,7 @@
 
 An *adapter folder* is small and holds what was trained, the base model by name::
 
-    peml.json            what it is: base model, sites of the prefix, tasks, heads
+    peml.json            what it is: base model, sites of the prefix, tasks, heads, hashes
     prefix.safetensors   "blocks" [sites, 2, kv_heads, l, head_dim], head gates multiplied in;
                          "prefix" in its metadata: attention and sites, as JSON
     heads.safetensors    the task heads of an encoder-only model
@@ -13,21 +13,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from peml.adapters.files import MANIFEST, adapter_folder
+from peml.adapters.files import MANIFEST, adapter_folder, hashes
+from peml.answers.heads import Pooling
+from peml.lora import LORA_KINDS
+from peml.model.model import Family
 from peml.prefix.kinds import prefix_attention
-from peml.prefix.sites import Site
-from prefixnas.base.errors import UserError
+from peml.prefix.sites import Site, SiteKind
+from prefixnas.base.errors import UserError, brief, unknown
+from prefixnas.base.files import read_text, write_text
+from prefixnas.base.options import Options, default_of, make, option, resolve
 
-VERSION, OLDEST = 3, 2
-"""The format that is written, and the earliest that can be read: 2 knew `concat` alone."""
+VERSION, OLDEST = 4, 2
+"""The format that is written, and the earliest that can be read: 2 knew `concat` alone, and 3 held
+no hashes of its files."""
+
+_HASHED = 4
+"""The first format with hashes."""
+
+_SIZE = 10**7
+"""Bytes that a manifest may have."""
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(Options):
     """What `peml.json` says.
 
     Attributes:
@@ -42,20 +54,36 @@ class Manifest:
         tasks: One JSON object a task, as the caller of `save_adapter` gave them.
         examples: Token ids of a few examples that it was trained for, ``prompt`` and ``answer``:
             what an export is compared on.
+        files: SHA-256 of each file that holds what was trained; None: an earlier format.
         version: Version of the format.
+
+    Raises:
+        UserError: A value that is not allowed, or that does not go with another.
     """
 
     base: str | None
-    family: str
+    family: Family
     architecture: str
     sites: tuple[Site, ...] = ()
-    prefix_length: int = 0
+    prefix_length: int = option(0, "", at_least=0, at_most=10**6)
     attention: str = "concat"
     lora: str | None = None
     heads: Mapping[str, Any] | None = None
-    tasks: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
-    examples: Sequence[Mapping[str, Sequence[int]]] = field(default_factory=tuple)
+    tasks: Sequence[Mapping[str, Any]] = ()
+    examples: Sequence[Mapping[str, Sequence[int]]] = ()
+    files: Mapping[str, str] | None = None
     version: int = VERSION
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        prefix_attention(self.attention, "key 'attention'")
+        if self.lora is not None and self.lora not in LORA_KINDS:
+            raise unknown("kind of LoRA", self.lora, LORA_KINDS, "key 'lora'")
+        if bool(self.sites) != bool(self.prefix_length):
+            raise UserError("keys 'sites' and 'prefix_length': a prefix has both, or neither")
+        if self.family == "encoder" or self.heads is None:
+            return
+        raise UserError(f"key 'heads': a model of the family {self.family!r} has none")
 
     @property
     def sources(self) -> list[str]:
@@ -79,9 +107,14 @@ class Manifest:
         return next((task.get("max_length") for task in self.tasks), None)
 
     def write(self, folder: Path) -> None:
-        """Write `peml.json` into a folder."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
-        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        """Write `peml.json` into a folder that holds all other files.
+
+        Raises:
+            UserError: It cannot be written.
+        """
+        known = {**asdict(self), "files": hashes(folder)}
+        text = json.dumps(known, indent=2, ensure_ascii=False)
+        write_text(folder / MANIFEST, text + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -96,23 +129,97 @@ class Manifest:
         if not path.is_file():
             raise UserError(f"{folder} is no adapter folder: it has no {MANIFEST}")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            version = int(data["version"])
-            if version > VERSION:
-                raise UserError(
-                    f"{path}: format version {version} is newer than this installation ({VERSION})"
-                )
-            if version < OLDEST:
-                raise UserError(
-                    f"{path}: format version {version} is of an earlier version, which kept keys "
-                    "at other positions; train again"
-                )
-            data["sites"] = tuple(Site(**site) for site in data["sites"])
-            manifest = cls(**{**data, "version": VERSION})
-            prefix_attention(manifest.attention, str(path))
-            return manifest
-        except (ValueError, TypeError, KeyError) as error:
+            data = json.loads(read_text(path, _SIZE))
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: damaged: {error}") from error
+        if not isinstance(data, dict):
+            raise UserError(f"{path}: damaged: expected an object of keys")
+        hashed = _check_version(data.get("version"), path) >= _HASHED
+        if hashed != isinstance(data.get("files"), dict):
+            raise UserError(f"{path}: key 'files': must be an object of hashes")
+        return _made({**data, "version": VERSION}, str(path))
+
+
+def _check_version(version: Any, path: Path) -> int:
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise UserError(f"{path}: key 'version': must be a whole number, not {brief(version)}")
+    if version > VERSION:
+        raise UserError(
+            f"{path}: format version {version} is newer than this installation ({VERSION})"
+        )
+    if version < OLDEST:
+        raise UserError(
+            f"{path}: format version {version} is of an earlier version, which kept keys "
+            "at other positions; train again"
+        )
+    return version
+
+
+@dataclass(frozen=True)
+class _Site(Options):
+    path: str
+    kind: SiteKind
+    kv_heads: int = option(1, "", at_least=1, at_most=10**5)
+    head_dim: int = option(1, "", at_least=1, at_most=10**5)
+
+
+@dataclass(frozen=True)
+class _Heads(Options):
+    hidden_size: int = option(1, "", at_least=1, at_most=10**6)
+    outputs: dict[str, int] = option({}, "", at_least=1, at_most=10**6)
+    pooling: Pooling = "mean"
+    choices: dict[str, list[str]] | None = None
+
+
+@dataclass(frozen=True)
+class _Task(Options):
+    """What is used of a task; it may hold more."""
+
+    name: str = ""
+    source: str = ""
+    choices: list[str] = option([], "")
+    max_length: int | None = option(None, "", at_least=1)
+
+
+@dataclass(frozen=True)
+class _Example(Options):
+    prompt: list[int] = option([], "", at_least=0)
+    answer: list[int] = option([], "", at_least=0)
+
+
+def _made(data: Mapping[str, Any], path: str) -> Manifest:
+    """Check all keys of a manifest, those inside of others too."""
+    listed = {key: data.get(key, []) for key in ("sites", "tasks", "examples")}
+    for key, items in listed.items():
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise UserError(f"{path}: key {key!r}: must be a list of objects, not {brief(items)}")
+    sites = [_checked(_Site, site, f"{path}: key 'sites'") for site in listed["sites"]]
+    for task in listed["tasks"]:
+        used = {
+            key: task[key] for key in ("name", "source", "choices", "max_length") if key in task
+        }
+        _checked(_Task, used, f"{path}: key 'tasks'")
+    for example in listed["examples"]:
+        _checked(_Example, example, f"{path}: key 'examples'")
+    if data.get("heads") is not None:
+        _checked(_Heads, data["heads"], f"{path}: key 'heads'")
+    known = {**data, "sites": tuple(Site(**vars(site)) for site in sites)}
+    made: Manifest = _checked(Manifest, known, path)
+    return made
+
+
+def _checked(cls: type[Any], data: Any, where: str) -> Any:
+    """Make a dataclass of options from an object that must name all that has no default."""
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: must be an object of keys, not {brief(data)}")
+    needed = [entry.name for entry in fields(cls) if default_of(entry) is MISSING]
+    if missing := [name for name in needed if name not in data]:
+        raise UserError(f"{where}: key {missing[0]!r} is missing")
+    try:
+        return make(cls, resolve({"manifest": cls}, [(where, data)]))
+    except UserError as error:
+        said = str(error)
+        raise UserError(said if said.startswith(where) else f"{where}: {said}") from error
 
 
 def read_manifest(folder: str | Path) -> Manifest:

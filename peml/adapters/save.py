@@ -60,13 +60,13 @@ def save_adapter(
         examples=tuple(examples),
     )
     with new_folder(folder, replace=True) as new:
-        manifest.write(new)
         if blocks is not None:
             save_prefix(blocks, sites, attention, new)
         if heads is not None:
             save_heads(heads, new)
         if lora is not None:
             lora.save(new / LORA)
+        manifest.write(new)
 
 
 def _portable_name(name: str) -> str:

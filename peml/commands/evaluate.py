@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefixnas.base.console import Parser, positive
+from prefixnas.base.errors import one_line
 
 HELP = "score a trained adapter on its tasks"
 
@@ -23,14 +24,13 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_intermixed_args(argv)
 
-    from rich.console import Console
-
     from peml.adapters.evaluate import evaluate
     from peml.adapters.manifest import read_manifest
     from peml.model.quiet import quiet_libraries
     from peml.tasks.spec import check_split
     from peml.tasks.task import load_tasks
     from prefixnas.report.grid import Grid, Number, number
+    from prefixnas.report.terminal import Terminal
 
     check_split(args.split)
     quiet_libraries()
@@ -45,9 +45,9 @@ def main(argv: Sequence[str], prog: str) -> int:
         for task, metrics in scores.items()
         for metric, value in metrics.items()
     ]
-    Console().print(Grid(["task", "metric", Number("score")], rows))
+    Terminal().print(Grid(["task", "metric", Number("score")], rows))
     return 0
 
 
 def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(one_line(f"warning: {message}"), file=sys.stderr)

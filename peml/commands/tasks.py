@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prefixnas.base.console import Parser, positive
+from prefixnas.base.errors import visible
 
 if TYPE_CHECKING:
     from peml.batches.collate import Collator
@@ -33,10 +34,10 @@ def main(argv: Sequence[str], prog: str) -> int:
     tasks = load_tasks(args.tasks)
     collator = _collator(args.model, args.max_length, tasks) if args.tokens else None
     for number, task in enumerate(tasks):
-        print("\n" * bool(number) + "\n".join(report(task)))
+        print("\n" * bool(number) + visible("\n".join(report(task))))
         for example in task.splits[args.split][: args.show]:
             tokens = _tokens(collator, task, example) if collator is not None else ()
-            print("\n".join([*shown(example), *tokens]))
+            print(visible("\n".join([*shown(example), *tokens])))
     return 0
 
 

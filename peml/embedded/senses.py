@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import NamedTuple
 
-from prefixnas.base.files import load_yaml
+from prefixnas.base.yaml import load_yaml
 
 
 class Sense(NamedTuple):

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -28,6 +27,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING_NAMES,
 )
 
+from peml.model.config import first_line, read_config, refuse_adapter
 from prefixnas.base.errors import UserError, unknown
 
 Family = Literal["decoder", "encoder-decoder", "encoder"]
@@ -105,7 +105,7 @@ def load_with_prefix(
     """
     where, options = _source(str(name))
     torch_dtype = resolve_dtype(dtype, device)
-    config = _read_config(str(name), where, options)
+    config = read_config(str(name), where, options)
     family = family_of(config, str(name))
     if "gguf_file" not in options:
         _check_weights(config, str(name))
@@ -202,13 +202,6 @@ def _is_prefix(config: Path) -> bool:
         return False
 
 
-def _refuse_adapter(name: str) -> UserError:
-    return UserError(
-        f"{name}: holds an adapter beside the model (adapter_config.json); merge it into the "
-        "model, or take the file away"
-    )
-
-
 def _check_weights(config: PreTrainedConfig, name: str) -> None:
     """Refuse quantised weights: LoRA can't be merged into them without loss."""
     if getattr(config, "quantization_config", None) is None:
@@ -263,34 +256,6 @@ def _embedded_folder(which: str) -> Path:
     return root / which
 
 
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-def _read_config(name: str, where: str, options: dict[str, str]) -> PreTrainedConfig:
-    if "gguf_file" in options:
-        try:
-            import gguf  # noqa: F401
-        except ImportError:
-            raise UserError(
-                f"{name}: reading GGUF files needs the package 'gguf' "
-                "(pip install 'prefixnas[gguf]')"
-            ) from None
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            where, trust_remote_code=False, **options
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        if Path(where).is_dir():
-            raise UserError(f"{name}: can't read the configuration: {_one_line(error)}") from error
-        raise UserError(
-            f"model {name!r} is neither a local folder nor a model the hub could give: "
-            f"{_one_line(error)}"
-        ) from error
-    return config
-
-
 def _read_model(
     name: str,
     where: str,
@@ -300,8 +265,6 @@ def _read_model(
     dtype: torch.dtype,
 ) -> PreTrainedModel:
     auto = _AUTO[family]
-    if (Path(where) / "adapter_config.json").is_file():
-        raise _refuse_adapter(name)
     extra: dict[str, Any] = dict(options)
     if "gguf_file" not in options:
         extra["use_safetensors"] = True
@@ -311,14 +274,11 @@ def _read_model(
         model, info = auto.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, output_loading_info=True, **extra
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
-        raise UserError(
-            f"{name}: can't load the weights of this {config.model_type} model: {_one_line(error)}"
-        ) from error
-    except Exception as error:  # safetensors' own error class derives from Exception alone
-        if "safetensor" not in type(error).__name__.lower():
-            raise
-        raise UserError(f"{name}: damaged weight file: {_one_line(error)}") from error
+    except Exception as error:  # whatever a damaged file does to the libraries that read it
+        damaged = "safetensor" in type(error).__name__.lower()
+        what = "damaged weight file" if damaged else "can't load the weights of this "
+        what += "" if damaged else f"{config.model_type} model"
+        raise UserError(f"{name}: {what}: {first_line(error)}") from error
     if missing := sorted(key for key in info["missing_keys"] if "pooler" not in key):
         # transformers would go on with random numbers in their place.
         raise UserError(
@@ -326,7 +286,7 @@ def _read_model(
             f"({missing[0]}, ...)"
         )
     if getattr(model, "peft_config", None):  # transformers found one on the hub
-        raise _refuse_adapter(name)
+        raise refuse_adapter(name)
     loaded: PreTrainedModel = model
     return loaded
 
@@ -342,7 +302,7 @@ def _read_tokenizer(name: str, where: str, options: dict[str, str]) -> PreTraine
             where, trust_remote_code=False, **options
         )
     except Exception as error:  # the tokenizers library raises bare Exceptions
-        raise UserError(f"{name}: no usable tokenizer: {_one_line(error)}") from error
+        raise UserError(f"{name}: no usable tokenizer: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UserError(f"{name}: the tokenizer has neither a pad nor an end-of-text token")

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from peml.model.model import Family
-from peml.objective.options import LanguageModelOptions
+from peml.objective.options import LONGEST, LanguageModelOptions
 from peml.prefix.gates import gate
 from peml.prefix.kinds import ATTENTIONS, prefix_attention
 from peml.prefix.starts import STARTS
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.network.supernet import knobs_of
 from prefixnas.space.space import Decision
 
@@ -109,8 +109,11 @@ def check_knobs(
         for option in knob.options:
             if options and option not in options:
                 raise unknown("option", option, options, where)
-            if not options and (not option.isdecimal() or int(option) < 1):
-                raise UserError(f"{where}: must be whole numbers of at least 1, not {option!r}")
+            if not options and not (option.isdecimal() and 1 <= int(option) <= LONGEST):
+                raise UserError(
+                    f"{where}: must be whole numbers of at least 1 and at most {LONGEST:,}, "
+                    f"not {brief(option)}"
+                )
     if config.prefix_start is None and START not in (knob.name for knob in knobs):
         kinds = kinds_of_attention(knobs, config)
         check_text(config, (prefix_attention(kind).start(family) for kind in kinds))

@@ -29,6 +29,7 @@ from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel, load_language_model
 from peml.objective.alone import equal_rank
 from peml.objective.knobs import PrefixForm, check_knobs, check_text, kinds_of_attention
+from peml.objective.memory import check_memory
 from peml.objective.options import LanguageModelOptions
 from peml.objective.proxy import (
     LAYERS,
@@ -111,6 +112,7 @@ class JointObjective(Objective):
         check_text(config, [self._form.start])
         if config.prefix_text is not None:
             text_tokens(self.lm, config.prefix_text)
+        check_memory(config, self.lm, self.tasks, self.collator, self.sites)
         self.lora = add_lora(
             self.lm,
             config.lora,

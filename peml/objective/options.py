@@ -7,6 +7,9 @@ from typing import Literal
 
 from prefixnas.base.options import Options, option
 
+LONGEST = 10_000
+"""The most virtual tokens of a prefix."""
+
 
 @dataclass(frozen=True)
 class LanguageModelOptions(Options):
@@ -14,9 +17,9 @@ class LanguageModelOptions(Options):
 
     model: str = option("embedded:llama", "hub id, folder, GGUF file, embedded:llama|t5")
     tasks: list[str] = option(["embedded"], "task files, data folders, embedded[:task]")
-    prefix_length: int = option(20, "virtual tokens", at_least=1)
+    prefix_length: int = option(20, "virtual tokens", at_least=1, at_most=LONGEST)
     prefix_width: int | None = option(
-        None, "encoder width; none: the model's hidden size", at_least=1
+        None, "encoder width; none: the model's hidden size", at_least=1, at_most=100_000
     )
     prefix_start: Literal["random", "zero", "text"] | None = option(
         None, "where it starts; none: text, or for encoder-only models what peml.md says"
@@ -31,27 +34,32 @@ class LanguageModelOptions(Options):
         None, "kinds of attention that read it; none: all"
     )
     lora: Literal["lora", "rslora", "dora", "adalora"] = option("lora", "kind of low-rank update")
-    lora_rank: int = option(16, "rank r", at_least=1)
-    lora_alpha: int = option(32, "scale of the update, divided by r", at_least=1)
+    lora_rank: int = option(16, "rank r", at_least=1, at_most=10_000)
+    lora_alpha: int = option(32, "scale of the update, divided by r", at_least=1, at_most=10**6)
     lora_dropout: float = option(0.1, "dropout on the update's input", at_least=0, below=1)
     lora_targets: list[str] | None = option(None, "modules; none: attention projections")
-    learning_rate: float = option(2e-3, "of LoRA", above=0)
-    head_learning_rate: float = option(1e-2, "of encoder-only models' heads", above=0)
+    learning_rate: float = option(2e-3, "of LoRA", above=0, at_most=10)
+    head_learning_rate: float = option(1e-2, "of encoder-only models' heads", above=0, at_most=10)
     prefix_learning_rate: float | None = option(
-        None, "of the prefix and its encoder; none: LoRA's, with concat 3e-4", above=0
+        None, "of the prefix and its encoder; none: LoRA's, with concat 3e-4", above=0, at_most=10
     )
     gate_learning_rate: float | None = option(
-        None, "of the head gates; none: 6 times LoRA's, by the number of layers", above=0
+        None,
+        "of the head gates; none: 6 times LoRA's, by the number of layers",
+        above=0,
+        at_most=10,
     )
-    weight_decay: float = option(0.01, "AdamW's, on all trained weights", at_least=0)
+    weight_decay: float = option(0.01, "AdamW's, on all trained weights", at_least=0, at_most=10)
     sampling: Literal["gamma", "round-robin", "temperature"] = option("gamma", "joint batches")
     gamma: float = option(
         0.1, "eq. 1: share of a task's examples in a batch, before the cap", above=0, at_most=1
     )
-    temperature: float = option(2.0, "of temperature sampling", above=0)
-    batch_size: int = option(8, "most examples of one task in one step", at_least=1)
+    temperature: float = option(2.0, "of temperature sampling", at_least=0.1, at_most=1000)
+    batch_size: int = option(
+        8, "most examples of one task in one step", at_least=1, at_most=100_000
+    )
     max_length: int | None = option(
-        256, "longest input in tokens; none: the model's window", at_least=2
+        256, "longest input in tokens; none: the model's window", at_least=2, at_most=10**7
     )
     train_limit: int | None = option(None, "most training examples of a task", at_least=1)
     eval_limit: int | None = option(None, "most examples of a task in an evaluation", at_least=1)

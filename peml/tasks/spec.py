@@ -12,8 +12,9 @@ from typing import Any, Literal
 import yaml
 
 from peml.tasks.values import Cell, number_of, text_of
-from prefixnas.base.errors import UserError, unknown
-from prefixnas.base.files import load_yaml, read_text
+from prefixnas.base.errors import UserError, brief, unknown
+from prefixnas.base.files import read_text
+from prefixnas.base.yaml import SIZE, load_with_nodes
 
 TaskKind = Literal["choice", "regression", "generation"]
 TASK_KINDS: tuple[TaskKind, ...] = ("choice", "regression", "generation")
@@ -96,11 +97,9 @@ def read_spec(path: Path) -> TaskSpec:
         UserError: The file is missing or no YAML, a key occurs twice, or a key or value is not
             allowed.
     """
-    text = read_text(path)
-    data = load_yaml(text, str(path))
+    data, node = load_with_nodes(read_text(path, SIZE), str(path))
     if not isinstance(data, dict):
         raise UserError(f"{path}: a task file is a mapping of keys (allowed: {', '.join(KEYS)})")
-    node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     lines = {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
     for key, value in node.value:
         if key.value in ("choices", "label_map") and not isinstance(value, yaml.ScalarNode):
@@ -119,8 +118,10 @@ def _as_written(node: Any, *, indices: bool = False) -> Any:
         pairs = node.value
         return {str(key.value): _as_written(value, indices=True) for key, value in pairs}
     tag = node.tag.rpartition(":")[2]
-    if tag in ("bool", "null"):
-        return yaml.safe_load(node.value)
+    if tag == "null":
+        return None
+    if tag == "bool":
+        return yaml.SafeLoader.bool_values[node.value.lower()]
     is_index = indices and tag == "int" and _INDEX.fullmatch(node.value) is not None
     return int(node.value) if is_index else str(node.value)
 
@@ -156,7 +157,7 @@ def make_spec(
         try:
             values[key] = _CHECKS[key](value)
         except _Wrong as wrong:
-            raise UserError(f"{blank.where(key)}: {wrong}, not {value!r}") from None
+            raise UserError(f"{blank.where(key)}: {wrong}, not {brief(value)}") from None
     return TaskSpec(**values, file=file, folder=folder, lines=lines or {})
 
 

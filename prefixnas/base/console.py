@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NoReturn
 
-from prefixnas.base.errors import RunLost, UserError, nearest, unknown
+from prefixnas.base.errors import RunLost, UserError, brief, nearest, one_line, unknown
+
+MOST = 10**9
+"""The largest number that a flag of a command's own takes."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,21 +44,79 @@ def guarded(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None)
     try:
         return command(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
     except RunLost as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a full disk, a folder without the right to write
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {one_line(f'{place}{error.strerror or error}')}", file=sys.stderr)
         return 2
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what Ctrl-C ends, it ends in the same way."""
+
+
+def program(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
+    """Run a command that a user has started; SIGTERM ends it as Ctrl-C does.
+
+    Returns:
+        The exit code: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    with _signals() as received:
+        try:
+            code = guarded(command, argv)
+        except BaseException as error:
+            if not received:
+                raise
+            # A library that was just being imported made another error of the interruption.
+            code = _interrupted(error if isinstance(error, Terminated) else received[0]())
+        return code if not received else _CODES[received[0]]
+
+
+def _interrupted(error: BaseException) -> int:
+    how = "terminated" if isinstance(error, Terminated) else "interrupted"
+    print(f"{how}; the same command goes on, with --resume if it had begun", file=sys.stderr)
+    return _CODES[Terminated if isinstance(error, Terminated) else KeyboardInterrupt]
+
+
+_CODES: Mapping[type[BaseException], int] = {KeyboardInterrupt: 130, Terminated: 143}
+
+
+@contextmanager
+def _signals() -> Iterator[list[type[BaseException]]]:
+    """Raise `KeyboardInterrupt` or `Terminated` at a signal, and note it in what is yielded.
+
+    Handlers that others have set stay, and so do those of a process of several that a launcher
+    ends.
+    """
+    received: list[type[BaseException]] = []
+
+    def end(number: int, _frame: object) -> NoReturn:
+        received.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+        raise received[-1]
+
+    usual: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    ours = [number for number, usually in usual.items() if signal.getsignal(number) == usually]
+    if "RANK" in os.environ or threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield received
+    finally:
+        for number in ours:
+            signal.signal(number, usual[number])
 
 
 def run_command(
@@ -86,11 +150,13 @@ def run_command(
 
 
 def positive(text: str) -> int:
-    """Parse a flag that is a whole number of at least 1."""
+    """Parse a flag that is a whole number of at least 1, and none of thousands of digits."""
     try:
         number = int(text)
     except ValueError:
         number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    if not 1 <= number <= MOST:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least 1 and at most {MOST:,}, not {brief(text)}"
+        )
     return number

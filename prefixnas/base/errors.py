@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LINE, VALUE, LISTED = 300, 200, 120
+"""Characters of a message, of a value in it, and of the names that it lists."""
+
 
 class UserError(Exception):
     """Something the user can put right; its message is one line and complete.
@@ -22,11 +25,40 @@ class Ended(RunLost):
     """Rank 0 ended the run, for a reason that it tells."""
 
 
+def brief(value: object, most: int = VALUE) -> str:
+    """Return how a message shows a value that a user gave: as Python writes it, cut if long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits
+        text = f"a {type(value).__name__} too long to show"
+    return _cut(text, most)
+
+
+def visible(text: str) -> str:
+    """Return a text with its control characters spelled out; tabs and ends of lines stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def one_line(text: str) -> str:
+    """Return a message as it is printed: one line, not too long, and nothing a terminal obeys."""
+    return _cut(visible(" ".join(text.split())), LINE)
+
+
+def _cut(text: str, most: int) -> str:
+    """Leave the middle of a long text out: it begins with the file and ends with what to do."""
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end - 5]} ... {text[-end:]}"
+
+
 def nearest(name: object, options: Iterable[str]) -> str:
     """Return ``": did you mean 'darts'?"`` for the closest option, or an empty string."""
     cores = {option.lstrip("-"): option for option in options}  # all flags look alike in front
-    close = difflib.get_close_matches(str(name).lstrip("-"), cores, n=1)
-    return f": did you mean {cores[close[0]]!r}?" if close else ""
+    close = difflib.get_close_matches(str(name).lstrip("-")[:VALUE], cores, n=1)
+    return f": did you mean {brief(cores[close[0]], LISTED)}?" if close else ""
 
 
 def unknown(kind: str, name: object, options: Iterable[str], where: str = "") -> UserError:
@@ -41,5 +73,15 @@ def unknown(kind: str, name: object, options: Iterable[str], where: str = "") ->
     allowed = sorted(options)
     prefix = f"{where}: " if where else ""
     hint = nearest(name, allowed)
-    listing = ", ".join(allowed) if allowed else "none"
-    return UserError(f"{prefix}unknown {kind} {name!r}{hint} (allowed: {listing})")
+    return UserError(
+        f"{prefix}unknown {kind} {brief(name, LISTED)}{hint} (allowed: {_listed(allowed)})"
+    )
+
+
+def _listed(names: list[str]) -> str:
+    """Return the names in a line; of many, the first ones and how many more there are."""
+    listing = ", ".join(names)
+    if len(listing) <= LISTED:
+        return listing or "none"
+    count = sum(len(", ".join(names[: index + 1])) <= LISTED for index in range(len(names)))
+    return ", ".join([*names[:count], f"{len(names) - count} more"])

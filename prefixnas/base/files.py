@@ -1,68 +1,35 @@
-"""Files: YAML in, text and folders out whole or not at all."""
+"""Files: texts in, texts and folders out, whole or not at all."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
+import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.locks import LOCK
 
 
-def load_yaml(text: str, where: str) -> Any:
-    """Parse YAML with the safe loader.
-
-    Raises:
-        UserError: A syntax error, with its file, line and column, or a key that occurs twice.
-    """
-    try:
-        return yaml.load(text, _UniqueKeyLoader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{where}:{place} not valid YAML: {problem}") from error
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader, which refuses a key that occurs twice instead of dropping the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping; see the class."""
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = str(getattr(key_node, "value", key_node))
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} occurs twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> Any:
-    """Parse a YAML file.
-
-    Raises:
-        UserError: The file is missing, unreadable or not YAML.
-    """
-    return load_yaml(read_text(path), str(path))
-
-
-def read_text(path: Path) -> str:
+def read_text(path: Path, most: int | None = None) -> str:
     """Read a UTF-8 file.
 
+    Args:
+        path: The file.
+        most: How many bytes it may have.
+
     Raises:
-        UserError: The file is missing or unreadable.
+        UserError: The file is missing or unreadable, or has more.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(-1 if most is None else most + 1)
+        if most is not None and len(data) > most:
+            raise UserError(f"{path}: more than {most:,} bytes")
+        return data.decode("utf-8")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except OSError as error:
@@ -109,6 +76,27 @@ def refuse_used(folder: Path, marker: str, what: str, *, resume: bool = False) -
 def is_empty(folder: Path) -> bool:
     """Tell whether a folder holds nothing but a lock and what a kill left half written."""
     return all(path.suffix == ".tmp" or path.name == LOCK for path in folder.iterdir())
+
+
+def sweep(folder: Path) -> None:
+    """Take away what a kill left in a folder that this process holds.
+
+    These are files and folders that were to take another's name when they were complete, and
+    folders that one had taken the name of. One that lost its name, and no other has it, gets it
+    back.
+    """
+    for path in sorted(folder.iterdir()):
+        left = _LEFT.fullmatch(path.name)
+        named = folder / left["name"] if left else None
+        if named is not None and left is not None and left["end"] == "old" and not named.exists():
+            path.rename(named)
+        elif left:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix == ".tmp" and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+_LEFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<end>new|old)")
 
 
 def write_text(path: Path, text: str) -> None:

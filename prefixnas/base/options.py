@@ -19,7 +19,10 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, brief, unknown
+
+MOST, LEAST = 10**9, 1e-12
+"""Limits of every number that has none of its own: of its size, and of one that is above 0."""
 
 
 def option(
@@ -31,7 +34,11 @@ def option(
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """Return a dataclass field with a default, a help text for the command line, and limits."""
+    """Return a dataclass field with a default, a help text for the command line, and limits.
+
+    A number without an upper or a lower limit is held between `MOST` and its negative; one that is
+    above 0 is at least `LEAST`.
+    """
     limits = {"at least": at_least, "above": above, "at most": at_most, "below": below}
     metadata = {"help": text, "limits": {k: v for k, v in limits.items() if v is not None}}
     if isinstance(default, (list, dict)):
@@ -69,10 +76,34 @@ class Options:
         for entry in dataclasses.fields(cls):
             value, where = getattr(self, entry.name), f"key {entry.name!r}"
             _validated(value, kinds[entry.name], where)
-            limits = entry.metadata.get("limits", {})
-            if value is not None and not all(_WITHIN[k](value, v) for k, v in limits.items()):
-                allowed = " and ".join(f"{kind} {limit}" for kind, limit in limits.items())
-                raise UserError(f"{where}: must be {allowed}, not {value!r}")
+            _check_limits(value, entry.metadata.get("limits", {}), where)
+
+
+def _check_limits(value: Any, own: Mapping[str, float], where: str) -> None:
+    numbers = value if isinstance(value, list) else [value]
+    if own and isinstance(value, dict):
+        numbers = [*value.values()]
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        if not all(_WITHIN[kind](number, limit) for kind, limit in own.items()):
+            allowed = " and ".join(f"{kind} {limit}" for kind, limit in own.items())
+            raise UserError(f"{where}: must be {allowed}, not {brief(number)}")
+        for kind, limit in _common(own).items():
+            if not _WITHIN[kind](number, limit):
+                raise UserError(f"{where}: must be {kind} {limit:,}, not {brief(number)}")
+
+
+def _common(own: Mapping[str, float]) -> dict[str, float]:
+    """Return the limits of every number that its own leave open."""
+    limits: dict[str, float] = {}
+    if not {"at most", "below"} & set(own):
+        limits["at most"] = MOST
+    if not {"at least", "above"} & set(own):
+        limits["at least"] = -MOST
+    if own.get("above") == 0:
+        limits["at least"] = LEAST
+    return limits
 
 
 def read_pairs(items: Sequence[str], where: str, form: str = "NAME=VALUE") -> dict[str, str]:
@@ -85,7 +116,7 @@ def read_pairs(items: Sequence[str], where: str, form: str = "NAME=VALUE") -> di
     for item in items:
         name, equals, value = item.partition("=")
         if not (name and equals and value):
-            raise UserError(f"{where}: expected {form}, not {item!r}")
+            raise UserError(f"{where}: expected {form}, not {brief(item)}")
         if name in pairs:
             raise UserError(f"{where}: {name!r} is given twice")
         pairs[name] = value
@@ -196,9 +227,11 @@ def _validated(value: Any, kind: Any, where: str) -> Any:
         converted = _adapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{where}: must be {_wanted(first)}, not {first['input']!r}") from error
+        raise UserError(
+            f"{where}: must be {_wanted(first)}, not {brief(first['input'])}"
+        ) from error
     if isinstance(converted, float) and not math.isfinite(converted):
-        raise UserError(f"{where}: must be a finite number, not {value!r}")
+        raise UserError(f"{where}: must be a finite number, not {brief(value)}")
     return converted
 
 

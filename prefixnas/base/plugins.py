@@ -4,10 +4,45 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, brief
+
+TRUSTED = "PREFIXNAS_PLUGINS"
+"""Names the plugins that the user named by a flag, for the processes that are started from here."""
+
+
+def trust(plugins: Iterable[str]) -> None:
+    """Note that the user named plugins by a flag: files may name these, too."""
+    known = trusted()
+    new = [plugin for plugin in plugins if plugin not in known]
+    os.environ[TRUSTED] = os.pathsep.join([*known, *new])
+
+
+def trusted() -> list[str]:
+    """Return the plugins that the user named by a flag."""
+    return [plugin for plugin in os.environ.get(TRUSTED, "").split(os.pathsep) if plugin]
+
+
+def load_named(plugin: str, where: str) -> None:
+    """Import a plugin that a file names, if the user named it, too: a file alone runs no code.
+
+    Args:
+        plugin: The plugin.
+        where: The file, for messages.
+
+    Raises:
+        UserError: The user did not name it, or it cannot be imported.
+    """
+    if plugin not in trusted():
+        raise UserError(
+            f"{where}: key 'plugin': names {brief(plugin)}, which is code; to run it, say "
+            f"--plugin {brief(plugin)[1:-1]}"
+        )
+    load_plugin(plugin)
 
 
 def _import_file(path: Path) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from prefixnas.base.locks import Lock
 
 THREADS = "OMP_NUM_THREADS"
+SHARE = "PREFIXNAS_SHARE_OF_THREADS"
+"""Holds what `share_of_threads` gave, which tells it from what a user has set."""
 
 
 class Child(subprocess.Popen[bytes]):
@@ -118,14 +120,23 @@ def first_line_of_input() -> bytes:
 
 
 def share_of_threads(jobs: int) -> dict[str, str]:
-    """Return the environment that gives each of several runs its share of the cores.
+    """Return the environment that gives each of several trainings its share of the cores.
 
-    What is set already stays; a single run takes what it takes by itself.
+    Whatever starts several at once asks here: runs of a comparison, workers of a study, trials
+    under NNI, processes of one run. A share is divided further by what is started within it; what
+    the user has set stays, and a single training takes what it takes by itself.
     """
-    if jobs == 1 or THREADS in os.environ:
+    given = os.environ.get(THREADS)
+    if jobs == 1 or (given is not None and given != os.environ.get(SHARE)):
         return {}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {THREADS: str(max(1, (cores or 1) // jobs))}
+    if given is not None and given.isdecimal():
+        cores: int | None = int(given)
+    elif hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count()
+    each = str(max(1, (cores or 1) // jobs))
+    return {THREADS: each, SHARE: each}
 
 
 def peak_memory() -> dict[str, float | None]:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.files import write_bytes
 
 
@@ -41,6 +41,36 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged: {error}") from error
     return tensors
+
+
+def check_tensors(
+    path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuse tensors that are not those that are expected, or hold something else than numbers.
+
+    Args:
+        path: Their file, for messages.
+        tensors: By name.
+        shapes: What is expected.
+
+    Raises:
+        UserError: Names the first tensor that is missing, unknown, of another shape or not finite.
+    """
+    for name in shapes:
+        if name not in tensors:
+            raise UserError(f"{path}: damaged: the tensor {name!r} is missing")
+    for name, tensor in tensors.items():
+        if name not in shapes:
+            raise unknown("tensor", name, shapes, str(path))
+        if tuple(tensor.shape) != shapes[name]:
+            raise UserError(
+                f"{path}: the tensor {name!r} has the shape {[*tensor.shape]}, "
+                f"expected {[*shapes[name]]}"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise UserError(
+                f"{path}: damaged: the tensor {name!r} holds values that are no numbers"
+            )
 
 
 @contextmanager

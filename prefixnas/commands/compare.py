@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.console import Parser
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, one_line, unknown
 from prefixnas.base.files import make_folder, refuse_used, write_text
 from prefixnas.base.options import fields_of
 from prefixnas.commands.flags import add_flags
@@ -98,20 +98,19 @@ def _run(
 
 def _show(comparison: Comparison, cells: Sequence[Cell], out: Path) -> int:
     """Write and print the tables; 1 if a run failed."""
-    from rich.console import Console
-
     from prefixnas.compare.results import failures
     from prefixnas.compare.tables import write_comparison
+    from prefixnas.report.terminal import Terminal
 
     results, tables = write_comparison(comparison, cells, out)
-    console = Console()
-    Console(width=console.width if console.is_terminal else 240).print(tables)
+    console = Terminal()
+    Terminal(width=console.width if console.is_terminal else 240).print(tables)
     print(f"tables, plot and runs: {out}")
     if left := sum(result.state == "not run" for result in results):
         print(f"not finished: {left} of {len(cells)} runs")
     failed = failures(results)
     for line in failed:
-        print(f"failed: {line}", file=sys.stderr)
+        print(one_line(f"failed: {line}"), file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -30,23 +30,25 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument(
         "--batches", type=positive, default=4, metavar="N", help="batches of a probe (default: 4)"
     )
+    parser.add_argument("--plugin", nargs="*", default=[], help="plugins that a replay may import")
     args = parser.parse_intermixed_args(argv)
     if args.batches < 2:
         raise UserError("--batches: must be at least 2, for an interval")
 
-    from rich.console import Console
-
     from prefixnas.base.files import make_folder, write_text
+    from prefixnas.base.plugins import trust
     from prefixnas.report.diagnosis import diagnose
     from prefixnas.report.diagnosis_view import figure, text
     from prefixnas.report.plots.style import save_figure
+    from prefixnas.report.terminal import Terminal
     from prefixnas.run.record import read_search
 
     record = read_search(args.run)
     if args.replay is not None:
+        trust(args.plugin)
         record = _replayed(record, args.replay, args.batches)
     diagnosis = diagnose(record)
-    Console(soft_wrap=True).print(text(diagnosis))
+    Terminal(soft_wrap=True).print(text(diagnosis))
     path = args.run / "diagnosis.json"
     write_text(path, json.dumps(diagnosis.to_json(), indent=2) + "\n")
     make_folder(args.run / "plots")

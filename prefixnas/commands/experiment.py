@@ -43,6 +43,7 @@ def _parser(prog: str, action: str, help: str) -> Parser:
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="the experiment file")
     add("--out", type=Path, metavar="FOLDER", help="where it lies (default: studies/NAME)")
+    add("--plugin", nargs="*", default=[], help="plugins that the file may import")
     if action == "export":
         add("--to", type=Path, metavar="TABLE", help="a .csv or .json file (default: trials.csv)")
     if action in ("create", "start", "resume", "view"):
@@ -155,8 +156,10 @@ def _show(experiment: Experiment, folder: Path, before: str = "") -> None:
 
 
 def _load(arguments: argparse.Namespace, **changes: object) -> tuple[Experiment, Path]:
+    from prefixnas.base.plugins import trust
     from prefixnas.experiments.experiment import load_experiment
 
+    trust(arguments.plugin)
     experiment = load_experiment(arguments.file, changes)
     return experiment, _folder(arguments, experiment.name)
 

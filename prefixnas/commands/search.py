@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefixnas.base.console import Parser
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, brief
 from prefixnas.base.files import refuse_used
 from prefixnas.commands.flags import add_flags
 
@@ -44,7 +44,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         for name, value in fixed.items():
             if layer.get(name, value) != value:
                 raise UserError(
-                    f"{where}: key {name!r}: {prog} takes {value!r}, not {layer[name]!r}"
+                    f"{where}: key {name!r}: {prog} takes {brief(value)}, not {brief(layer[name])}"
                 )
     options, names = find_options([*layers, (FLAG, vars(first))])
     if first.resume:
@@ -94,12 +94,11 @@ def _parser(
 
 
 def _search(values: Mapping[str, Any], out: Path | None, resume: bool) -> int:
-    from rich.console import Console
-
     from prefixnas.launch.plan import plan_run
     from prefixnas.launch.start import start_run
     from prefixnas.report.progress import open_progress
     from prefixnas.report.tables import fitting_score_table
+    from prefixnas.report.terminal import Terminal
     from prefixnas.run.events import Evidence
     from prefixnas.run.ranks import end_now, join, leave, said_once
     from prefixnas.run.record import read_record
@@ -113,7 +112,7 @@ def _search(values: Mapping[str, Any], out: Path | None, resume: bool) -> int:
     leave()
     if ranks.first:
         record = read_record(folder)
-        Console().print(fitting_score_table(record.columns()))
+        Terminal().print(fitting_score_table(record.columns()))
         for doubt in {found.doubt() for found in record.of(Evidence)} - {""}:
             print(doubt)
         print(f"run directory: {folder}")

@@ -16,9 +16,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument("run", type=Path, help="a run directory")
     args = parser.parse_intermixed_args(argv)
 
-    from rich.console import Console
-
     from prefixnas.report.tables import show
+    from prefixnas.report.terminal import Terminal
 
-    Console().print(show(args.run))
+    Terminal().print(show(args.run))
     return 0

@@ -22,17 +22,19 @@ def main(argv: Sequence[str], prog: str) -> int:
     from prefixnas.base.plugins import load_plugin
     from prefixnas.network.supernet import count_parameters
     from prefixnas.space.loading import SPACES, load_space, space_to_yaml
+    from prefixnas.space.space import counted
 
     for plugin in args.plugin:
         load_plugin(plugin)
     if args.name is None:
         for name in SPACES.names():
             space = load_space(name)
-            print(f"{name:14} {space.size:>12,} architectures, {len(space.decisions)} decisions")
+            size, decisions = counted(space.size), len(space.decisions)
+            print(f"{name:14} {size:>12} architectures, {decisions} decisions")
         return 0
     space = load_space(args.name)
     print(space_to_yaml(space), end="")
-    print(f"\n# {space.size:,} architectures")
+    print(f"\n# {counted(space.size)} architectures")
     for decision in space.decisions:
         kind = "knob, " if decision.knob else ""
         print(f"# {decision.name} ({kind}by {decision.decided_by}): {', '.join(decision.options)}")

@@ -21,8 +21,6 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write CSV and PNG")
     args = parser.parse_intermixed_args(argv)
 
-    from rich.console import Console
-
     from prefixnas.compare.stability import (
         differences,
         grouped,
@@ -31,10 +29,11 @@ def main(argv: Sequence[str], prog: str) -> int:
         write_tables,
     )
     from prefixnas.compare.stability_plots import write_stability_plots
+    from prefixnas.report.terminal import Terminal
 
     searches = read_searches(args.run, args.by)
     groups = grouped(searches)
-    Console(soft_wrap=True).print(tables(groups, args.by))
+    Terminal(soft_wrap=True).print(tables(groups, args.by))
     if other := differences(searches, args.by):
         print(f"warning: the runs differ in other keys too: {', '.join(other)}")
     if args.out is not None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.console import Parser, positive
-from prefixnas.base.errors import UserError
-from prefixnas.base.files import make_folder, read_yaml, refuse_used, write_text
+from prefixnas.base.errors import UserError, brief, one_line
+from prefixnas.base.files import make_folder, refuse_used, write_text
+from prefixnas.base.yaml import read_yaml
 from prefixnas.commands.flags import add_flags
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ def _transfer(
     try:
         seeds = [int(seed) for seed in layers.get("seeds", first.seeds.split(","))]
     except ValueError as error:
-        raise UserError(f"--seeds: expected numbers like 0,1,2, not {first.seeds!r}") from error
+        raise UserError(
+            f"--seeds: expected numbers like 0,1,2, not {brief(first.seeds)}"
+        ) from error
     if len(set(seeds)) < len(seeds):
         raise UserError("--seeds: one is named twice")
     groups = {name: [*group, (FLAG, flags)] for name, group in layers["groups"].items()}
@@ -127,7 +130,6 @@ def _kept(transfer: Transfer) -> dict[str, Any]:
 
 def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any]) -> int:
     import yaml
-    from rich.console import Console
 
     from prefixnas.base.locks import alone
     from prefixnas.compare.carried import carry_over
@@ -141,6 +143,7 @@ def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any]) -> int:
     )
     from prefixnas.compare.transfer import table, write_table
     from prefixnas.launch.check import check_problem
+    from prefixnas.report.terminal import Terminal
 
     cells = transfer.cells()
     refuse_other_cells(cells)
@@ -166,11 +169,11 @@ def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any]) -> int:
                     lost.append(f"{source} to {target}, seed {seed}: {error}")
         rows = transfer.rows(neither)
         written = write_table(rows, transfer.out)
-    console = Console()
-    Console(width=console.width if console.is_terminal else 200).print(table(rows))
+    console = Terminal()
+    Terminal(width=console.width if console.is_terminal else 200).print(table(rows))
     print(f"written: {written}")
     failed = [cell for cell in cells if not cell.finished]
     lost += [f"{cell.name}: {notes(cell).get('error', 'not run')}" for cell in failed]
     for line in lost:
-        print(f"failed: {line}", file=sys.stderr)
+        print(one_line(f"failed: {line}"), file=sys.stderr)
     return 1 if lost else 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefixnas.base.console import Parser, positive
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, one_line
 from prefixnas.base.files import is_empty, make_folder, refuse_used, write_text
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ HELP = "many searches: hyper-parameters and architecture together"
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
     flags = _parser(prog).parse_args(argv)
+    from prefixnas.base.plugins import trust
     from prefixnas.experiments.experiment import load_experiment
     from prefixnas.experiments.nni.settings import read_settings
 
@@ -35,6 +36,7 @@ def main(argv: Sequence[str], prog: str) -> int:
         for name in ("trials", "workers", "storage", "sampler", "pruner")
         if (value := getattr(flags, name)) is not None
     }
+    trust(flags.plugin)
     experiment = load_experiment(flags.file, changes)
     read_settings(experiment)  # the same file is for every engine
     if flags.dry_run:
@@ -51,6 +53,7 @@ def _parser(prog: str) -> Parser:
     )
     parser.add_argument("--resume", action="store_true", help="go on with a study, or join it")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved file, stop")
+    parser.add_argument("--plugin", nargs="*", default=[], help="plugins that the file may import")
     parser.add_argument("--workers", type=positive, metavar="N", help="trials side by side")
     parser.add_argument("--trials", type=positive, metavar="N", help="trials of the study")
     parser.add_argument("--storage", metavar="FILE/URL", help="journal, SQLite file or database")
@@ -137,7 +140,7 @@ def _finish(study: Study) -> int:
     print(f"study: {study.folder}")
     for row in rows:
         if row.state == FAIL:
-            print(f"failed: trial {row.number}: {row.notes.get(ERROR)}", file=sys.stderr)
+            print(one_line(f"failed: trial {row.number}: {row.notes.get(ERROR)}"), file=sys.stderr)
     best = study.best()
     if best is None:
         print("no trial is complete", file=sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.base.options import Options, option
 from prefixnas.launch.plan import Layers, find_options
 from prefixnas.multitrial.strategy import TrialStrategy
@@ -25,15 +25,17 @@ class CompareConfig(Options):
         ["darts", "random"], "variants, with commas between: NAME or NAME:KEY=VALUE+KEY=VALUE"
     )
     seeds: list[int] = option([0, 1, 2], "seeds, with commas between; each is a run of its own")
-    budget: int = option(240, "joint steps of every run, searching and training on", at_least=1)
+    budget: int = option(
+        240, "joint steps of every run, searching and training on", at_least=1, at_most=10**8
+    )
     random_draws: int = option(
-        3, "random architectures a seed, for the average one; 0: none", at_least=0
+        3, "random architectures a seed, for the average one; 0: none", at_least=0, at_most=1000
     )
     references: Named = option(
         ["all"], "hand-made modules: all that the objective names, none, names, or SPACE:KEY=VALUE"
     )
     retrain: bool = option(False, "also train what was found anew, with the whole budget")
-    jobs: int = option(1, "runs side by side", at_least=1)
+    jobs: int = option(1, "runs side by side", at_least=1, at_most=1024)
 
 
 HELD = {
@@ -81,7 +83,9 @@ def _parse(text: str, first: str) -> dict[str, Any]:
     for item in rest.split("+") if colon else ():
         key, equals, value = item.partition("=")
         if not (key and equals and value):
-            raise UserError(f"variant {text!r}: expected NAME:KEY=VALUE+KEY=VALUE, not {item!r}")
+            raise UserError(
+                f"variant {text!r}: expected NAME:KEY=VALUE+KEY=VALUE, not {brief(item)}"
+            )
         key = key.strip().replace("-", "_")
         if key == "set":
             values.setdefault(key, []).append(value)

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import yaml
 
-from prefixnas.base.errors import UserError, unknown
-from prefixnas.base.files import load_yaml
+from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.base.options import FLAG, Options, make, option, resolve, types_of
+from prefixnas.base.plugins import trust, trusted
+from prefixnas.base.yaml import load_yaml
 from prefixnas.experiments.hyperparameters import (
     Alternatives,
     Hyperparameter,
@@ -49,13 +50,13 @@ class ExperimentFile(Options):
     base: dict[str, Any] = option({}, "keys of `prefixnas search`, the same for every trial")
     hyperparameters: dict[str, Any] = option({}, "keys that differ, with their bounds or options")
     objective: dict[str, Any] = option({}, "metric and direction")
-    trials: int = option(100, "trials of the study", at_least=1)
+    trials: int = option(100, "trials of the study", at_least=1, at_most=10**6)
     early_stopping: dict[str, Any] = option({}, "patience: epochs without a better score")
     sampler: str | dict[str, Any] = option("tpe", "Optuna's sampler: a name, or name: options")
     pruner: str | dict[str, Any] = option("none", "Optuna's pruner: a name, or name: options")
     storage: str | None = option(None, "a file, or the URL of a database; none: in the folder")
     seed: int = option(0, "seed of the sampler", at_least=0, below=2**32)
-    workers: int = option(1, "trials that run side by side", at_least=1)
+    workers: int = option(1, "trials that run side by side", at_least=1, at_most=1024)
     nni: dict[str, Any] = option({}, "settings of NNI")
 
 
@@ -135,10 +136,10 @@ class Experiment:
         """Return all keys of the file, as plain values."""
         return {entry.name: getattr(self.file, entry.name) for entry in fields(self.file)}
 
-    def order(self) -> dict[str, str]:
+    def order(self) -> dict[str, Any]:
         """Return what another process reads it from, see `read_order`; YAML keeps numeric keys."""
         text = yaml.safe_dump(self.to_json(), sort_keys=False)
-        return {"where": self.where, "experiment": text}
+        return {"where": self.where, "experiment": text, "plugins": trusted()}
 
     def shown(self) -> dict[str, Any]:
         """Return `to_json` without the password of a database: as it may be shown and kept."""
@@ -171,7 +172,7 @@ class Experiment:
                 path, was, is_ = _first_difference(stored.get(key), value)
                 raise UserError(
                     f"{where}: cannot go on with another experiment: {key + path!r} was "
-                    f"{was!r} and is now {is_!r}"
+                    f"{brief(was)} and is now {brief(is_)}"
                 )
 
 
@@ -198,7 +199,9 @@ def read_experiment(layers: Any, where: str) -> Experiment:
     """
     file: ExperimentFile = make(ExperimentFile, resolve({"experiment": ExperimentFile}, layers))
     if not re.fullmatch(r"[\w][\w.-]*", file.name):
-        raise UserError(f"{where}: key 'name': letters, digits, dots, dashes, not {file.name!r}")
+        raise UserError(
+            f"{where}: key 'name': letters, digits, dots, dashes, not {brief(file.name)}"
+        )
     _check_patience(file, where)
     objective = resolve({"objective": Target}, [(f"{where}: objective", file.objective)])
     parameters = read_hyperparameters(file.hyperparameters, f"{where}: hyperparameters")
@@ -216,6 +219,7 @@ def read_experiment(layers: Any, where: str) -> Experiment:
 def read_order(order: Mapping[str, Any]) -> Experiment:
     """Check the experiment that another process was given; see `Experiment.order`."""
     where = order["where"]
+    trust(order.get("plugins", ()))
     return read_experiment([(where, load_yaml(order["experiment"], where))], where)
 
 
@@ -226,7 +230,7 @@ def _check_patience(file: ExperimentFile, where: str) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(
                 f"{where}: early_stopping: patience must be a whole number of epochs, "
-                f"at least 1, not {value!r}"
+                f"at least 1, not {brief(value)}"
             )
         if "patience" in file.base:
             raise UserError(f"{where}: patience stands in base and in early_stopping")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, brief, unknown
+from prefixnas.base.options import MOST
 
 KINDS = ("uniform", "loguniform", "int", "logint", "choice")
 Scalar = str | int | float | bool | None
@@ -95,7 +95,9 @@ def read_hyperparameters(data: Any, where: str, inside: str = "") -> tuple[Hyper
         UserError: An unknown kind, bounds upside down, an empty choice.
     """
     if not isinstance(data, Mapping):
-        raise UserError(f"{where}: expected a mapping from keys to hyper-parameters, not {data!r}")
+        raise UserError(
+            f"{where}: expected a mapping from keys to hyper-parameters, not {brief(data)}"
+        )
     return tuple(_read(str(key), spec, where, inside) for key, spec in data.items())
 
 
@@ -145,13 +147,13 @@ def _read(key: str, spec: Any, where: str, inside: str) -> Hyperparameter:
     place = f"{where}: hyper-parameter {inside + key!r}"
     if not isinstance(spec, Mapping) or len(spec) != 1:
         raise UserError(
-            f"{place}: expected one of {', '.join(KINDS)} with its values, not {spec!r}"
+            f"{place}: expected one of {', '.join(KINDS)} with its values, not {brief(spec)}"
         )
     ((kind, given),) = spec.items()
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS, place)
     if not isinstance(given, list):
-        raise UserError(f"{place}: {kind} takes a list, not {given!r}")
+        raise UserError(f"{place}: {kind} takes a list, not {brief(given)}")
     if kind == "choice":
         return _read_choice(key, given, place, where, inside)
     return _read_range(key, str(kind), given, place, inside)
@@ -160,7 +162,7 @@ def _read(key: str, spec: Any, where: str, inside: str) -> Hyperparameter:
 def _read_range(key: str, kind: str, given: list[Any], place: str, inside: str) -> Range:
     whole, log = kind in ("int", "logint"), kind in ("loguniform", "logint")
     if len(given) != 2:
-        raise UserError(f"{place}: {kind} takes two bounds, not {given!r}")
+        raise UserError(f"{place}: {kind} takes two bounds, not {brief(given)}")
     low, high = (_number(bound, whole, place) for bound in given)
     if low >= high:
         raise UserError(f"{place}: the lower bound {low} is not below the upper bound {high}")
@@ -175,9 +177,9 @@ def _number(bound: Any, whole: bool, place: str) -> float:
     if isinstance(bound, str):  # 1e-3 is a text in YAML, which wants a dot in it
         with suppress(ValueError):
             number = float(bound)
-    finite = isinstance(number, (int, float)) and math.isfinite(number)
+    finite = isinstance(number, (int, float)) and -MOST <= number <= MOST
     if not finite or isinstance(number, bool) or (whole and number != int(number)):
-        raise UserError(f"{place}: a bound must be {wanted}, not {bound!r}")
+        raise UserError(f"{place}: a bound must be {wanted}, not {brief(bound)}")
     return int(number) if whole else float(number)
 
 
@@ -189,7 +191,8 @@ def _read_choice(key: str, given: list[Any], place: str, where: str, inside: str
         if isinstance(item, Mapping):
             if len(item) != 1 or not isinstance(next(iter(item.values())), Mapping):
                 raise UserError(
-                    f"{place}: an option with keys of its own is VALUE: {{KEY: ...}}, not {item!r}"
+                    f"{place}: an option with keys of its own is VALUE: {{KEY: ...}}, "
+                    f"not {brief(item)}"
                 )
             ((value, keys),) = item.items()
         else:

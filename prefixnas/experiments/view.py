@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from prefixnas.base.errors import visible
 from prefixnas.experiments.rows import (
     COMPLETE,
     ERROR,
@@ -24,6 +25,7 @@ from prefixnas.experiments.rows import (
 )
 from prefixnas.report.grid import Cell, Grid, Number, Span, number
 from prefixnas.report.progress import clock, terminal
+from prefixnas.report.terminal import Terminal
 
 _STYLES = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
 
@@ -110,9 +112,9 @@ def for_terminal(rows: Sequence[Row], direction: str, width: int, *, folded: boo
 
 def print_trials(rows: Sequence[Row], direction: str) -> None:
     """Print the table of trials to standard output, whole."""
-    console = Console()
+    console = Terminal()
     width = console.width if console.is_terminal else WIDE
-    Console(width=width).print(for_terminal(rows, direction, width, folded=True))
+    Terminal(width=width).print(for_terminal(rows, direction, width, folded=True))
 
 
 def describe(params: Mapping[str, Any]) -> str:
@@ -149,7 +151,7 @@ class PlainView:
                 self._print(f"[{over}/{len(rows)}] trial {row.number} {_said(row)}")
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(visible(line), file=self._stream, flush=True)
 
 
 def _said(row: Row) -> str:

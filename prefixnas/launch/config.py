@@ -14,9 +14,9 @@ from typing import Any, Literal, cast, get_type_hints
 
 import yaml
 
-from prefixnas.base.errors import UserError
-from prefixnas.base.files import read_yaml
+from prefixnas.base.errors import UserError, brief
 from prefixnas.base.options import option, read_pairs
+from prefixnas.base.yaml import read_yaml
 from prefixnas.run.objective import ObjectiveConfig
 from prefixnas.run.recipe import Recipe
 
@@ -29,7 +29,7 @@ class RunConfig(Recipe):
     strategy: str = option("darts", "how to search")
     objective: str | None = option(None, "the problem; may be left out if only one is installed")
     steps: int = option(
-        240, "joint training steps: searching and training on, together", at_least=1
+        240, "joint training steps: searching and training on, together", at_least=1, at_most=10**8
     )
     search_fraction: float = option(
         0.5, "share of the steps that go into searching", at_least=0, below=1
@@ -40,7 +40,10 @@ class RunConfig(Recipe):
     )
     checkpoint_every: int = option(50, "steps between checkpoints", at_least=1)
     processes: int = option(
-        1, "processes that train together, one a GPU, each on its share of every batch", at_least=1
+        1,
+        "processes that train together, one a GPU, each on its share of every batch",
+        at_least=1,
+        at_most=1024,
     )
     baseline: Literal["none", "alone", "both"] = option(
         "both", "also train without the searched module, at equal steps; both: and at equal weights"
@@ -133,5 +136,5 @@ def refuse_change(stored: Mapping[str, Any], values: Mapping[str, Any], path: Pa
         if name not in FREE and stored[name] != value:
             raise UserError(
                 f"{path}: cannot resume with another configuration: "
-                f"{name!r} was {stored[name]!r} and is now {value!r}"
+                f"{name!r} was {brief(stored[name])} and is now {brief(value)}"
             )

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefixnas.base.errors import UserError
-from prefixnas.base.options import make, resolve
-from prefixnas.base.plugins import load_plugin
+from prefixnas.base.errors import UserError, brief
+from prefixnas.base.memory import TRAINED, memory_of_machine, refuse_beyond
+from prefixnas.base.options import FLAG, make, resolve
+from prefixnas.base.plugins import load_named, trust
 from prefixnas.launch.config import RunConfig, run_options, word_for_alone
-from prefixnas.network.supernet import check_operations
+from prefixnas.network.supernet import check_operations, count_parameters
 from prefixnas.run.baselines import Baseline
 from prefixnas.run.events import Event
 from prefixnas.run.objective import OBJECTIVES, Objective, ObjectiveConfig, fit_space
@@ -71,6 +72,8 @@ class RunPlan:
         self.strategy.check(space, self.run.settings, self.budget)
         check_operations(space, objective.width)
         self.strategy.check_objective(objective)
+        trained = count_parameters(space, space.first(self.run.settings), objective.width)
+        refuse_beyond({"the searched module": trained * TRAINED}, memory_of_machine())
 
     def open(
         self,
@@ -97,6 +100,8 @@ class RunPlan:
 def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
     """Find the dataclasses whose fields are a run's keys; plugins are loaded on the way.
 
+    Those that a file names are loaded if the user named them by a flag, too.
+
     Args:
         layers: Where "strategy", "objective" and "plugin" may be named; the last one wins.
 
@@ -105,23 +110,27 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
         objective.
 
     Raises:
-        UserError: A name is unknown, or a plugin cannot be loaded.
+        UserError: A name is unknown, or a plugin cannot be loaded, or only a file names it.
     """
     values: dict[str, Any] = {"strategy": RunConfig.strategy, "objective": None}
-    plugins: list[str] = []
+    plugins: list[tuple[str, str]] = []
     for where, layer in layers:
         for name in ("strategy", "objective"):
             if layer.get(name) is not None:
                 if not isinstance(layer[name], str):
-                    raise UserError(f"{where}: key {name!r}: expected a name, not {layer[name]!r}")
+                    raise UserError(
+                        f"{where}: key {name!r}: expected a name, not {brief(layer[name])}"
+                    )
                 values[name] = layer[name]
         given = layer.get("plugin") or []
         given = [given] if isinstance(given, str) else given
         if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
-            raise UserError(f"{where}: key 'plugin': must be a list of texts, not {given!r}")
-        plugins += given
-    for plugin in plugins:
-        load_plugin(plugin)
+            raise UserError(f"{where}: key 'plugin': must be a list of texts, not {brief(given)}")
+        if where == FLAG:
+            trust(given)
+        plugins += [(plugin, where) for plugin in given]
+    for plugin, where in plugins:
+        load_named(plugin, where)
     names = {**values, "objective": values["objective"] or _only_objective()}
     objective = OBJECTIVES.get(names["objective"])
     options: dict[str, type[Any]] = {

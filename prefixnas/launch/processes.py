@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from prefixnas.base.console import Terminated
 from prefixnas.base.errors import RunLost, UserError
+from prefixnas.base.processes import share_of_threads
 
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 """Name of the loopback interface: the ranks talk there and nowhere else."""
@@ -60,8 +62,8 @@ def launch(command: Sequence[str], processes: int, watch: Callable[[], None]) ->
         try:
             while (result := context.wait(timeout=2 * POLL, period=POLL)) is None:
                 watch()
-        except SignalException:
-            raise KeyboardInterrupt from None
+        except SignalException as end:
+            raise (Terminated if end.sigval == signal.SIGTERM else KeyboardInterrupt) from None
         finally:
             context.close(timeout=GRACE)
         rank, code = _first_failure(result) if result.failures else (0, 0)
@@ -80,12 +82,13 @@ def launch(command: Sequence[str], processes: int, watch: Callable[[], None]) ->
 
 def _defaults(processes: int) -> dict[str, str]:
     """Return variables for all ranks; what the user has set stays."""
-    usual = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
+    usual: dict[str, str] = {}
     if (interface := LOOPBACK.get(sys.platform)) is not None:
         usual |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
     number = str(processes)
     return {
         **{name: value for name, value in usual.items() if name not in os.environ},
+        **share_of_threads(processes),
         "WORLD_SIZE": number,
         "LOCAL_WORLD_SIZE": number,
     }

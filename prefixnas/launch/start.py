@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import make_folder, refuse_used, write_text
+from prefixnas.base.files import make_folder, refuse_used, sweep, write_text
 from prefixnas.base.locks import alone
 from prefixnas.launch.config import dump_config
 from prefixnas.launch.plan import plan_run
@@ -77,4 +77,5 @@ def _held(folder: Path, resume: bool) -> Iterator[None]:
     make_folder(folder)
     with alone(folder, "runs"):
         refuse_used(folder, "config.yaml", "run", resume=resume)
+        sweep(folder)
         yield

@@ -67,7 +67,7 @@ class TrialStrategy(Strategy):
         (12, True)
     """
 
-    trials: int = option(8, "architectures to try", at_least=1)
+    trials: int = option(8, "architectures to try", at_least=1, at_most=10**6)
     weights: Literal["train", "one-shot"] = option(
         "train", "train each child, or cut it out of one trained supernet"
     )

@@ -38,6 +38,9 @@ Decide = Callable[[Choice, str, int, Build], tuple[nn.Module, int]]
 Layers = Callable[[Stack, str], int]
 """Says how many layers a stack in a scope gets."""
 
+WIDEST = 1_000_000
+"""The most features that an operation of a space may make."""
+
 Knobs = dict[str, dict[str, Tensor]]
 """Per knob, the weight of each option that is still in question: a number that sums to one."""
 
@@ -52,7 +55,11 @@ def build_node(
 
     if isinstance(node, Op):
         module = make_op(node.name, node.args, dict(node.kwargs), width)
-        return module, width_after(module, width)
+        if (after := width_after(module, width)) > WIDEST:
+            raise UserError(
+                f"operation {node.label!r} makes {after:,} features, at most {WIDEST:,}"
+            )
+        return module, after
     if isinstance(node, Choice):
         return decide(node, scope, width, deeper)
     if isinstance(node, Sum):

@@ -18,9 +18,13 @@ class RelaxedOptions(Options):
     level: str = option("joint", "joint, bilevel or second-order: what moves alphas, and when")
     update: str = option("logits", "logits (Adam) or projected (SGD on the simplex)")
     relaxation: str = option("softmax", "softmax, gumbel, gumbel-hard, ste or one-path")
-    alpha_learning_rate: float | None = option(None, "of the alphas; none: the update's", above=0)
+    alpha_learning_rate: float | None = option(
+        None, "of the alphas; none: the update's", above=0, at_most=1000
+    )
     alpha_warmup: float = option(0.2, "share for the weights alone", at_least=0, at_most=1)
-    entropy_weight: float = option(1.0, "of the alphas' entropy, at the end", at_least=0)
+    entropy_weight: float = option(
+        1.0, "of the alphas' entropy, at the end", at_least=0, at_most=1000
+    )
     entropy_scale: Literal["gradient", "loss"] = option(
         "gradient", "unit of that weight: the data's gradient, or the loss (eq. 4)"
     )

@@ -13,7 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from prefixnas.base.errors import visible
 from prefixnas.report.grid import facts
+from prefixnas.report.terminal import Terminal
 from prefixnas.run import events
 from prefixnas.run.events import Event
 from prefixnas.space.architecture import decision_key
@@ -34,7 +36,7 @@ def open_progress(stream: TextIO | None = None) -> PlainProgress | LiveProgress:
 
 def terminal(stream: TextIO) -> Console | None:
     """Return the console of a stream that can renew what it shows, None for any other."""
-    console = Console(file=stream)
+    console = Terminal(file=stream)
     return console if stream.isatty() and not console.is_dumb_terminal else None
 
 
@@ -160,7 +162,7 @@ class PlainProgress(AbstractContextManager["PlainProgress", None]):
         self._print("  ".join(parts))
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(visible(line), file=self._stream, flush=True)
 
 
 class LiveProgress(AbstractContextManager["LiveProgress", None]):

@@ -16,7 +16,7 @@ import yaml
 from numpy.typing import NDArray
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import read_yaml
+from prefixnas.base.yaml import read_yaml
 from prefixnas.run import events
 from prefixnas.run.evaluation import ARGMAX, MIXTURE
 from prefixnas.run.events import Evaluation, Event, read_events

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from prefixnas.base.errors import UserError, unknown
-from prefixnas.base.files import load_yaml, read_text, write_text
+from prefixnas.base.files import write_text
+from prefixnas.base.yaml import load_yaml, read_yaml
 
 
 class Architecture(Mapping[str, str]):
@@ -82,7 +84,10 @@ class Architecture(Mapping[str, str]):
         Raises:
             UserError: Not YAML, or not a mapping of `space` and `choices`.
         """
-        data = load_yaml(text, where)
+        return cls._read(load_yaml(text, where), where)
+
+    @classmethod
+    def _read(cls, data: Any, where: str) -> Architecture:
         if not isinstance(data, dict):
             raise UserError(f"{where}: expected a mapping with the keys 'space' and 'choices'")
         for key in data:
@@ -102,7 +107,7 @@ class Architecture(Mapping[str, str]):
         """
         if not path.is_file():
             raise UserError(f"{path}: no such architecture file")
-        return cls.from_yaml(read_text(path), str(path))
+        return cls._read(read_yaml(path), str(path))
 
 
 def decision_key(name: str) -> str:

@@ -22,9 +22,9 @@ from typing import Any
 
 import yaml
 
-from prefixnas.base.errors import UserError, unknown
-from prefixnas.base.files import load_yaml, read_yaml
+from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.base.registry import Registry
+from prefixnas.base.yaml import load_yaml, read_yaml
 from prefixnas.space.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum
 
 _NODES = ("seq", "sum", "choice", "stack")
@@ -85,7 +85,7 @@ def _space(data: Any, where: str) -> SearchSpace:
         )
     name = data.get("name")
     if not isinstance(name, str) or not name:
-        raise UserError(f"{where}: key 'name' must be a text, not {name!r}")
+        raise UserError(f"{where}: key 'name' must be a text, not {brief(name)}")
     try:
         knobs = [_knob(item, f"knobs[{index}]") for index, item in enumerate(_knobs(data))]
         return SearchSpace(name, _node({roots[0]: data[roots[0]]}, ""), knobs, _sizes(data))
@@ -96,19 +96,21 @@ def _space(data: Any, where: str) -> SearchSpace:
 def _sizes(data: dict[str, Any]) -> dict[str, int]:
     sizes = data.get("sizes") or {}
     if not isinstance(sizes, dict):
-        raise UserError(f"sizes: expected a mapping of names to numbers, not {sizes!r}")
+        raise UserError(f"sizes: expected a mapping of names to numbers, not {brief(sizes)}")
     for name, value in sizes.items():
         if not isinstance(name, str):
-            raise UserError(f"sizes: a name must be a text, not {name!r}")
+            raise UserError(f"sizes: a name must be a text, not {brief(name)}")
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"sizes.{name}: must be a whole number of at least 1, not {value!r}")
+            raise UserError(
+                f"sizes.{name}: must be a whole number of at least 1, not {brief(value)}"
+            )
     return sizes
 
 
 def _knobs(data: dict[str, Any]) -> list[Any]:
     knobs = data.get("knobs") or []
     if not isinstance(knobs, list):
-        raise UserError(f"knobs: expected a list of choices and stacks, not {knobs!r}")
+        raise UserError(f"knobs: expected a list of choices and stacks, not {brief(knobs)}")
     return knobs
 
 
@@ -117,7 +119,7 @@ def _knob(data: Any, at: str) -> Node:
     if isinstance(data, list):
         return Seq(*(_knob(item, f"{at}[{index}]") for index, item in enumerate(data)))
     if not isinstance(data, dict) or len(data) != 1 or not {*data} <= {"choice", "stack"}:
-        raise UserError(f"{at}: expected a mapping with the key choice or stack, not {data!r}")
+        raise UserError(f"{at}: expected a mapping with the key choice or stack, not {brief(data)}")
     if "choice" in data:
         return _plain_choice(data["choice"], f"{at}.choice")
     return _stack(data["stack"], f"{at}.stack", _knob)
@@ -127,10 +129,10 @@ def _plain_choice(data: Any, at: str, decided_by: str = "alpha") -> Choice:
     """Parse a choice whose options are names or numbers."""
     fields = _fields(data, at, ("key", "options"), ("decided_by",))
     if not isinstance(fields["key"], str):
-        raise UserError(f"{at}.key: expected a text, not {fields['key']!r}")
+        raise UserError(f"{at}.key: expected a text, not {brief(fields['key'])}")
     options = fields["options"] or []
     if not isinstance(options, list):
-        raise UserError(f"{at}.options: expected a list, not {options!r}")
+        raise UserError(f"{at}.options: expected a list, not {brief(options)}")
     for index, option in enumerate(options):
         if isinstance(option, bool):
             raise UserError(
@@ -138,7 +140,9 @@ def _plain_choice(data: Any, at: str, decided_by: str = "alpha") -> Choice:
                 "put the names in quotes"
             )
         if not isinstance(option, str | int | float):
-            raise UserError(f"{at}.options[{index}]: expected a name or a number, not {option!r}")
+            raise UserError(
+                f"{at}.options[{index}]: expected a name or a number, not {brief(option)}"
+            )
     return Choice(fields["key"], options, fields.get("decided_by", decided_by))
 
 
@@ -151,7 +155,7 @@ def _node(data: Any, at: str) -> Node:
         return _sequence(data, at)
     if not isinstance(data, dict) or len(data) != 1:
         raise UserError(
-            f"{at}: expected an operation, a list, or a mapping with one key, not {data!r}"
+            f"{at}: expected an operation, a list, or a mapping with one key, not {brief(data)}"
         )
     ((kind, body),) = data.items()
     if kind == "seq":
@@ -175,7 +179,7 @@ def _node(data: Any, at: str) -> Node:
 
 def _items(data: Any, at: str) -> list[Node]:
     if not isinstance(data, list):
-        raise UserError(f"{at}: expected a list of nodes, not {data!r}")
+        raise UserError(f"{at}: expected a list of nodes, not {brief(data)}")
     return [_node(item, f"{at}[{index}]") for index, item in enumerate(data)]
 
 
@@ -200,7 +204,7 @@ def _fields(
 def _choice(data: Any, at: str) -> Choice:
     fields = _fields(data, at, ("key", "options"), ("decided_by",))
     if not isinstance(fields["key"], str):
-        raise UserError(f"{at}.key: expected a text, not {fields['key']!r}")
+        raise UserError(f"{at}.key: expected a text, not {brief(fields['key'])}")
     options: list[Node | str] = list(_items(fields["options"] or [], f"{at}.options"))
     return Choice(fields["key"], options, fields.get("decided_by", "alpha"))
 
@@ -209,7 +213,7 @@ def _stack(data: Any, at: str, inner: Callable[[Any, str], Node] = _node) -> Sta
     fields = _fields(data, at, ("layers", "cell"), ("shared", "name"))
     shared = fields.get("shared", False)
     if not isinstance(shared, bool):
-        raise UserError(f"{at}.shared: expected true or false, not {shared!r}")
+        raise UserError(f"{at}.shared: expected true or false, not {brief(shared)}")
     layers = fields["layers"]
     if isinstance(layers, dict) and set(layers) == {"choice"}:
         layers = _plain_choice(layers["choice"], f"{at}.layers.choice", "trial")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, brief, unknown
 
 DecidedBy = Literal["alpha", "trial"]
 
@@ -146,7 +146,9 @@ class Stack(Node):
         if isinstance(layers, Choice):
             _check_depth(layers, where)
         elif not isinstance(layers, str) and not _whole(layers):
-            raise UserError(f"{where}: layers must be a whole number of at least 1, not {layers!r}")
+            raise UserError(
+                f"{where}: layers must be a whole number of at least 1, not {brief(layers)}"
+            )
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "cell", as_node(cell))
         object.__setattr__(self, "shared", shared)
@@ -182,7 +184,7 @@ def _check_depth(choice: Choice, where: str) -> None:
     for option in choice.options:
         if not option.label.isdecimal() or option.label.startswith("0"):
             raise UserError(
-                f"{where}: layers must be whole numbers of at least 1, not {option.label!r}"
+                f"{where}: layers must be whole numbers of at least 1, not {brief(option.label)}"
             )
     if choice.decided_by != "trial":
         raise UserError(
@@ -237,7 +239,7 @@ def with_sizes(node: Node, sizes: Mapping[str, int]) -> Node:
                 declared = ", ".join(sizes) or "none are declared"
                 raise UserError(
                     f"stack {node.name!r}: layers must be a whole number of at least 1 or one of "
-                    f"the space's sizes ({declared}), not {layers!r}"
+                    f"the space's sizes ({declared}), not {brief(layers)}"
                 )
             layers = sizes[layers]
         return Stack(layers, with_sizes(node.cell, sizes), node.shared, node.name)

@@ -15,10 +15,15 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, brief
 from prefixnas.base.registry import Registry
 
 M = TypeVar("M", bound=nn.Module)
+
+MOST_FACTOR = 64
+"""How many times wider than its input an operation's output may be."""
+
+_TRIED = 8
 
 OPS: Registry[type[nn.Module]] = Registry("operation", "prefixnas.ops")
 
@@ -61,9 +66,41 @@ def make_op(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], width: 
     wants_width = "width" in inspect.signature(factory).parameters
     try:
         return factory(width, *args, **kwargs) if wants_width else factory(*args, **kwargs)
-    except (TypeError, ValueError) as error:
-        given = ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())])
-        raise UserError(f"operation {name!r} cannot be built with ({given}): {error}") from error
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise _not_built(name, args, kwargs, error) from error
+
+
+def try_op(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Try the parameters of an operation before there is a problem to build it for, and a width.
+
+    The operations of this file take any width, and are built and called once, without memory; of
+    others the names of the parameters are compared alone.
+
+    Raises:
+        UserError: Unknown name, or parameters that the operation does not take.
+    """
+    factory = OPS.get(name)
+    if factory not in _SHIPPED:
+        signature = inspect.signature(factory)
+        width = (1,) if "width" in signature.parameters else ()
+        try:
+            signature.bind(*width, *args, **kwargs)
+        except TypeError as error:
+            raise _not_built(name, args, kwargs, error) from error
+        return
+    with torch.device("meta"):
+        module = make_op(name, args, kwargs, _TRIED)
+        try:
+            module(torch.ones(1, _TRIED))
+        except Exception as error:
+            raise _not_built(name, args, kwargs, error) from error
+
+
+def _not_built(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
+) -> UserError:
+    given = ", ".join([*map(brief, args), *(f"{k}={brief(v)}" for k, v in kwargs.items())])
+    return UserError(f"operation {name!r} cannot be built with ({given}): {error}")
 
 
 def width_after(module: nn.Module | None, width: int) -> int:
@@ -76,8 +113,8 @@ class Linear(nn.Linear):
     """Affine map; `factor` scales the width, for reduction cells (`factor: 0.5`)."""
 
     def __init__(self, width: int, factor: float = 1.0, bias: bool = True) -> None:
-        if factor <= 0:
-            raise ValueError(f"factor must be above 0, not {factor}")
+        if not 0 < factor <= MOST_FACTOR:
+            raise ValueError(f"factor must be above 0 and at most {MOST_FACTOR}, not {factor}")
         self.width_out = max(1, round(width * factor))
         super().__init__(width, self.width_out, bias=bias)
 
@@ -112,9 +149,15 @@ class Zero(nn.Module):
         return torch.zeros_like(hidden)
 
 
-register_op("relu")(nn.ReLU)
-register_op("tanh")(nn.Tanh)
-register_op("leaky_relu")(nn.LeakyReLU)
-register_op("gelu")(nn.GELU)
-register_op("silu")(nn.SiLU)
-register_op("sigmoid")(nn.Sigmoid)
+_ACTIVATIONS: Mapping[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
+}
+for _name, _activation in _ACTIVATIONS.items():
+    register_op(_name)(_activation)
+
+_SHIPPED = (Linear, LayerNorm, Dropout, Identity, Zero, *_ACTIVATIONS.values())

@@ -10,12 +10,12 @@ stack is that deep.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.space.architecture import Architecture, decision_key
 from prefixnas.space.nodes import (
     Choice,
@@ -44,6 +44,10 @@ __all__ = [
     "dropout_under_alpha",
     "option_scope",
 ]
+
+
+PLACES = 10_000
+"""The most operations and choices in a space, all layers of its stacks counted."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,11 @@ class SearchSpace:
             self.knobs = tuple(with_sizes(as_node(knob), self.sizes) for knob in knobs)
         except UserError as error:
             raise UserError(f"space {name!r}: {error}") from error
+        places = sum(_places(node) for node in (self.root, *self.knobs))
+        if places > PLACES:
+            raise UserError(
+                f"space {name!r}: more than {PLACES:,} operations and choices, all layers counted"
+            )
         for knob in self.knobs:
             _check_knob(knob, name)
         self._check_operations(self.root)
@@ -140,7 +149,7 @@ class SearchSpace:
     @property
     def size(self) -> int:
         """The number of different architectures."""
-        return prod(
+        return math.prod(
             count for node in (self.root, *self.knobs) for count in _sizes(node, "").values()
         )
 
@@ -239,14 +248,17 @@ class SearchSpace:
         return tuple(found.values())
 
     def _check_operations(self, node: Node) -> None:
-        from prefixnas.space.ops import OPS
+        from prefixnas.space.ops import OPS, try_op
 
-        if isinstance(node, Op):
-            if node.name not in OPS:
-                raise unknown("operation", node.name, OPS.names(), f"space {self.name!r}")
-        else:
-            for child in children(node):
-                self._check_operations(child)
+        for op in {repr(op): op for op in _operations(node)}.values():
+            if op.name not in OPS:
+                raise unknown("operation", op.name, OPS.names(), f"space {self.name!r}")
+            try_op(op.name, op.args, dict(op.kwargs))
+
+
+def counted(size: int) -> str:
+    """Return a number of architectures as it is shown: of one with many digits, the power of 10."""
+    return f"{size:,}" if size < 10**18 else f"about 10^{math.log10(size):.0f}"
 
 
 def dropout_under_alpha(space: SearchSpace) -> list[str]:
@@ -270,6 +282,19 @@ def dropout_under_alpha(space: SearchSpace) -> list[str]:
     return list(dict.fromkeys(visit(space.root)))
 
 
+def _operations(node: Node) -> Iterator[Op]:
+    if isinstance(node, Op):
+        yield node
+    for child in children(node):
+        yield from _operations(child)
+
+
+def _places(node: Node) -> int:
+    """Count what has to be built of a node, without building it: each layer of a stack counts."""
+    inside = 1 + sum(_places(child) for child in children(node))
+    return inside * max(node.depths) if isinstance(node, Stack) else inside
+
+
 def _check_knob(node: Node, space: str) -> None:
     """Refuse a knob that is more than choices between names, or a stack of such choices."""
     if isinstance(node, Choice):
@@ -277,14 +302,14 @@ def _check_knob(node: Node, space: str) -> None:
             if not isinstance(option, Op) or option.label != option.name:
                 raise UserError(
                     f"space {space!r}: the options of knob {node.key!r} must be names or numbers, "
-                    f"not {option.label!r}"
+                    f"not {brief(option.label)}"
                 )
     elif isinstance(node, Stack | Seq):
         for child in children(node):
             _check_knob(child, space)
     else:
         raise UserError(
-            f"space {space!r}: a knob is a choice, or a stack of choices, not {node.label!r}"
+            f"space {space!r}: a knob is a choice, or a stack of choices, not {brief(node.label)}"
         )
 
 
@@ -344,13 +369,13 @@ def _sizes(node: Node, scope: str) -> dict[str, int]:
     """Map each decision outside of conditions to its number of variants."""
     if isinstance(node, Choice):
         variants = (_sizes(option, option_scope(scope, node, option)) for option in node.options)
-        return {scope + node.key: sum(prod(variant.values()) for variant in variants)}
+        return {scope + node.key: sum(math.prod(variant.values()) for variant in variants)}
     sizes: dict[str, int] = {}
     if isinstance(node, Stack):
         layers = [_sizes(node.cell, layer_scope) for layer_scope in node.scopes(scope)]
         if isinstance(node.layers, Choice) and not node.shared:
-            each = [prod(layer.values()) for layer in layers]
-            return {scope + node.layers.key: sum(prod(each[:depth]) for depth in node.depths)}
+            each = [math.prod(layer.values()) for layer in layers]
+            return {scope + node.layers.key: sum(math.prod(each[:depth]) for depth in node.depths)}
         if isinstance(node.layers, Choice):
             sizes[scope + node.layers.key] = len(node.depths)
         return sizes | {name: count for layer in layers for name, count in layer.items()}

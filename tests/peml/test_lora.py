@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from peml.adapters.lora import merge_adapter
 from peml.lora import (
     LORA_KINDS,
     LoraHandle,
     _linear_modules,
     add_lora,
     attention_projections,
-    merge_adapter,
 )
 from peml.model.model import LanguageModel
 from prefixnas.base.errors import UserError
@@ -124,7 +124,7 @@ def test_fresh_trained_saved_reset_and_merged(model: str, kind: str, tmp_path: P
     assert not torch.allclose(trained, plain, atol=1e-4)
 
     lora.save(tmp_path / "lora")
-    merged = merge_adapter(zoo.build(model), tmp_path / "lora")
+    merged = merge_adapter(zoo.build(model), tmp_path / "lora", kind)
     torch.testing.assert_close(zoo.output(merged, zoo.inputs(model)), trained, atol=1e-6, rtol=1e-6)
     assert not [n for n, _ in merged.named_parameters() if "lora" in n]
     assert type(merged) is type(zoo.build(model))
@@ -221,8 +221,8 @@ def test_mistakes_are_named(kind: str, options: dict[str, Any], message: str) ->
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="can't load the LoRA adapter"):
-        merge_adapter(zoo.build("llama"), tmp_path)
+    with pytest.raises(UserError, match=r"adapter_config\.json is missing"):
+        merge_adapter(zoo.build("llama"), tmp_path, "lora")
 
 
 # --- weights that are used in two places --------------------------------------------------------
@@ -253,6 +253,6 @@ def test_an_update_of_tied_weights_is_refused(model: str, kind: str) -> None:
 def test_an_adapter_of_tied_weights_is_not_merged(tmp_path: Path) -> None:
     _, lora = adapted("llama", "lora", targets=["lm_head", "q_proj"])
     lora.save(tmp_path)
-    merge_adapter(zoo.build("llama"), tmp_path)
+    merge_adapter(zoo.build("llama"), tmp_path, "lora")
     with pytest.raises(UserError, match=r"'lm_head.base_layer' shares its weights"):
-        merge_adapter(tied("llama").model, tmp_path)
+        merge_adapter(tied("llama").model, tmp_path, "lora")

@@ -258,6 +258,7 @@ class Engine:
             "gpus": self.settings.gpus_per_trial,
             "share": self.settings.trials_per_gpu,
             "indices": self.settings.gpu_indices,
+            "concurrency": self.settings.concurrency,
             "leases": None if self.leases is None else str(self.leases),
         }
         return json.dumps(settings, indent=2) + "\n"

@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from prefixnas.base.console import guarded
+from prefixnas.base.processes import share_of_threads
 from prefixnas.experiments.lease import Demand, acquire, default_folder
 from prefixnas.experiments.nni.processes import end, lives
 
@@ -131,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
     if lease is None:
         assert ended.signal is not None
         return -ended.signal
-    variables = dict(os.environ)
+    variables = {**os.environ, **share_of_threads(settings.get("concurrency", 1))}
     if settings["gpus"] is not None:  # nothing said: the GPUs' visibility is left as it is
         variables |= lease.environment()
     return launch([*settings["command"], argv[0]], variables)

@@ -47,7 +47,7 @@ _HERE = Path(__file__).parent
 class NniSettings(Options):
     """The key `nni` of an experiment file."""
 
-    concurrency: int = option(1, "trials that run side by side", at_least=1)
+    concurrency: int = option(1, "trials that run side by side", at_least=1, at_most=1024)
     port: int = option(8080, "of the web interface", at_least=1, at_most=65535)
     tuner: str | dict[str, Any] = option(OURS, "optuna, or one of NNI's: a name, or name: options")
     gpus_per_trial: int | None = option(None, "GPUs of a trial; none: not looked at", at_least=0)

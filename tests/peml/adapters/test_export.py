@@ -54,8 +54,8 @@ def test_an_export_that_is_not_what_was_trained_is_not_written(
     _, adapter = trained("llama", tmp_path, attention="concat")
     merge = loading.merge_adapter
 
-    def badly(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-        merged = merge(model, folder)
+    def badly(model: PreTrainedModel, folder: Path, kind: str) -> PreTrainedModel:
+        merged = merge(model, folder, kind)
         merged.get_input_embeddings().weight.data.mul_(1.2)  # type: ignore[operator,union-attr]
         return merged
 

@@ -86,7 +86,7 @@ def test_an_adapter_of_before_there_were_two_kinds_reads_its_prefix_in_front(
 ) -> None:
     lm, adapter = trained("llama", tmp_path, attention="concat")
     data = json.loads((adapter / "peml.json").read_text())
-    del data["attention"]
+    del data["attention"], data["files"]
     (adapter / "peml.json").write_text(json.dumps({**data, "version": 2}))
     assert_same(lm, load(adapter), "llama")
 
@@ -112,7 +112,7 @@ def test_unusable_adapters_are_named(tmp_path: Path) -> None:
     for name, change, message in (
         ("later", {"version": 99}, "version 99 is newer"),
         ("old", {"version": 1}, "version 1 is of an earlier version"),
-        ("odd", {"colour": "red"}, "damaged"),
+        ("odd", {"colour": "red"}, "unknown key 'colour'"),
         ("kind", {"attention": "paralel"}, "peml.json: .*did you mean 'parallel'"),
         ("other", {"architecture": "roberta"}, "made for a roberta model"),
         ("gone", {"base": "/no/such/model"}, "does not exist"),

@@ -250,6 +250,16 @@ def test_a_broken_gguf_file_is_named(tmp_path: Path) -> None:
         load_language_model(tmp_path / "tiny.gguf")
 
 
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.6, 0.99])
+def test_a_gguf_file_that_was_cut_is_one_line(share: float, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    path = tmp_path / "tiny.gguf"
+    write_gguf(zoo.build("llama"), path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    assert refused(path).startswith(str(path))
+
+
 # --- what lies beside the weights ---------------------------------------------------------------
 
 

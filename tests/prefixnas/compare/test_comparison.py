@@ -200,10 +200,15 @@ def test_cells_of_another_configuration_are_refused(tmp_path: Path) -> None:
 
 def test_side_by_side_runs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("PREFIXNAS_SHARE_OF_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     assert share_of_threads(1) == {}
-    assert share_of_threads(3) == {"OMP_NUM_THREADS": "2"}
-    assert share_of_threads(20) == {"OMP_NUM_THREADS": "1"}
+    assert share_of_threads(3)["OMP_NUM_THREADS"] == "2"
+    assert share_of_threads(20)["OMP_NUM_THREADS"] == "1"
+    for name, value in share_of_threads(2).items():  # within a share of 4: its processes
+        monkeypatch.setenv(name, value)
+    assert share_of_threads(1) == {}
+    assert share_of_threads(2)["OMP_NUM_THREADS"] == "2"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert share_of_threads(3) == {}
 

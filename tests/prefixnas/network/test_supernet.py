@@ -28,6 +28,16 @@ FLOOR = 1e-4
 """What every alpha's mean gradient must exceed on the toy objective."""
 
 
+@register_op("test_even")
+class Even(nn.Module):
+    """Takes an even width, as a user's operation may."""
+
+    def __init__(self, width: int) -> None:
+        if width % 2:
+            raise ValueError(f"takes an even width, not {width}")
+        super().__init__()
+
+
 @register_op("test_counted")
 class Counted(nn.Linear):
     def __init__(self, width: int, name: str) -> None:
@@ -207,9 +217,16 @@ def test_choices_inside_an_option_that_was_not_taken_have_no_alpha() -> None:
 
 
 def test_check_operations_finds_wrong_parameters_of_any_candidate() -> None:
-    space = SearchSpace("s", Choice("f", ["relu", Op("dropout", 2.0)]))
-    with pytest.raises(UserError, match="'dropout' cannot be built"):
-        check_operations(space, 4)
+    space = SearchSpace("s", Choice("f", ["relu", Op("test_even")]))
+    check_operations(space, 4)
+    with pytest.raises(UserError, match=r"'test_even' cannot be built .*an even width, not 5"):
+        check_operations(space, 5)
+
+
+def test_check_operations_refuses_widths_beyond_all_measure() -> None:
+    wider = SearchSpace("s", Stack(9, Op("linear", factor=64)))
+    with pytest.raises(UserError, match="at most 1,000,000"):
+        check_operations(wider, 8)
 
 
 # Pruning

@@ -160,9 +160,8 @@ def test_mistakes_in_nodes() -> None:
 
 
 def test_wrong_parameters_name_the_operation() -> None:
-    space = SearchSpace("s", Op("linear", colour="red"))
     with pytest.raises(UserError, match=r"'linear' cannot be built with \(colour='red'\)"):
-        build_child(space, space.first(), 4)
+        SearchSpace("s", Op("linear", colour="red"))
 
 
 def test_reduction_cells_change_the_width_and_sums_refuse_two_widths() -> None:

@@ -122,6 +122,24 @@ def start_launcher(folder: Path, seconds: float, code: int = 0) -> subprocess.Po
     )
 
 
+def test_trials_side_by_side_share_the_cores(tmp_path: Path) -> None:
+    """Two trials of all cores each spin for nine minutes where one needs one."""
+    settings = tmp_path / "launch.json"
+    said = [sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"]
+    data = {"gpus": None, "share": 1, "indices": [], "leases": str(tmp_path), "command": said}
+    settings.write_text(json.dumps({**data, "concurrency": 3}))
+    variables = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "prefixnas.experiments.nni.launcher", str(settings)],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    cores = len(os.sched_getaffinity(0))
+    assert int(done.stdout) == max(1, cores // 3)
+
+
 def tree_of(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
