@@ -75,6 +75,8 @@ def same_scale(kind: str, rank: int, alpha: float, other: int) -> float:
 
     PEFT divides alpha by the rank, for rsLoRA by its root.
     """
+    if other == rank:
+        return alpha
     before, after = (LORA_KINDS[kind](each, 1, 0.0, 1) for each in (rank, other))
     grown = _first_rank(after) / _first_rank(before)
     return alpha * (grown**0.5 if before.use_rslora else grown)

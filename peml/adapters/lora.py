@@ -105,7 +105,13 @@ def _check_config(path: Path, kind: str) -> None:
     for key, value in given.items():
         if key in usual and key not in _OURS and (value or usual[key]) and value != usual[key]:
             raise UserError(f"{path}: key {key!r}: must be {usual[key]!r}, not {brief(value)}")
-    for key in ("r", "init_r", "target_r", "lora_alpha"):
+    scale = given.get("lora_alpha", 1)
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= _LARGEST:
+        raise UserError(
+            f"{path}: key 'lora_alpha': must be a number above 0 and at most {_LARGEST:,}, "
+            f"not {brief(scale)}"
+        )
+    for key in ("r", "init_r", "target_r"):
         value = given.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
             raise UserError(

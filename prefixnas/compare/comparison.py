@@ -189,12 +189,12 @@ class Comparison:
             key: None if value == "none" and type(None) in get_args(kinds.get(key)) else value
             for key, value in variant.options.items()
         }
-        plugins = [p for _, layer in self.layers for p in layer.get("plugin", [])]
+        named = [p for _, layer in self.layers for p in layer.get("plugin", [])]
         fixed = {
             **strategy,
             "steps": self.settings.budget,
             "baseline": NO_BASELINE,
-            "plugin": plugins,
+            "plugin": list(dict.fromkeys(named)),
         }
         layers = [*shared, (variant.label, own), ("command", {**fixed, **more})]
         return resolve(options, layers)

@@ -25,7 +25,7 @@ from peml.__main__ import main as peml
 from peml.objective.config import LanguageModelConfig
 from prefixnas.__main__ import main
 from prefixnas.base.locks import alone
-from prefixnas.base.options import fields_of, is_list, literals, types_of
+from prefixnas.base.options import LEAST, fields_of, is_list, literals, types_of
 from prefixnas.launch.config import RunConfig, run_options
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.run.evaluation import BASELINE, EQUAL_WEIGHTS
@@ -72,9 +72,8 @@ def values_of(kind: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
     if kind is int:
         return st.integers(int(low), int(high) - ("below" in limits))
     if kind is float:
-        return st.floats(
-            low, high, exclude_min="above" in limits, exclude_max="below" in limits, width=32
-        )
+        low = LEAST if limits.get("above") == 0 else low
+        return st.floats(low, high, exclude_min="above" in limits, exclude_max="below" in limits)
     assert kind is str
     # A text that looks like a number, a boolean or a date must stay a text.
     return st.sampled_from(["a", "3", "1e-3", "true", "2020-01-01", "with space", "ä: #"])

@@ -43,7 +43,8 @@ def test_a_killed_comparison_goes_on_and_repeats_nothing(tmp_path: Path) -> None
     assert (made / "result.json").is_file() and not (interrupted / "result.json").exists()
     before, steps = digest(made), len(events(interrupted, "step"))
 
-    ended = run("-m", "prefixnas", "compare", "--resume", "--out", str(out))
+    argv = ["compare", "--resume", "--plugin", *PLUGINS, "--out", str(out)]
+    ended = run("-m", "prefixnas", *argv)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert "tabular/failing/seed0: this strategy always fails" in line

@@ -67,7 +67,14 @@ def test_what_a_command_was_told_is_its_exit_code() -> None:
 
 
 def begin(folder: Path, run: Path) -> list[str]:
-    given = ["--model", str(folder / "llama"), "--tasks", str(folder / "mood"), "--no-baseline"]
+    given = [
+        "--model",
+        str(folder / "llama"),
+        "--tasks",
+        str(folder / "mood"),
+        "--baseline",
+        "none",
+    ]
     return ["search", *given, "--steps", "20", "--checkpoint-every", "3", "--out", str(run)]
 
 

@@ -254,6 +254,7 @@ def test_an_empty_line_is_a_prompt(
     trained: Trained, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("film good\n\nplot bad\n"))
+    run = str(trained("llama"))
     capsys.readouterr()
-    assert main(["generate", str(trained("llama")), "--max-new-tokens", "3"]) == 0
+    assert main(["generate", run, "--max-new-tokens", "3"]) == 0
     assert capsys.readouterr().out.count("\n") == 3
