@@ -209,10 +209,11 @@ class Comparison:
     def _with_baseline(self, cell: Cell, cells: Sequence[Cell]) -> Cell:
         """Let one cell of each seed train the objective without the module, too.
 
-        What is resized to as many weights has those of that cell's child: of the first search.
+        What is resized to as many weights has those of that cell's child: of a random architecture,
+        or of random search, which no strategy of a user's own can make fail.
         """
         same = [c for c in cells if c.seed == cell.seed and c.refused is None]
-        same.sort(key=lambda c: c.kind != "search")
+        same.sort(key=lambda c: (c.kind != "draw", c.label != self.random_search))
         trains = {c.folder: _begun(c.folder).get("baseline") for c in same}
         if all(value in (None, *_NONE) for value in trains.values()):
             fresh = next((folder for folder, value in trains.items() if value is None), Path())

@@ -67,7 +67,8 @@ def test_a_killed_comparison_goes_on_and_repeats_nothing(tmp_path: Path) -> None
         assert row["state"] == "finished" and row["steps"] == "120"
         assert float(row["peak_memory"]) > 2**20 and float(row["seconds"]) > 0.5
     alone = rows["alone", "linear alone"]
-    assert float(alone["score"]) == read_record(made).columns()["linear alone"]["score"]  # type: ignore[index]
+    trained = read_record(out / "tabular/random/seed0").columns()["linear alone"]
+    assert trained is not None and float(alone["score"]) == trained["score"]
     found = yaml.safe_load((out / "architectures.yaml").read_text())
     choices = found["tabular"]["hill-climb"][0]["choices"]
     assert choices == record.architecture.choices  # type: ignore[union-attr]

@@ -119,7 +119,7 @@ def test_one_run_a_seed_trains_the_objective_alone(tmp_path: Path) -> None:
         assert sum(c.values["baseline"] != "none" for c in cells if c.seed == seed) == 1
     # It stays where it is when a comparison grows.
     (carrier,) = [c for c in cells if c.seed == 0 and c.values["baseline"] != "none"]
-    assert carrier.kind == "search" and carrier.values["baseline"] == "both"
+    assert carrier.kind == "draw" and carrier.values["baseline"] == "both"
     begin(carrier)
     grown = plan(space=["default", "paper"], references=["mlp", "one tanh"]).cells(tmp_path)
     trained = [c.folder for c in grown if c.seed == 0 and c.values["baseline"] != "none"]
