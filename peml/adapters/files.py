@@ -9,11 +9,13 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from peml.prefix.sites import Site
 from prefixnas.base.errors import UserError
+from prefixnas.base.files import read_text
 from prefixnas.base.tensors import write_tensors, written
 
 MANIFEST, PREFIX, HEADS, LORA = "peml.json", "prefix.safetensors", "heads.safetensors", "lora"
@@ -25,6 +27,21 @@ def adapter_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     inside = folder / "adapter"
     return inside if (inside / MANIFEST).is_file() else folder
+
+
+def read_object(path: Path, most: int) -> dict[str, Any]:
+    """Read a JSON object of at most `most` bytes.
+
+    Raises:
+        UserError: It cannot be read, or is something else.
+    """
+    try:
+        data = json.loads(read_text(path, most))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged: {error}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: damaged: expected an object of keys")
+    return data
 
 
 def save_prefix(blocks: Tensor, sites: Sequence[Site], attention: str, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +13,9 @@ from peft.utils.save_and_load import get_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedModel
 
-from peml.adapters.files import LORA_CONFIG, LORA_TENSORS
+from peml.adapters.files import LORA_CONFIG, LORA_TENSORS, read_object
 from peml.lora import refuse_shared
 from prefixnas.base.errors import UserError, brief, one_line
-from prefixnas.base.files import read_text
 from prefixnas.base.tensors import check_tensors, read_tensors
 
 _KINDS: Mapping[str, tuple[type[peft.LoraConfig], dict[str, bool]]] = {
@@ -87,12 +85,7 @@ def _check_config(path: Path, kind: str) -> None:
     """Refuse a PEFT configuration that is not one of those that `save_adapter` writes."""
     if not path.is_file():
         raise UserError(f"{path} is missing")
-    try:
-        given = json.loads(read_text(path, _SIZE))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged: {error}") from error
-    if not isinstance(given, dict):
-        raise UserError(f"{path}: damaged: expected an object of keys")
+    given = read_object(path, _SIZE)
     cls, switches = _KINDS[kind]
     plain: Any = cls(total_step=1) if cls is peft.AdaLoraConfig else cls()
     usual: dict[str, Any] = {**plain.to_dict(), "peft_type": plain.peft_type.value, **switches}

@@ -17,14 +17,14 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from peml.adapters.files import MANIFEST, adapter_folder, hashes
+from peml.adapters.files import MANIFEST, adapter_folder, hashes, read_object
 from peml.answers.heads import Pooling
 from peml.lora import LORA_KINDS
 from peml.model.model import Family
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import Site, SiteKind
 from prefixnas.base.errors import UserError, brief, unknown
-from prefixnas.base.files import read_text, write_text
+from prefixnas.base.files import write_text
 from prefixnas.base.options import Options, default_of, make, option, resolve
 
 VERSION, OLDEST = 4, 2
@@ -128,12 +128,7 @@ class Manifest(Options):
             raise UserError(f"adapter folder {str(folder)!r} does not exist")
         if not path.is_file():
             raise UserError(f"{folder} is no adapter folder: it has no {MANIFEST}")
-        try:
-            data = json.loads(read_text(path, _SIZE))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: damaged: {error}") from error
-        if not isinstance(data, dict):
-            raise UserError(f"{path}: damaged: expected an object of keys")
+        data = read_object(path, _SIZE)
         hashed = _check_version(data.get("version"), path) >= _HASHED
         if hashed != isinstance(data.get("files"), dict):
             raise UserError(f"{path}: key 'files': must be an object of hashes")
