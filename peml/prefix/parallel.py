@@ -68,11 +68,11 @@ def attend_to_prefix(query: Tensor, prefix: ModulePrefix, scale: float | None) -
     batch, heads, length, width = query.shape
     kv_heads = prefix.key.shape[1]
     key, value = prefix.key.to(query), prefix.value.to(query)
+    if prefix.gate is not None:
+        value = value * prefix.gate.to(value)  # fewer numbers than what is read
     # All queries that share a head's keys stand in one row: nothing is repeated. A prefix is so
     # short that plain products are faster than SDPA here.
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * length, width)
     scaled = key.transpose(-1, -2) * (width**-0.5 if scale is None else scale)
     read = torch.softmax(grouped @ scaled, dim=-1) @ value
-    if prefix.gate is not None:
-        read = read * prefix.gate.to(read)
     return read.reshape(batch, heads, length, width).transpose(1, 2)
