@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from peml.commands.flags import add_adapter, loading
 from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import one_line
 
@@ -16,7 +16,7 @@ HELP = "score a trained adapter on its tasks"
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
     parser = Parser(prog=prog, description=HELP)
-    parser.add_argument("adapter", type=Path, metavar="RUN", help="run directory or adapter folder")
+    add_adapter(parser)
     parser.add_argument("--tasks", nargs="+", help="task files, folders (default: the run's)")
     parser.add_argument("--split", default="validation", help="train, selection or validation")
     parser.add_argument("--eval-limit", type=positive, help="most examples of a task")
@@ -25,6 +25,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     args = parser.parse_intermixed_args(argv)
 
     from peml.adapters.evaluate import evaluate
+    from peml.adapters.load import load
     from peml.adapters.manifest import read_manifest
     from peml.model.quiet import quiet_libraries
     from peml.tasks.spec import check_split
@@ -36,7 +37,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     quiet_libraries()
     sources = args.tasks or read_manifest(args.adapter).sources
     tasks = load_tasks(sources, eval_limit=args.eval_limit)
-    scores = evaluate(args.adapter, tasks, args.split, max_length=args.max_length, warn=_warn)
+    adapted = load(args.adapter, **loading(args))
+    scores = evaluate(adapted, tasks, args.split, max_length=args.max_length, warn=_warn)
     if args.json:
         print(json.dumps(scores))
         return 0
