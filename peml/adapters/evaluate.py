@@ -11,7 +11,7 @@ import torch
 from peml.adapters.adapted import Adapted
 from peml.adapters.load import load
 from peml.adapters.manifest import read_manifest
-from peml.answers.evaluation import evaluate_tasks
+from peml.answers.evaluation import Seen, evaluate_tasks
 from peml.batches.collate import Collator
 from peml.tasks.spec import check_split
 from peml.tasks.task import Task, load_tasks
@@ -25,6 +25,7 @@ def evaluate(
     *,
     max_length: int | None = None,
     warn: Callable[[str], object] = warnings.warn,
+    seen: Seen = lambda task, examples, answers: None,
     device: str | torch.device = "auto",
     dtype: str = "auto",
     model: str | Path | None = None,
@@ -38,6 +39,7 @@ def evaluate(
         max_length: Longest input in tokens; None: as in training.
         warn: Called with a line for each task whose prompts were cut to that length, or whose
             predictions are all the same.
+        seen: Called with each task's examples and the answers that are scored.
         device: As for `load`, where `adapter` is a folder.
         dtype: As for `load`.
         model: As for `load`.
@@ -78,7 +80,7 @@ def evaluate(
                 raise unknown("task", task.name, adapted.heads.outputs, where)
     collator = Collator(adapted.lm, max_length=max_length or manifest.max_length)
     evaluation = evaluate_tasks(
-        adapted.lm, tasks, split, heads=adapted.heads, collator=collator, warn=warn
+        adapted.lm, tasks, split, heads=adapted.heads, collator=collator, warn=warn, seen=seen
     )
     for message in collator.truncation.messages():
         warn(message)

@@ -24,6 +24,8 @@ from peml.lora import LORA_KINDS
 from peml.model.model import Family
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import Site, SiteKind
+from peml.tasks.spec import TaskKind
+from peml.tasks.templates import check_template
 from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.base.files import write_text
 from prefixnas.base.options import Options, default_of, make, option, resolve
@@ -237,6 +239,22 @@ class _Task(Options):
     source: str = ""
     choices: list[str] = option([], "")
     max_length: int | None = option(None, "", at_least=1)
+    kind: TaskKind = "choice"
+    template: str = ""
+    choices_field: str | None = None
+    max_new_tokens: int | None = option(None, "", at_least=1)
+    longest_answer: int = option(0, "", at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            check_template(self.template)
+        except ValueError as error:
+            raise UserError(f"key 'template': malformed format string: {error}") from error
+
+
+_WITH_TEMPLATE = ("kind", "longest_answer")
+"""What a task says that keeps its template: enough to answer new records."""
 
 
 @dataclass(frozen=True)
@@ -253,10 +271,10 @@ def _made(data: Mapping[str, Any], path: str) -> Manifest:
             raise UserError(f"{path}: key {key!r}: must be a list of objects, not {brief(items)}")
     sites = [_checked(_Site, site, f"{path}: key 'sites'") for site in listed["sites"]]
     for task in listed["tasks"]:
-        used = {
-            key: task[key] for key in ("name", "source", "choices", "max_length") if key in task
-        }
+        used = {entry.name: task[entry.name] for entry in fields(_Task) if entry.name in task}
         _checked(_Task, used, f"{path}: key 'tasks'")
+        if "template" in task and (missing := [k for k in _WITH_TEMPLATE if k not in task]):
+            raise UserError(f"{path}: key 'tasks': key {missing[0]!r} is missing")
     for example in listed["examples"]:
         _checked(_Example, example, f"{path}: key 'examples'")
     if data.get("heads") is not None:

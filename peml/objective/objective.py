@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from peml.adapters.check import some_examples
 from peml.adapters.peft import why_not
 from peml.adapters.save import save_adapter
+from peml.adapters.tasks import described
 from peml.answers.evaluation import evaluate_tasks
 from peml.answers.heads import TaskHeads
 from peml.answers.loss import answer_loss
@@ -319,13 +320,7 @@ class JointObjective(Objective):
         if prefix.gates.soft:
             raise RuntimeError("a prefix whose gates are still open cannot be saved: cut a child")
         tasks = [
-            {
-                "name": task.name,
-                "kind": task.kind,
-                "choices": list(task.shared_choices),
-                "source": source,
-                "max_length": self.collator.max_length,
-            }
+            described(task, source, self.collator)
             for task, source in zip(self.tasks, self._sources(), strict=True)
         ]
         save_adapter(

@@ -77,7 +77,7 @@ def _read_file(path: Path) -> tuple[Iterable[Numbered], dict[str, tuple[str, ...
     if suffix not in FORMATS:
         raise unknown("file format", path.suffix, FORMATS, str(path))
     if suffix == PARQUET:
-        table = _read_table(path)
+        table = read_table(path)
         return enumerate(table_records(table), start=1), table_classes(table)
     return _TEXT_FORMATS[suffix](_decode(path), path), {}
 
@@ -247,7 +247,12 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def _read_table(path: Path) -> pyarrow.Table:
+def read_table(path: Path) -> pyarrow.Table:
+    """Read a Parquet file.
+
+    Raises:
+        UserError: It is none.
+    """
     from pyarrow import ArrowException, parquet
 
     try:

@@ -24,6 +24,9 @@ from peml.tasks.values import (
 )
 from prefixnas.base.errors import UserError
 
+LISTED = "choices"
+"""The field in which records list choices of their own, unless the task names another."""
+
 _DIGIT = re.compile(r"\s*[0-9]")
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 _FREE = "say 'kind: regression' or 'kind: generation' in a task file"
@@ -58,7 +61,7 @@ def _mapped_choices(spec: TaskSpec) -> tuple[str, ...]:
 
 def record_choices(spec: TaskSpec, records: Records, index: int) -> tuple[str, ...]:
     """Return the choices that a record lists for itself; empty if it has none."""
-    path = spec.choices if isinstance(spec.choices, str) else "choices"
+    path = spec.choices if isinstance(spec.choices, str) else LISTED
     try:
         listed = lookup(records.rows[index], path)
     except MissingField as error:

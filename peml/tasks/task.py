@@ -36,6 +36,8 @@ class Task:
         splits: ``train``, ``selection`` (set aside from train: for alpha steps on held-out
             batches, early stopping and choosing) and ``validation`` (only ever reported).
         max_new_tokens: Generation only; None: the longest training answer.
+        template: The prompt, a format string over a record's fields.
+        choices_field: The field in which a record may list choices of its own; None: no such.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Task:
     gamma: float | None
     splits: Mapping[str, tuple[Example, ...]] = field(repr=False)
     max_new_tokens: int | None = None
+    template: str = TaskSpec.template
+    choices_field: str | None = None
 
     @property
     def n_outputs(self) -> int:
@@ -187,7 +191,17 @@ def load_task(
         name=name,
         seed=seed,
     )
-    return Task(name, kind, choices, metrics, spec.gamma, splits, spec.max_new_tokens)
+    return Task(
+        name,
+        kind,
+        choices,
+        metrics,
+        spec.gamma,
+        splits,
+        spec.max_new_tokens,
+        spec.template,
+        form.choices_field,
+    )
 
 
 def _find_spec(source: str | Path | Mapping[str, Any], folder: Path) -> TaskSpec:

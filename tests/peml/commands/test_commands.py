@@ -20,24 +20,6 @@ from tests.workbench import SMALL, digest, events
 Trained = Callable[[str], Path]
 
 
-@pytest.fixture(scope="module")
-def trained(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Runs of `peml train`, by model family; each is made once."""
-    made: dict[str, Path] = {}
-
-    def make(family: str) -> Path:
-        if family not in made:
-            run = tmp_path_factory.mktemp(family) / "run"
-            tasks = [str(bench / "mood"), str(bench / "order")]
-            argv = ["train", "--model", str(bench / family), "--tasks", *tasks, *SMALL]
-            argv += ["--space", "mlp", "--learning-rate", "0.02", "--warmup", "0"]
-            assert main([*argv, "--out", str(run)]) == 0
-            made[family] = run
-        return made[family]
-
-    return make
-
-
 def result(run: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((run / "result.json").read_text())
     return loaded
