@@ -167,7 +167,7 @@ def result_columns(kind: TaskKind) -> tuple[str, ...]:
 def columns_of(answers: Sequence[Predicted], kind: TaskKind) -> dict[str, list[Any]]:
     """Return answers as the columns of `result_columns`."""
     chances = [answer.probabilities for answer in answers]
-    values = {
+    values: dict[str, list[Any]] = {
         "prediction": [answer.prediction for answer in answers],
         "probability": [max(each.values(), default=None) for each in chances],
         "probabilities": [each or None for each in chances],

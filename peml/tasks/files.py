@@ -45,7 +45,7 @@ class Records:
     def where(self, index: int) -> str:
         """Return ``train.jsonl, line 3`` as the start of a message about a record."""
         file, number = self.places[index] if self.places else (self.origin, index + 1)
-        unit = "line" if file.endswith(WITH_LINES) else "record"
+        unit = "line" if file.endswith(WITH_LINES) or file == STDIN else "record"
         return f"{file}, {unit} {number}"
 
 
@@ -67,6 +67,16 @@ def read_files(paths: Sequence[Path]) -> Records:
             rows.append(record)
             places.append((str(path), number))
     return Records(rows, " + ".join(map(str, paths)), classes, places)
+
+
+def read_lines(text: str) -> Records:
+    """Read JSON lines that came in by standard input.
+
+    Raises:
+        UserError: They are malformed.
+    """
+    found = list(_json_lines(text, Path(STDIN)))
+    return Records([row for _, row in found], STDIN, {}, [(STDIN, number) for number, _ in found])
 
 
 def _read_file(path: Path) -> tuple[Iterable[Numbered], dict[str, tuple[str, ...]]]:
@@ -321,6 +331,7 @@ def _float(value: float, bits: int) -> float:
     return Written(str(narrow(value)) if narrow else repr(float(value)))
 
 
+STDIN = "standard input"
 PARQUET = ".parquet"
 _TEXT_FORMATS: Mapping[str, Callable[[str, Path], Iterator[Numbered]]] = {
     ".jsonl": _json_lines,

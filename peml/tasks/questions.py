@@ -22,23 +22,36 @@ def questions(task: Task, records: Records) -> list[Example]:
     Raises:
         UserError: A record lacks a field of the template, or has no choices.
     """
-    return [_question(task, records, index) for index in range(len(records.rows))]
+    prompts = prompts_of(task.template, records, f"the template of the task {task.name!r}")
+    return [_question(task, records, index, prompt) for index, prompt in enumerate(prompts)]
 
 
-def _question(task: Task, records: Records, index: int) -> Example:
-    prompt = _prompt(task, records, index)
+def prompts_of(template: str, records: Records, what: str) -> list[str]:
+    """Return a prompt for each record.
+
+    Args:
+        template: A format string over the record's fields.
+        records: The records.
+        what: What the template is, for messages.
+
+    Raises:
+        UserError: A record lacks a field of the template.
+    """
+    return [_prompt(template, records, index, what) for index in range(len(records.rows))]
+
+
+def _prompt(template: str, records: Records, index: int, what: str) -> str:
+    try:
+        return render(template, records.rows[index]).rstrip()
+    except (MissingField, NoText) as error:
+        raise UserError(f"{records.where(index)}: {error}, which {what} uses") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{records.where(index)}: {error} ({what})") from error
+
+
+def _question(task: Task, records: Records, index: int, prompt: str) -> Example:
     choices = _choices(task, records, index) if task.kind == "choice" else ()
     return Example(prompt, "", 0 if task.kind == "choice" else "", f"new:{index}", choices)
-
-
-def _prompt(task: Task, records: Records, index: int) -> str:
-    used = f"which the template of the task {task.name!r} uses"
-    try:
-        return render(task.template, records.rows[index]).rstrip()
-    except (MissingField, NoText) as error:
-        raise UserError(f"{records.where(index)}: {error}, {used}") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{records.where(index)}: {error} ({used})") from error
 
 
 def _choices(task: Task, records: Records, index: int) -> tuple[str, ...]:

@@ -65,6 +65,12 @@ def check_template(template: str) -> None:
             raise ValueError(f"field {name!r} has no name")
 
 
+def fields_of(template: str) -> list[str]:
+    """Return the fields that a format string fills in, each once."""
+    named = (name for _, name, _, _ in string.Formatter().parse(template) if name)
+    return list(dict.fromkeys(named))
+
+
 class _Formatter(string.Formatter):
     def get_field(
         self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]

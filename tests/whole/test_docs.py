@@ -204,6 +204,8 @@ def run_block(block: Block, place: Path) -> None:
         for command in block.text.splitlines():
             if command.startswith(SETUP):
                 check_setup(command)
+            elif command.startswith("mv "):
+                shutil.move(*command.split()[1:])
             else:
                 run_command(command)
     elif block.language == "python":
@@ -348,7 +350,7 @@ def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
             *(["experiment", action] for action in ACTIONS),
         ]
     ]
-    commands = ("tasks", "train", "tune", "evaluate", "export", "generate")
+    commands = ("tasks", "train", "tune", "evaluate", "predict", "generate", "export")
     calls += [(peml.__main__.main, [name]) for name in commands]
     calls += [(prefixnas.__main__.main, []), (peml.__main__.main, [])]
     capsys.readouterr()
