@@ -90,7 +90,7 @@ class JointObjective(Objective):
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
         self.config = config
-        self.shares = Shares(ranks_here())
+        self.shares = Shares(ranks_here(), config.micro_batch_size)
         device = device_of_rank()
         self.autocast = autocast(config.mixed_precision, device)
         self.tasks: Sequence[Task] = tasks or load_tasks(
@@ -226,18 +226,21 @@ class JointObjective(Objective):
         gathered = prefix.leaves()
         leaves = [*self._own(), *gathered.tensors()]
         before = [leaf.grad for leaf in leaves]
-        losses = {}
+        losses: dict[str, float] = {}
         if self.shares.ranks.count > 1:  # what is summed must be of this step alone
             for leaf in leaves:
                 leaf.grad = None
         with self.handle.using(gathered.blocks, gathered.gates):
             for place, (task, examples) in enumerate(drawn):
                 share = self.shares.share(len(examples), place)
-                batch = self.collator.batch(task, examples).take(share.rows).to(self.lm.device)
-                with self.shares.draws(share), self.autocast():
-                    loss = answer_loss(self.lm, batch, self.heads) * share.weight
-                torch.autograd.backward(loss / len(drawn))
-                losses[task.name] = loss.item()
+                whole = self.collator.batch(task, examples)
+                losses[task.name] = 0.0
+                for part in self.shares.parts(share):
+                    batch = whole.take(part.rows).to(self.lm.device)
+                    with self.shares.draws(part), self.autocast():
+                        loss = answer_loss(self.lm, batch, self.heads) * part.weight
+                    torch.autograd.backward(loss / len(drawn))
+                    losses[task.name] += loss.item()
         losses = self.shares.gather(leaves, before, losses)
         prefix.backward(gathered)
         orthogonal: Tensor | None = self.lora.orthogonal_loss()
