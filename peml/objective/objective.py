@@ -339,7 +339,8 @@ class JointObjective(Objective):
         )
 
     def warnings(self) -> Iterable[str]:
-        """Say what was cut or can't be written, and if stock PEFT can't hold the result."""
+        """Say how files were split, what was cut, and if stock PEFT can't hold the result."""
+        yield from (note for task in self.tasks for note in task.notes)
         yield from self.collator.truncation.messages()
         for kind in self._kinds:
             if reason := why_not(self.lm, self.sites, kind):
