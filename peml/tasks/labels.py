@@ -115,6 +115,8 @@ def are_texts(spec: TaskSpec, splits: Mapping[str, Records]) -> bool:
 
 def labels_repeat(spec: TaskSpec, records: Records) -> bool:
     """Tell whether labels are few and come again and again, and so are classes."""
+    if any(final_of(spec, row) is not None for row in records.rows):
+        return False
     labels = [label_at(spec, records, index) for index in range(len(records.rows))]
     different = len({text_of(label) for label in labels})
     return 2 <= different <= _MOST_CLASSES and len(labels) >= _EACH * different

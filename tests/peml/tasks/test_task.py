@@ -391,6 +391,13 @@ class TestOneFile:
     ) -> None:
         assert load_task(labelled(tmp_path / "t.jsonl", labels)).kind == kind
 
+    def test_texts_in_fields_are_answers_as_in_a_folder(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.jsonl"
+        write(path, [{"input": f"{i}", "fields": {"final": f"is {i % 2}"}} for i in range(20)])
+        assert load_task(path).kind == "generation"
+        write(path, [{"input": f"{i}", "team": "a"} for i in range(20)])
+        assert "t.jsonl, line 1: the label: no field 'label' (there: input, team)" in error_of(path)
+
     def test_whole_numbers_and_folders_are_read_as_before(self, tmp_path: Path) -> None:
         path = labelled(tmp_path / "t.jsonl", [0, 1] * 10)
         assert "the labels are whole numbers and there are no choices" in error_of(path)
