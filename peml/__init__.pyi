@@ -3,6 +3,7 @@
 from .adapters.evaluate import evaluate as evaluate
 from .adapters.export import export as export
 from .adapters.load import load as load
+from .adapters.predict import predict as predict
 from .objective.config import LanguageModelConfig as LanguageModelConfig
 from .tasks.task import load_tasks as load_tasks
 

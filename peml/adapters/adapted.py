@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peml.adapters.manifest import Manifest
 from peml.answers.heads import TaskHeads
+from peml.answers.writing import Sampling, write_after
 from peml.batches.collate import Collator
 from peml.model.model import Family, LanguageModel
 from peml.prefix.handle import PrefixHandle
 from prefixnas.base.errors import UserError
-from prefixnas.network.modes import evaluation_mode
+from prefixnas.base.options import make, resolve
 
 
 @dataclass(frozen=True)
@@ -53,37 +55,49 @@ class Adapted:
         """Which way the model reads and answers."""
         return self.lm.family
 
-    def generate(self, prompt: str, *, max_new_tokens: int = 32) -> str:
-        """Write greedily after a prompt; return what was written, without the prompt.
+    def generate(self, prompt: str, **sampling: Any) -> str:
+        """Write after a prompt, greedily by default; return what was written, without the prompt.
 
         The prompt is read as in training: blanks at its end are dropped, an empty one is a start
         token, and one that is too long for the model loses its beginning.
 
+        Args:
+            prompt: The prompt.
+            sampling: As for `Sampling`: ``max_new_tokens`` (32), ``do_sample`` ...
+
         Raises:
-            UserError: The model is encoder-only, or its window is too small.
+            UserError: The model is encoder-only, its window is too small, or a value of `sampling`
+                is not allowed.
+        """
+        return self.generate_all([prompt], **sampling)[0]
+
+    def generate_all(
+        self,
+        prompts: Sequence[str],
+        *,
+        batch_size: int = 8,
+        warn: Callable[[str], object] = warnings.warn,
+        progress: Callable[[int], object] = lambda count: None,
+        **sampling: Any,
+    ) -> list[str]:
+        """Write after each of several prompts, `batch_size` at a time.
+
+        Args:
+            prompts: The prompts.
+            batch_size: Prompts at a time; what is drawn depends on it.
+            warn: Called with a line if prompts lost their beginning.
+            progress: Called after each batch with how many prompts were in it.
+            sampling: As for `generate`.
+
+        Raises:
+            UserError: As for `generate`.
         """
         self.check_generation()
+        how = make(Sampling, resolve({"generation": Sampling}, [("generate", sampling)]))
         collator = Collator(self.lm)
-        text = collator.text
-        most = max_new_tokens if self.family == "decoder" else 0
-        room = 10**9 if collator.max_length is None else collator.max_length - most
-        if room < 1:
-            raise UserError(f"max_new_tokens: {most} leave no room in {collator.max_length} tokens")
-        ids, _ = text.prompt(prompt.rstrip(), room)
-        inputs = torch.tensor([ids], device=self.lm.device)
-        model: Any = self.model
-        with evaluation_mode(model):
-            written = model.generate(
-                input_ids=inputs,
-                attention_mask=torch.ones_like(inputs),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                eos_token_id=list(text.end) or None,
-                pad_token_id=text.pad,
-            )
-        start = inputs.shape[1] if self.family == "decoder" else 0
-        return str(self.tokenizer.decode(written[0, start:], skip_special_tokens=True))
+        return write_after(
+            collator, prompts, how, batch_size=batch_size, warn=warn, progress=progress
+        )
 
     def check_generation(self) -> None:
         """Raise a UserError if the model is encoder-only, and so cannot write text."""

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from peml.adapters.base import load_base
 from peml.adapters.files import LORA
 from peml.adapters.lora import with_adapter
 from peml.adapters.manifest import Manifest
 from peml.adapters.tensors import check_hashes, read_blocks
 from peml.batches.collate import Collator
-from peml.model.model import LanguageModel, load_language_model, load_with_prefix
+from peml.model.model import LanguageModel, load_with_prefix
 from peml.prefix.handle import attach
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
@@ -42,8 +43,7 @@ def trained_outputs(
         UserError: The folder, or the base model that it names, can't be loaded.
     """
     check_hashes(folder, manifest)
-    read = load_language_model if manifest.base else load_with_prefix
-    lm = read(manifest.base or str(folder), device=device, dtype=dtype)
+    lm = load_base(folder, manifest, device, dtype)
     if manifest.lora is not None:
         lm = replace(
             lm, model=with_adapter(lm.model, folder / LORA, manifest.lora).get_base_model()

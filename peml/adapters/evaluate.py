@@ -6,10 +6,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from peml.adapters.adapted import Adapted
 from peml.adapters.load import load
 from peml.adapters.manifest import read_manifest
-from peml.answers.evaluation import evaluate_tasks
+from peml.answers.evaluation import Seen, evaluate_tasks
 from peml.batches.collate import Collator
 from peml.tasks.spec import check_split
 from peml.tasks.task import Task, load_tasks
@@ -23,6 +25,10 @@ def evaluate(
     *,
     max_length: int | None = None,
     warn: Callable[[str], object] = warnings.warn,
+    seen: Seen = lambda task, examples, answers: None,
+    device: str | torch.device = "auto",
+    dtype: str = "auto",
+    model: str | Path | None = None,
 ) -> dict[str, dict[str, float]]:
     """Compute the metrics of a trained adapter.
 
@@ -33,6 +39,10 @@ def evaluate(
         max_length: Longest input in tokens; None: as in training.
         warn: Called with a line for each task whose prompts were cut to that length, or whose
             predictions are all the same.
+        seen: Called with each task's examples and the answers that are scored.
+        device: As for `load`, where `adapter` is a folder.
+        dtype: As for `load`.
+        model: As for `load`.
 
     Returns:
         ``{task: {metric: value}}``.
@@ -60,7 +70,9 @@ def evaluate(
     manifest = adapter.manifest if isinstance(adapter, Adapted) else read_manifest(adapter)
     tasks = load_tasks(manifest.sources) if tasks is None else tasks
     tasks = [_as_trained(task, manifest.choices(task.name)) for task in tasks]
-    adapted = adapter if isinstance(adapter, Adapted) else load(adapter)
+    adapted = adapter
+    if not isinstance(adapted, Adapted):
+        adapted = load(adapted, device=device, dtype=dtype, model=model)
     if adapted.heads is not None:
         for task in tasks:
             if task.name not in adapted.heads.outputs:
@@ -68,7 +80,7 @@ def evaluate(
                 raise unknown("task", task.name, adapted.heads.outputs, where)
     collator = Collator(adapted.lm, max_length=max_length or manifest.max_length)
     evaluation = evaluate_tasks(
-        adapted.lm, tasks, split, heads=adapted.heads, collator=collator, warn=warn
+        adapted.lm, tasks, split, heads=adapted.heads, collator=collator, warn=warn, seen=seen
     )
     for message in collator.truncation.messages():
         warn(message)

@@ -6,7 +6,7 @@ All are exact: what was written is loaded and compared with the model as it was 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from peml.adapters.manifest import Manifest
 from peml.adapters.peft import write_peft
 from peml.answers.heads import TaskHeads
 from peml.batches.collate import Collator
+from peml.model.device import pick_device
 from peml.model.model import LanguageModel
 from peml.tasks.task import load_tasks
 from prefixnas.base.errors import UserError, unknown
@@ -31,6 +32,7 @@ def export(
     *,
     device: str | torch.device = "cpu",
     dtype: str = "auto",
+    model: str | Path | None = None,
 ) -> None:
     """Turn an adapter folder into something to deploy.
 
@@ -47,8 +49,9 @@ def export(
         adapter: An adapter folder, or a run directory that has one.
         out: A folder that does not exist yet, or is empty.
         format: One of `FORMATS`.
-        device: Where to compute.
+        device: Where to compute, as for `load`.
         dtype: Dtype of the merged weights, as in `load_language_model`.
+        model: The base model, as for `load`.
 
     Raises:
         UserError: Unknown format, a model that the format can't hold, an unusable folder, or a
@@ -71,7 +74,8 @@ def export(
     if format not in FORMATS:
         raise unknown("export format", format, FORMATS)
     folder = adapter_folder(adapter)
-    manifest = Manifest.read(folder)
+    manifest = Manifest.read(folder).on(model, folder)
+    device = pick_device(device)
     with new_folder(out) as new:
         expected = trained_outputs(folder, manifest, device, dtype)
         lm, blocks, heads = open_adapter(folder, manifest, device, dtype)
@@ -103,8 +107,8 @@ def _peml(job: _Export) -> None:
     _merged(job)
     if job.heads is not None:
         save_heads(job.heads, job.new)
-    known = {**vars(job.manifest), "base": None, "lora": None}
-    Manifest(**known).write(job.new)
+    bare = replace(job.manifest, base=None, revision=None, lora=None)
+    bare.write(job.new, job.out)
 
 
 def _peft(job: _Export) -> None:

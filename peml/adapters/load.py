@@ -9,17 +9,24 @@ import torch
 from torch import Tensor
 
 from peml.adapters.adapted import Adapted
+from peml.adapters.base import load_base
 from peml.adapters.files import LORA, adapter_folder
 from peml.adapters.lora import merge_adapter
 from peml.adapters.manifest import Manifest
 from peml.adapters.tensors import check_hashes, read_blocks, read_heads
 from peml.answers.heads import TaskHeads
-from peml.model.model import LanguageModel, load_language_model, load_with_prefix
+from peml.model.device import pick_device
+from peml.model.model import LanguageModel
 from peml.prefix.handle import attach
-from prefixnas.base.errors import UserError
 
 
-def load(folder: str | Path, *, device: str | torch.device = "cpu", dtype: str = "auto") -> Adapted:
+def load(
+    folder: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str = "auto",
+    model: str | Path | None = None,
+) -> Adapted:
     """Load an adapter folder (or a run that has one), or a folder of ``peml export``.
 
     LoRA is merged and the prefix attached: ``adapted.model(**inputs)`` and
@@ -27,11 +34,13 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", dtype: str =
 
     Args:
         folder: An adapter folder, a run directory, or a folder written in the ``peml`` format.
-        device: Where to put the model.
+        device: Where to put the model; ``auto``: the accelerator, or the CPU where there is none.
         dtype: As in `load_language_model`.
+        model: The base model that it was trained on, where that is no longer where it was.
 
     Raises:
-        UserError: The folder, or the base model that it names, can't be loaded.
+        UserError: The folder, or the base model that it names, can't be loaded, or there is no such
+            device.
 
     Example:
         >>> from pathlib import Path
@@ -49,8 +58,8 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", dtype: str =
         'the salad ...'
     """
     found = adapter_folder(folder)
-    manifest = Manifest.read(found)
-    lm, blocks, heads = open_adapter(found, manifest, device, dtype)
+    manifest = Manifest.read(found).on(model, found)
+    lm, blocks, heads = open_adapter(found, manifest, pick_device(device), dtype)
     prefix = None
     if blocks is not None:
         prefix = attach(lm.model, manifest.sites, manifest.attention)
@@ -67,13 +76,7 @@ def open_adapter(
         UserError: The folder, or the base model that it names, can't be loaded.
     """
     check_hashes(folder, manifest)
-    read = load_language_model if manifest.base else load_with_prefix
-    lm = read(manifest.base or str(folder), device=device, dtype=dtype)
-    if lm.model.config.model_type != manifest.architecture:
-        raise UserError(
-            f"{folder}: was made for a {manifest.architecture} model, "
-            f"but {lm.name} is {lm.model.config.model_type}"
-        )
+    lm = load_base(folder, manifest, device, dtype)
     if manifest.lora is not None:
         lm = replace(lm, model=merge_adapter(lm.model, folder / LORA, manifest.lora))
     heads = read_heads(folder, manifest)

@@ -12,8 +12,9 @@ An *adapter folder* is small and holds what was trained, the base model by name:
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ from peml.lora import LORA_KINDS
 from peml.model.model import Family
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import Site, SiteKind
+from peml.tasks.spec import TaskKind
+from peml.tasks.templates import check_template
 from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.base.files import write_text
 from prefixnas.base.options import Options, default_of, make, option, resolve
 
-VERSION, OLDEST = 4, 2
-"""The format that is written, and the earliest that can be read: 2 knew `concat` alone, and 3 held
-no hashes of its files."""
+VERSION, OLDEST = 5, 2
+"""The format that is written, and the earliest that can be read: 2 knew `concat` alone, 3 held no
+hashes of its files, and 4 full paths and not what `peml predict` needs of a task."""
 
 _HASHED = 4
 """The first format with hashes."""
@@ -43,7 +46,8 @@ class Manifest(Options):
     """What `peml.json` says.
 
     Attributes:
-        base: Name of the base model; None where the folder holds the (merged) model itself.
+        base: Name of the base model, a folder or file by its full path; None where the folder holds
+            the (merged) model itself.
         family: ``"decoder"``, ``"encoder-decoder"`` or ``"encoder"``.
         architecture: transformers' name of the architecture ("llama").
         sites: Where the prefix goes; empty without a prefix.
@@ -54,6 +58,7 @@ class Manifest(Options):
         tasks: One JSON object a task, as the caller of `save_adapter` gave them.
         examples: Token ids of a few examples that it was trained for, ``prompt`` and ``answer``:
             what an export is compared on.
+        revision: Which commit of a base model on the hub it was trained on.
         files: SHA-256 of each file that holds what was trained; None: an earlier format.
         version: Version of the format.
 
@@ -71,6 +76,7 @@ class Manifest(Options):
     heads: Mapping[str, Any] | None = None
     tasks: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Mapping[str, Sequence[int]]] = ()
+    revision: str | None = None
     files: Mapping[str, str] | None = None
     version: int = VERSION
 
@@ -84,6 +90,22 @@ class Manifest(Options):
         if self.family == "encoder" or self.heads is None:
             return
         raise UserError(f"key 'heads': a model of the family {self.family!r} has none")
+
+    def on(self, model: str | Path | None, folder: Path) -> Manifest:
+        """Return the manifest with another name of the base model; None: as it is.
+
+        Args:
+            model: Hub id, folder or file of the same model elsewhere.
+            folder: The adapter folder, for messages.
+
+        Raises:
+            UserError: The folder holds its model itself.
+        """
+        if model is None:
+            return self
+        if self.base is None:
+            raise UserError(f"{folder}: holds its model itself; leave --model out")
+        return replace(self, base=str(model), revision=None)
 
     @property
     def sources(self) -> list[str]:
@@ -106,13 +128,26 @@ class Manifest(Options):
         """The longest input that it was trained on, in tokens, where that is known."""
         return next((task.get("max_length") for task in self.tasks), None)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, name: Path | None = None) -> None:
         """Write `peml.json` into a folder that holds all other files.
+
+        The base model and the tasks are named by their paths from the folder, so that all of them
+        can be moved together.
+
+        Args:
+            folder: The folder.
+            name: Where it will lie in the end; None: where it is.
 
         Raises:
             UserError: It cannot be written.
         """
+        home = (name or folder).expanduser().resolve()
         known = {**asdict(self), "files": hashes(folder)}
+        known["base"] = None if self.base is None else path_from(home, self.base)
+        known["tasks"] = [
+            {**task, "source": path_from(home, task["source"])} if "source" in task else task
+            for task in known["tasks"]
+        ]
         text = json.dumps(known, indent=2, ensure_ascii=False)
         write_text(folder / MANIFEST, text + "\n")
 
@@ -132,7 +167,37 @@ class Manifest(Options):
         hashed = _check_version(data.get("version"), path) >= _HASHED
         if hashed != isinstance(data.get("files"), dict):
             raise UserError(f"{path}: key 'files': must be an object of hashes")
-        return _made({**data, "version": VERSION}, str(path))
+        return _found_from(folder.resolve(), _made({**data, "version": VERSION}, str(path)))
+
+
+def path_from(home: Path, name: str) -> str:
+    """Return how a file in `home` names a folder or file: by the path from there to it.
+
+    What is no folder or file (``embedded:llama``, a hub id) keeps its name, and what shares nothing
+    but the root with `home` its full path: they can't be moved together.
+    """
+    path = Path(name).expanduser()
+    if not path.exists():
+        return name
+    path = path.resolve()
+    if len(Path(os.path.commonpath([home, path])).parts) < 2:
+        return str(path)
+    relative = Path(os.path.relpath(path, home)).as_posix()
+    return relative if relative.startswith("..") else f"./{relative}"
+
+
+def _found_from(home: Path, manifest: Manifest) -> Manifest:
+    """Return a manifest with full paths in the place of those from the folder `home`."""
+
+    def full(name: str) -> str:
+        return os.path.normpath(home / name) if name.startswith(("./", "../")) else name
+
+    tasks = [
+        {**task, "source": full(task["source"])} if "source" in task else task
+        for task in manifest.tasks
+    ]
+    base = None if manifest.base is None else full(manifest.base)
+    return replace(manifest, base=base, tasks=tasks)
 
 
 def _check_version(version: Any, path: Path) -> int:
@@ -174,6 +239,22 @@ class _Task(Options):
     source: str = ""
     choices: list[str] = option([], "")
     max_length: int | None = option(None, "", at_least=1)
+    kind: TaskKind = "choice"
+    template: str = ""
+    choices_field: str | None = None
+    max_new_tokens: int | None = option(None, "", at_least=1)
+    longest_answer: int = option(0, "", at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            check_template(self.template)
+        except ValueError as error:
+            raise UserError(f"key 'template': malformed format string: {error}") from error
+
+
+_WITH_TEMPLATE = ("kind", "longest_answer")
+"""What a task says that keeps its template: enough to answer new records."""
 
 
 @dataclass(frozen=True)
@@ -190,10 +271,10 @@ def _made(data: Mapping[str, Any], path: str) -> Manifest:
             raise UserError(f"{path}: key {key!r}: must be a list of objects, not {brief(items)}")
     sites = [_checked(_Site, site, f"{path}: key 'sites'") for site in listed["sites"]]
     for task in listed["tasks"]:
-        used = {
-            key: task[key] for key in ("name", "source", "choices", "max_length") if key in task
-        }
+        used = {entry.name: task[entry.name] for entry in fields(_Task) if entry.name in task}
         _checked(_Task, used, f"{path}: key 'tasks'")
+        if "template" in task and (missing := [k for k in _WITH_TEMPLATE if k not in task]):
+            raise UserError(f"{path}: key 'tasks': key {missing[0]!r} is missing")
     for example in listed["examples"]:
         _checked(_Example, example, f"{path}: key 'examples'")
     if data.get("heads") is not None:

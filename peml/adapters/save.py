@@ -49,6 +49,7 @@ def save_adapter(
         check_blocks(blocks, sites)
     manifest = Manifest(
         base=_portable_name(lm.name),
+        revision=lm.revision,
         family=lm.family,
         architecture=lm.model.config.model_type,
         sites=tuple(sites) if blocks is not None else (),
@@ -66,7 +67,7 @@ def save_adapter(
             save_heads(heads, new)
         if lora is not None:
             lora.save(new / LORA)
-        manifest.write(new)
+        manifest.write(new, Path(folder))
 
 
 def _portable_name(name: str) -> str:

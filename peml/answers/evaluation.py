@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from math import exp
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
@@ -25,6 +26,23 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 4096
 Prediction = int | float | str
 
+
+class Answer(NamedTuple):
+    """What a model says to an example.
+
+    Attributes:
+        prediction: Index of the choice, number or text; None: a text that holds no number.
+        probabilities: Of the example's choices, in their order; they add up to 1. Empty unless the
+            task is a choice task.
+    """
+
+    prediction: Prediction | None
+    probabilities: Sequence[float] = ()
+
+
+Seen = Callable[["Task", Sequence["Example"], Sequence[Answer]], object]
+"""What is called with the answers to a task's examples."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +59,7 @@ def evaluate_tasks(
     ranks: Ranks = ALONE,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     warn: Callable[[str], object] = lambda message: None,
+    seen: Seen = lambda task, examples, answers: None,
 ) -> Evaluation:
     """Compute every task's metrics on a split, and the standard errors of their means.
 
@@ -57,6 +76,7 @@ def evaluate_tasks(
         ranks: Several processes share the batches; all of them must call this, and get the same.
         autocast: Entered around the model's forward passes.
         warn: Called with a line for each task whose predictions are all the same.
+        seen: Called with each task's examples and the answers that are scored.
 
     Raises:
         UserError: Free generation asked of an encoder-only model.
@@ -66,7 +86,7 @@ def evaluate_tasks(
     errors: dict[str, float] = {}
     for task in tasks:
         examples = take(task.splits[split], limit, f"evaluate/{task.name}/{split}")
-        predictions = predict(
+        answers = answer_examples(
             collator,
             task,
             examples,
@@ -76,6 +96,9 @@ def evaluate_tasks(
             ranks=ranks,
             autocast=autocast,
         )
+        answers = _with_numbers(task, answers)
+        seen(task, examples, answers)
+        predictions = _predictions(answers)
         references = [example.label for example in examples]
         scores[task.name], error = measure(task.metrics, predictions, references)
         errors |= {} if error is None else {task.name: error}
@@ -112,27 +135,86 @@ def predict(
         UserError: Free generation asked of an encoder-only model.
         ValueError: An encoder-only model without heads.
     """
+    answers = answer_examples(
+        collator,
+        task,
+        examples,
+        heads=heads,
+        batch_tokens=batch_tokens,
+        normalisation=normalisation,
+        ranks=ranks,
+        autocast=autocast,
+    )
+    return _predictions(_with_numbers(task, answers))
+
+
+def answer_examples(
+    collator: Collator,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    heads: TaskHeads | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    normalisation: Normalisation = "sum",
+    ranks: Ranks = ALONE,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    progress: Callable[[int], object] = lambda count: None,
+) -> list[Answer]:
+    """Answer examples of a task, in the examples' order.
+
+    Args:
+        collator: As for `predict`.
+        task: As for `predict`.
+        examples: As for `predict`.
+        heads: As for `predict`.
+        batch_tokens: As for `evaluate_tasks`.
+        normalisation: As for `evaluate_tasks`.
+        ranks: As for `evaluate_tasks`.
+        autocast: As for `evaluate_tasks`.
+        progress: Called after each batch with how many examples were in it.
+
+    Raises:
+        UserError: Free generation asked of an encoder-only model.
+        ValueError: An encoder-only model without heads.
+    """
     collator.check([task], sums=normalisation == "sum")
-    found: dict[int, Prediction] = {}
+    found: dict[int, Answer] = {}
     modules: list[nn.Module] = [collator.lm.model, *([heads] if heads is not None else [])]
     with evaluation_mode(*modules), autocast():
         batches = list(_batches(collator, task, examples, batch_tokens))
         for indices in batches[ranks.rank :: ranks.count]:
             batch = [examples[i] for i in indices]
-            if collator.lm.family == "encoder":
-                predictions = _by_head(collator, task, batch, heads)
-            elif task.kind == "choice":
-                rows = choice_scores(collator, task, batch, normalisation=normalisation)
-                predictions = [max(range(len(row)), key=row.__getitem__) for row in rows]
-            else:
-                predictions = list(generate_answers(collator, task, batch))
-            found.update(zip(indices, predictions, strict=True))
+            answers = _answer_batch(collator, task, batch, heads, normalisation)
+            found.update(zip(indices, answers, strict=True))
+            progress(len(batch))
     for part in ranks.gather(list(found.items())):
-        found.update(part)
-    complete = [found[index] for index in range(len(examples))]
-    if task.kind == "regression" and collator.lm.family != "encoder":
-        return list(_parse_numbers(task, [str(answer) for answer in complete]))
-    return complete
+        found.update({index: Answer(*answer) for index, answer in part})
+    return [found[index] for index in range(len(examples))]
+
+
+def _answer_batch(
+    collator: Collator,
+    task: Task,
+    batch: Sequence[Example],
+    heads: TaskHeads | None,
+    normalisation: Normalisation,
+) -> list[Answer]:
+    if collator.lm.family == "encoder":
+        return _by_head(collator, task, batch, heads)
+    if task.kind == "choice":
+        rows = choice_scores(collator, task, batch, normalisation=normalisation)
+        return [_most_likely(row) for row in rows]
+    texts = generate_answers(collator, task, batch)
+    if task.kind == "regression":
+        return [Answer(next(iter(numbers_in(text)), None)) for text in texts]
+    return [Answer(text) for text in texts]
+
+
+def _most_likely(scores: Sequence[float]) -> Answer:
+    """Return the choice of the highest score, and the softmax of the scores."""
+    best = max(range(len(scores)), key=scores.__getitem__)
+    shares = [exp(score - scores[best]) for score in scores]
+    return Answer(best, [share / sum(shares) for share in shares])
 
 
 def generate_answers(collator: Collator, task: Task, examples: Sequence[Example]) -> list[str]:
@@ -164,7 +246,7 @@ def generate_answers(collator: Collator, task: Task, examples: Sequence[Example]
 
 def _by_head(
     collator: Collator, task: Task, examples: Sequence[Example], heads: TaskHeads | None
-) -> list[Prediction]:
+) -> list[Answer]:
     if heads is None:
         raise ValueError("an encoder-only model needs task heads")
     model = collator.lm.model
@@ -172,28 +254,32 @@ def _by_head(
     hidden = model(**inputs).last_hidden_state
     outputs = heads(task.name, hidden, inputs["attention_mask"])
     if task.kind == "regression":
-        return [float(value) for value in outputs.squeeze(-1)]
+        return [Answer(float(value)) for value in outputs.squeeze(-1)]
     # An example may have fewer choices than the head has outputs.
     return [
-        int(row[heads.places(task.name, example.choices)].argmax())
+        _most_likely(row[heads.places(task.name, example.choices)].tolist())
         for row, example in zip(outputs, examples, strict=True)
     ]
 
 
-def _parse_numbers(task: Task, answers: Sequence[str]) -> list[float]:
-    """Return the first number of each answer; the training mean where there is none."""
+def _predictions(answers: Sequence[Answer]) -> list[Prediction]:
+    return [answer.prediction for answer in answers if answer.prediction is not None]
+
+
+def _with_numbers(task: Task, answers: Sequence[Answer]) -> list[Answer]:
+    """Return answers with the training mean in the place of those that hold no number."""
+    missing = sum(answer.prediction is None for answer in answers)
+    if not missing:
+        return list(answers)
     mean, _ = task.label_scale()
-    found = [numbers_in(answer) for answer in answers]
-    missing = sum(not numbers for numbers in found)
-    if missing:
-        _log.warning(
-            "%s: %d of %d answers hold no number and count as the training mean %.2f",
-            task.name,
-            missing,
-            len(answers),
-            mean,
-        )
-    return [numbers[0] if numbers else mean for numbers in found]
+    _log.warning(
+        "%s: %d of %d answers hold no number and count as the training mean %.2f",
+        task.name,
+        missing,
+        len(answers),
+        mean,
+    )
+    return [Answer(mean) if answer.prediction is None else answer for answer in answers]
 
 
 def _batches(

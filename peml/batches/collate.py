@@ -9,7 +9,7 @@ Encoders: the prompt padded on the right, the label itself.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -117,12 +117,19 @@ class Collator:
     Args:
         lm: The language model.
         max_length: Longest row in tokens, prompt and answer; default: the model's window.
+        longest: Most tokens of an answer by task, where its training examples are not at hand.
 
     Attributes:
         truncation: Counts prompts that were cut on the left to make room.
     """
 
-    def __init__(self, lm: LanguageModel, *, max_length: int | None = None) -> None:
+    def __init__(
+        self,
+        lm: LanguageModel,
+        *,
+        max_length: int | None = None,
+        longest: Mapping[str, int] | None = None,
+    ) -> None:
         self.lm = lm
         self.text = TextTokenizer(lm.tokenizer, closed=lm.family != "decoder")
         self.truncation = TruncationCounter()
@@ -130,7 +137,7 @@ class Collator:
         self.max_length = min((n for n in (window, max_length) if n is not None), default=None)
         self._examples: dict[tuple[str, str], Encoded] = {}
         self._choices: dict[tuple[str, ...], tuple[Ids, ...]] = {}
-        self._longest: dict[str, int] = {}
+        self._longest: dict[str, int] = dict(longest or {})
 
     def check(self, tasks: Iterable[Task], *, sums: bool = True) -> None:
         """Check that the model can do these tasks.
@@ -181,8 +188,11 @@ class Collator:
         return self._examples[key]
 
     def answer(self, task: Task, example: Example) -> Ids:
-        """Return the ids of an example's right answer, with the end token where there is one."""
-        if self.lm.family == "encoder":
+        """Return the ids of an example's right answer, with the end token where there is one.
+
+        Nothing for encoder-only models, and where the right answer is not known.
+        """
+        if self.lm.family == "encoder" or not example.answer:
             return ()
         if task.kind == "choice":
             choice = self.choices(example)[int(example.label)]

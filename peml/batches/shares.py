@@ -1,8 +1,9 @@
-"""A rank's share of a batch, and random draws that do not depend on how batches are split.
+"""A rank's share of a batch, its parts, and draws that do not depend on how batches are split.
 
 Dropout masks are drawn for the whole batch on every rank, which keeps its own rows of them. So all
 ranks stay in the same random state, and any number of processes computes what one does, up to the
-order of its sums.
+order of its sums. The parts that a rank computes one after the other (micro-batches) draw in the
+same way, each from the same random state.
 """
 
 from __future__ import annotations
@@ -52,6 +53,15 @@ class Share:
         if start == stop:
             return cls(slice(0, 1), total, 0.0)
         return cls(slice(start, stop), total, (stop - start) / total)
+
+    def parts(self, most: int | None) -> list[Share]:
+        """Split the rows further, `most` at a time; the weights add up to that of all of them."""
+        if most is None or self.size <= most:
+            return [self]
+        starts = range(self.rows.start, self.rows.stop, most)
+        cuts = [slice(start, min(start + most, self.rows.stop)) for start in starts]
+        each = self.weight / self.size
+        return [Share(cut, self.total, each * (cut.stop - cut.start)) for cut in cuts]
 
     @property
     def size(self) -> int:
@@ -134,15 +144,37 @@ class Shares:
 
     Args:
         ranks: This rank and the others.
+        most: Most rows of a batch to compute at once; None: all of a rank's.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
-        self.ranks = ranks
+    def __init__(self, ranks: Ranks, most: int | None = None) -> None:
+        self.ranks, self.most = ranks, most
         self._share: Share | None = None
 
     def share(self, total: int, place: int) -> Share:
         """Return this rank's share of a batch of `total` rows, see `Share.of`."""
         return Share.of(self.ranks, total, place)
+
+    def parts(self, share: Share) -> Iterator[Share]:
+        """Yield the parts of a share that are computed one after the other.
+
+        Each begins in the random state in which the first did, and so draws what the whole would.
+
+        Raises:
+            UserError: A part drew other random numbers than the first.
+        """
+        parts = share.parts(self.most)
+        before, after = _states(), 0.0
+        for number, part in enumerate(parts):
+            if number:
+                _set_states(before)
+            yield part
+            if number and _state() != after:
+                raise UserError(
+                    "this model draws random numbers that cannot be split over parts of a batch; "
+                    "leave micro_batch_size out"
+                )
+            after = _state() if len(parts) > 1 else 0.0
 
     @contextmanager
     def draws(self, share: Share) -> Iterator[None]:
@@ -156,7 +188,7 @@ class Shares:
         return nullcontext(), self._mode()
 
     def _mode(self) -> AbstractContextManager[Any]:
-        if self.ranks.count == 1 or self._share is None:
+        if self._share is None or (self.ranks.count == 1 and self._share.size == self._share.total):
             return nullcontext()
         return WholeDraws(self._share)
 
@@ -202,9 +234,20 @@ class Shares:
         return dict(zip(losses, sums, strict=True))
 
 
-def _state() -> float:
-    """Return a number for the random state of this rank."""
+def _states() -> list[Tensor]:
+    """Return the random states of this rank: the CPU's, and its GPU's."""
     states = [torch.get_rng_state()]
     if torch.cuda.is_available():
         states.append(torch.cuda.get_rng_state())
-    return float(zlib.crc32(b"".join(state.numpy().tobytes() for state in states)))
+    return states
+
+
+def _set_states(states: Sequence[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state)
+
+
+def _state() -> float:
+    """Return a number for the random state of this rank."""
+    return float(zlib.crc32(b"".join(state.numpy().tobytes() for state in _states())))

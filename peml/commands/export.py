@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from peml.commands.flags import add_adapter, loading
 from prefixnas.base.console import Parser
 
 HELP = "write something to deploy"
@@ -13,7 +14,7 @@ HELP = "write something to deploy"
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
     parser = Parser(prog=prog, description=HELP)
-    parser.add_argument("adapter", type=Path, metavar="RUN", help="run directory or adapter folder")
+    add_adapter(parser, device="cpu")
     parser.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
     parser.add_argument("--format", default="peml", help="merged, peft or peml")
     args = parser.parse_intermixed_args(argv)
@@ -22,6 +23,6 @@ def main(argv: Sequence[str], prog: str) -> int:
     from peml.model.quiet import quiet_libraries
 
     quiet_libraries()
-    export(args.adapter, args.out, args.format)
+    export(args.adapter, args.out, args.format, **loading(args))
     print(args.out)
     return 0

@@ -3,28 +3,102 @@
 from __future__ import annotations
 
 import sys
+from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
+from peml.commands.flags import add_adapter, loading, say
 from prefixnas.base.console import Parser, positive
+from prefixnas.base.errors import UserError
+
+if TYPE_CHECKING:
+    from peml.tasks.files import Records
 
 HELP = "let a trained model write"
+
+NUMBERS = {
+    "--max-new-tokens": "most tokens to write (32)",
+    "--temperature": "with --do-sample: what logits are divided by",
+    "--top-p": "with --do-sample: draw among the likeliest tokens of this probability",
+    "--top-k": "with --do-sample: draw among so many of the likeliest tokens (50)",
+    "--num-beams": "beginnings that are gone on with at a time (1)",
+    "--seed": "of the draws (0)",
+}
 
 
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
     parser = Parser(prog=prog, description=HELP)
-    parser.add_argument("adapter", type=Path, metavar="RUN", help="run directory or adapter folder")
-    parser.add_argument("prompt", nargs="*", help="prompts; none: one per line of stdin")
-    parser.add_argument("--max-new-tokens", type=positive, default=32)
+    add_adapter(parser)
+    parser.add_argument("prompt", nargs="*", help="prompts; none: standard input is one prompt")
+    parser.add_argument(
+        "--jsonl", action="store_true", help="standard input is JSONL; print it with 'generation'"
+    )
+    parser.add_argument("--task", help="put prompts, or records, into this task's template")
+    parser.add_argument("--batch-size", type=positive, default=8, help="prompts at a time (8)")
+    parser.add_argument(
+        "--do-sample", action="store_true", default=SUPPRESS, help="draw tokens, by the seed"
+    )
+    for flag, text in NUMBERS.items():
+        parser.add_argument(flag, default=SUPPRESS, metavar="N", help=text)
     args = parser.parse_intermixed_args(argv)
 
     from peml.adapters.load import load
+    from peml.answers.writing import Sampling
+    from peml.commands.progress import counted
     from peml.model.quiet import quiet_libraries
+    from peml.tasks.results import Results
+    from prefixnas.base.options import FLAG, make, resolve
 
     quiet_libraries()
-    adapted = load(args.adapter)
-    adapted.check_generation()
-    for prompt in args.prompt or (line.rstrip("\n") for line in sys.stdin):
-        print(adapted.generate(prompt, max_new_tokens=args.max_new_tokens))
+    known = {entry.name for entry in fields(Sampling)}
+    given = {name: value for name, value in vars(args).items() if name in known}
+    sampling = make(Sampling, resolve({"generation": Sampling}, [(FLAG, given)]))
+    records, prompts = _prompts(args)
+    results = Results(None, records, ["generation"]) if args.jsonl else None
+    adapted = load(args.adapter, **loading(args))
+    with counted(len(prompts), "prompts") as progress:
+        written = adapted.generate_all(
+            prompts, batch_size=args.batch_size, warn=say, progress=progress, **vars(sampling)
+        )
+    if results is not None:
+        results.write({"generation": written})
+    else:
+        print("\n".join(written))
     return 0
+
+
+def _prompts(args: Namespace) -> tuple[Records, list[str]]:
+    """Return the records of standard input, or those that prompts stand for, and their prompts."""
+    from peml.adapters.manifest import read_manifest
+    from peml.adapters.tasks import trained_task
+    from peml.tasks.files import Records, read_lines
+    from peml.tasks.questions import prompts_of
+    from peml.tasks.templates import fields_of
+
+    if args.jsonl and args.prompt:
+        raise UserError("--jsonl reads standard input; leave the prompts out")
+    template, what = "{prompt}", "'peml generate' without --task"
+    manifest = read_manifest(args.adapter)
+    if args.task is not None:
+        task, _ = trained_task(manifest, args.task, args.adapter)
+        template, what = task.template, f"the template of the task {task.name!r}"
+    if args.jsonl:
+        records = read_lines(_standard_input())
+    else:
+        names = fields_of(template)
+        if len(names) != 1:
+            raise UserError(
+                f"{what} uses the fields {', '.join(names)}: give records of them, with --jsonl"
+            )
+        texts = args.prompt or [_standard_input().removesuffix("\n")]
+        records = Records([{names[0]: text} for text in texts], "the prompts")
+    return records, prompts_of(template, records, what)
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise UserError("standard input: not UTF-8 text") from None

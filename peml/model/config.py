@@ -35,7 +35,7 @@ def read_config(name: str, where: str, options: Mapping[str, str]) -> PreTrained
     Args:
         name: What the user calls the model.
         where: What transformers loads it from.
-        options: Further options for transformers: `gguf_file`.
+        options: Further options for transformers: `gguf_file`, `revision`.
 
     Raises:
         UserError: It cannot be read, names code, holds sizes that no model has, or the model
@@ -47,7 +47,7 @@ def read_config(name: str, where: str, options: Mapping[str, str]) -> PreTrained
         raise refuse_adapter(name)
     try:
         if "gguf_file" not in options:
-            _check(PreTrainedConfig.get_config_dict(where)[0], name)
+            _check(PreTrainedConfig.get_config_dict(where, **options)[0], name)
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             where, trust_remote_code=False, **options
         )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.run.ranks import launched
 
 ASKED = "ACCELERATE_MIXED_PRECISION"
@@ -24,6 +24,29 @@ def device_of_rank() -> torch.device:
     cpu = asked or (launched() > 1 and not torch.cuda.is_available())
     device: torch.device = PartialState(cpu=cpu).device
     return device
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """Return a device that is there; `auto` is the accelerator, or the CPU where there is none.
+
+    Raises:
+        UserError: There is no such device; names those that there are.
+    """
+    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device == "auto":
+        return torch.device("cpu") if there is None else there
+    count = 0 if there is None else torch.accelerator.device_count()
+    known = ["cpu"] if there is None else ["cpu", *(f"{there.type}:{n}" for n in range(count))]
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise unknown("device", str(device), ["auto", *known]) from error
+    if found.type != "cpu" and (
+        there is None or found.type != there.type or (found.index or 0) >= count
+    ):
+        allowed = ", ".join(["auto", *known])
+        raise UserError(f"device {brief(str(device))} is not there (allowed: {allowed})")
+    return found
 
 
 def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

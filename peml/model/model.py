@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -56,12 +57,14 @@ class LanguageModel:
         tokenizer: Its tokenizer, always with a pad token.
         family: Which way the model reads and answers.
         name: What the user called it: hub id, folder, file or ``embedded:...``.
+        revision: Which commit of a hub model it is; None for everything else.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     family: Family
     name: str
+    revision: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +78,11 @@ class LanguageModel:
 
 
 def load_language_model(
-    name: str | Path, *, device: str | torch.device = "cpu", dtype: str = "auto"
+    name: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str = "auto",
+    revision: str | None = None,
 ) -> LanguageModel:
     """Load a base model, frozen and in eval mode, and its tokenizer.
 
@@ -88,22 +95,30 @@ def load_language_model(
         device: Where to put the model.
         dtype: ``"auto"`` (float32 on CPU, bfloat16 on GPUs that have it), ``"float32"``,
             ``"bfloat16"``, ``"float16"``, or ``"float64"`` for exact comparisons.
+        revision: Branch, tag or commit of a hub model; None: its main branch.
 
     Raises:
         UserError: The model can't be found, read, or is of no supported kind.
     """
     _check_alone(Path(_source(str(name))[0]), str(name))
-    return load_with_prefix(name, device=device, dtype=dtype)
+    return load_with_prefix(name, device=device, dtype=dtype, revision=revision)
 
 
 def load_with_prefix(
-    name: str | Path, *, device: str | torch.device = "cpu", dtype: str = "auto"
+    name: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str = "auto",
+    revision: str | None = None,
 ) -> LanguageModel:
     """Load a base model as `load_language_model` does, also from a folder that holds a prefix.
 
     The caller attaches the prefix: without it, the model is not what was trained.
     """
     where, options = _source(str(name))
+    from_hub = not Path(where).exists()
+    if revision is not None and from_hub:
+        options = {**options, "revision": revision}
     torch_dtype = resolve_dtype(dtype, device)
     config = read_config(str(name), where, options)
     family = family_of(config, str(name))
@@ -118,7 +133,8 @@ def load_with_prefix(
     model.requires_grad_(False)
     torch.nn.Module.to(model, device)
     model.train(False)
-    return LanguageModel(model, tokenizer, family, str(name))
+    commit = _commit(where, revision) if from_hub else None
+    return LanguageModel(model, tokenizer, family, str(name), commit)
 
 
 def resolve_dtype(dtype: str, device: str | torch.device) -> torch.dtype:
@@ -246,6 +262,12 @@ def _settle_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
         setattr(plain, key, getattr(before, key, None))
     plain.pad_token_id = tokenizer.pad_token_id
     model.generation_config = plain
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    """Return the commit of a hub model that was just loaded."""
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _embedded_folder(which: str) -> Path:

@@ -65,6 +65,7 @@ def _of_batch(
     if config.sampling == "gamma":
         gamma = config.gamma if task.gamma is None else task.gamma
         rows = min(rows, max(1, round(gamma * len(lengths))))
+    rows = min(rows, config.micro_batch_size or rows)
     layers = 1 if config.gradient_checkpointing else _layers(lm)
     tokens = rows * sum(lengths) // max(1, len(lengths))
     return tokens * layers * lm.hidden_size * _KEPT * torch.finfo(lm.model.dtype).bits // 8

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from peml.adapters.check import some_examples
 from peml.adapters.peft import why_not
 from peml.adapters.save import save_adapter
+from peml.adapters.tasks import described
 from peml.answers.evaluation import evaluate_tasks
 from peml.answers.heads import TaskHeads
 from peml.answers.loss import answer_loss
@@ -89,7 +90,7 @@ class JointObjective(Objective):
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
         self.config = config
-        self.shares = Shares(ranks_here())
+        self.shares = Shares(ranks_here(), config.micro_batch_size)
         device = device_of_rank()
         self.autocast = autocast(config.mixed_precision, device)
         self.tasks: Sequence[Task] = tasks or load_tasks(
@@ -225,18 +226,21 @@ class JointObjective(Objective):
         gathered = prefix.leaves()
         leaves = [*self._own(), *gathered.tensors()]
         before = [leaf.grad for leaf in leaves]
-        losses = {}
+        losses: dict[str, float] = {}
         if self.shares.ranks.count > 1:  # what is summed must be of this step alone
             for leaf in leaves:
                 leaf.grad = None
         with self.handle.using(gathered.blocks, gathered.gates):
             for place, (task, examples) in enumerate(drawn):
                 share = self.shares.share(len(examples), place)
-                batch = self.collator.batch(task, examples).take(share.rows).to(self.lm.device)
-                with self.shares.draws(share), self.autocast():
-                    loss = answer_loss(self.lm, batch, self.heads) * share.weight
-                torch.autograd.backward(loss / len(drawn))
-                losses[task.name] = loss.item()
+                whole = self.collator.batch(task, examples)
+                losses[task.name] = 0.0
+                for part in self.shares.parts(share):
+                    batch = whole.take(part.rows).to(self.lm.device)
+                    with self.shares.draws(part), self.autocast():
+                        loss = answer_loss(self.lm, batch, self.heads) * part.weight
+                    torch.autograd.backward(loss / len(drawn))
+                    losses[task.name] += loss.item()
         losses = self.shares.gather(leaves, before, losses)
         prefix.backward(gathered)
         orthogonal: Tensor | None = self.lora.orthogonal_loss()
@@ -319,13 +323,7 @@ class JointObjective(Objective):
         if prefix.gates.soft:
             raise RuntimeError("a prefix whose gates are still open cannot be saved: cut a child")
         tasks = [
-            {
-                "name": task.name,
-                "kind": task.kind,
-                "choices": list(task.shared_choices),
-                "source": source,
-                "max_length": self.collator.max_length,
-            }
+            described(task, source, self.collator)
             for task, source in zip(self.tasks, self._sources(), strict=True)
         ]
         save_adapter(
@@ -341,7 +339,8 @@ class JointObjective(Objective):
         )
 
     def warnings(self) -> Iterable[str]:
-        """Say what was cut or can't be written, and if stock PEFT can't hold the result."""
+        """Say how files were split, what was cut, and if stock PEFT can't hold the result."""
+        yield from (note for task in self.tasks for note in task.notes)
         yield from self.collator.truncation.messages()
         for kind in self._kinds:
             if reason := why_not(self.lm, self.sites, kind):

@@ -58,6 +58,9 @@ class LanguageModelOptions(Options):
     batch_size: int = option(
         8, "most examples of one task in one step", at_least=1, at_most=100_000
     )
+    micro_batch_size: int | None = option(
+        None, "most of them to compute at once; none: all", at_least=1, at_most=100_000
+    )
     max_length: int | None = option(
         256, "longest input in tokens; none: the model's window", at_least=2, at_most=10**7
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from peml.tasks.files import Records
 from peml.tasks.labels import (
+    LISTED,
     NoChoice,
     chosen,
     final_of,
@@ -81,6 +82,13 @@ class Form:
         declared = bool(choices) and spec.choices is None and spec.label_map is None
         finals = kind == "generation" and _have_finals(spec, splits)
         return cls(spec, kind, choices, declared, finals)
+
+    @property
+    def choices_field(self) -> str | None:
+        """The field in which a record may list its choices; None where all have the same."""
+        if self.kind != "choice" or self.choices:
+            return None
+        return self.spec.choices if isinstance(self.spec.choices, str) else LISTED
 
     def example(self, records: Records, index: int, split: str) -> Example:
         """Make the example of one record.

@@ -45,7 +45,7 @@ class Records:
     def where(self, index: int) -> str:
         """Return ``train.jsonl, line 3`` as the start of a message about a record."""
         file, number = self.places[index] if self.places else (self.origin, index + 1)
-        unit = "line" if file.endswith(WITH_LINES) else "record"
+        unit = "line" if file.endswith(WITH_LINES) or file == STDIN else "record"
         return f"{file}, {unit} {number}"
 
 
@@ -69,6 +69,16 @@ def read_files(paths: Sequence[Path]) -> Records:
     return Records(rows, " + ".join(map(str, paths)), classes, places)
 
 
+def read_lines(text: str) -> Records:
+    """Read JSON lines that came in by standard input.
+
+    Raises:
+        UserError: They are malformed.
+    """
+    found = list(_json_lines(text, Path(STDIN)))
+    return Records([row for _, row in found], STDIN, {}, [(STDIN, number) for number, _ in found])
+
+
 def _read_file(path: Path) -> tuple[Iterable[Numbered], dict[str, tuple[str, ...]]]:
     if not path.is_file():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -77,7 +87,7 @@ def _read_file(path: Path) -> tuple[Iterable[Numbered], dict[str, tuple[str, ...
     if suffix not in FORMATS:
         raise unknown("file format", path.suffix, FORMATS, str(path))
     if suffix == PARQUET:
-        table = _read_table(path)
+        table = read_table(path)
         return enumerate(table_records(table), start=1), table_classes(table)
     return _TEXT_FORMATS[suffix](_decode(path), path), {}
 
@@ -247,7 +257,12 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def _read_table(path: Path) -> pyarrow.Table:
+def read_table(path: Path) -> pyarrow.Table:
+    """Read a Parquet file.
+
+    Raises:
+        UserError: It is none.
+    """
     from pyarrow import ArrowException, parquet
 
     try:
@@ -316,6 +331,7 @@ def _float(value: float, bits: int) -> float:
     return Written(str(narrow(value)) if narrow else repr(float(value)))
 
 
+STDIN = "standard input"
 PARQUET = ".parquet"
 _TEXT_FORMATS: Mapping[str, Callable[[str, Path], Iterator[Numbered]]] = {
     ".jsonl": _json_lines,

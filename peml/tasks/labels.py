@@ -24,6 +24,16 @@ from peml.tasks.values import (
 )
 from prefixnas.base.errors import UserError
 
+LISTED = "choices"
+"""The field in which records list choices of their own, unless the task names another."""
+
+_MOST_CHOICES = 1000
+"""The most labels that are made choices of where a task says that it is one of choices."""
+
+_MOST_CLASSES, _EACH = 20, 5
+"""Labels of one file are taken for classes where they are at most so many different texts, each
+with so many records on average."""
+
 _DIGIT = re.compile(r"\s*[0-9]")
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 _FREE = "say 'kind: regression' or 'kind: generation' in a task file"
@@ -58,7 +68,7 @@ def _mapped_choices(spec: TaskSpec) -> tuple[str, ...]:
 
 def record_choices(spec: TaskSpec, records: Records, index: int) -> tuple[str, ...]:
     """Return the choices that a record lists for itself; empty if it has none."""
-    path = spec.choices if isinstance(spec.choices, str) else "choices"
+    path = spec.choices if isinstance(spec.choices, str) else LISTED
     try:
         listed = lookup(records.rows[index], path)
     except MissingField as error:
@@ -70,6 +80,46 @@ def record_choices(spec: TaskSpec, records: Records, index: int) -> tuple[str, .
     if len(listed) == 1 or len(set(listed)) < len(listed) or not all(t.strip() for t in listed):
         raise UserError(f"{records.where(index)}: {path!r} must be at least two different texts")
     return tuple(listed)
+
+
+def label_choices(spec: TaskSpec, splits: Mapping[str, Records]) -> tuple[str, ...]:
+    """Return the labels of all records as choices, in alphabetical order.
+
+    Raises:
+        UserError: A label is missing or empty, there is only one, or there are too many.
+    """
+    texts: set[str] = set()
+    for records in splits.values():
+        for index in range(len(records.rows)):
+            text = text_of(label_at(spec, records, index))
+            if not text.strip():
+                raise UserError(f"{records.where(index)}: the label is empty")
+            texts.add(text)
+    if len(texts) < 2:
+        raise UserError(
+            f"{spec.where('label')}: every label is {min(texts)!r}, and a choice task needs two"
+        )
+    if len(texts) > _MOST_CHOICES:
+        raise UserError(
+            f"{spec.where('label')}: {len(texts)} different labels are too many to be choices "
+            f"(at most {_MOST_CHOICES}); name them as 'choices'"
+        )
+    return tuple(sorted(texts))
+
+
+def are_texts(spec: TaskSpec, splits: Mapping[str, Records]) -> bool:
+    """Tell whether all labels are texts, and none of them a number or a boolean."""
+    pairs = [(found, index) for found in splits.values() for index in range(len(found.rows))]
+    return all(_kind_of_label(label_at(spec, *pair)) == "text" for pair in pairs)
+
+
+def labels_repeat(spec: TaskSpec, records: Records) -> bool:
+    """Tell whether labels are few and come again and again, and so are classes."""
+    if any(final_of(spec, row) is not None for row in records.rows):
+        return False
+    labels = [label_at(spec, records, index) for index in range(len(records.rows))]
+    different = len({text_of(label) for label in labels})
+    return 2 <= different <= _MOST_CLASSES and len(labels) >= _EACH * different
 
 
 def lists_choices(spec: TaskSpec, splits: Mapping[str, Records]) -> bool:

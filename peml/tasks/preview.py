@@ -28,6 +28,8 @@ def report(task: Task) -> Iterator[str]:
     yield f"metrics     {', '.join(task.metrics)}"
     for name, found in task.splits.items():
         yield f"{name:<12}{len(found)} examples; {_labels(task, found)}"
+    for note in task.notes:
+        yield f"note        {note}"
 
 
 def shown(example: Example) -> list[str]:

@@ -26,6 +26,14 @@ def embedded_tasks() -> tuple[str, ...]:
     return tuple(f"embedded:{name}" for name in suite.TASKS)
 
 
+def is_one_file(spec: TaskSpec) -> bool:
+    """Tell whether a task's source is a single file, of all splits."""
+    source = spec.source
+    if not isinstance(source, str) or is_embedded(source):
+        return False
+    return (spec.folder / Path(source).expanduser()).is_file()
+
+
 def read_records(spec: TaskSpec, *, seed: int = 0) -> dict[str, Records]:
     """Read the splits that a task's source has.
 
@@ -34,7 +42,8 @@ def read_records(spec: TaskSpec, *, seed: int = 0) -> dict[str, Records]:
         seed: Seed of the embedded suite's generator.
 
     Returns:
-        Records of ``train``, ``validation`` and, where the source has one, ``selection``.
+        Records of ``train``, ``validation`` and, where the source has one, ``selection``; of
+        ``train`` alone where the source is one file.
 
     Raises:
         UserError: A file, dataset or split is missing or cannot be read.
@@ -53,10 +62,11 @@ def read_records(spec: TaskSpec, *, seed: int = 0) -> dict[str, Records]:
     if path.is_dir():
         return _read_folder(spec, path)
     if path.is_file():
-        raise UserError(
-            f"{spec.where('source')}: {source!r} is one file; name a file for each split: "
-            "{train: ..., validation: ...}"
-        )
+        if spec.splits:
+            raise UserError(
+                f"{spec.where('splits')}: {source!r} is one file, which is split by a fixed seed"
+            )
+        return {"train": read_files([path])}
     looks_local = source.startswith((".", "/", "~")) or path.suffix in FORMATS
     if looks_local or source.count("/") > 1:
         raise UserError(f"{spec.where('source')}: no file or folder {str(path)!r}")

@@ -11,13 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from peml.tasks.examples import Example, Form, in_one_order, in_order
-from peml.tasks.labels import infer_metrics
+from peml.tasks.files import FORMATS, Records
+from peml.tasks.labels import (
+    are_texts,
+    fixed_choices,
+    infer_metrics,
+    label_choices,
+    labels_repeat,
+    lists_choices,
+)
 from peml.tasks.metrics import check_metrics
-from peml.tasks.sources import embedded_tasks, is_embedded, read_records
+from peml.tasks.sources import embedded_tasks, is_embedded, is_one_file, read_records
 from peml.tasks.spec import TaskKind, TaskSpec, make_spec, read_spec
 from prefixnas.base.errors import UserError, nearest
 
-SELECTION_SHARE = 0.1
+SELECTION_SHARE, VALIDATION_SHARE = 0.1, 0.2
 
 __all__ = ["Example", "Task", "load_task", "load_tasks", "take"]
 
@@ -36,6 +44,9 @@ class Task:
         splits: ``train``, ``selection`` (set aside from train: for alpha steps on held-out
             batches, early stopping and choosing) and ``validation`` (only ever reported).
         max_new_tokens: Generation only; None: the longest training answer.
+        template: The prompt, a format string over a record's fields.
+        choices_field: The field in which a record may list choices of its own; None: no such.
+        notes: What was decided for the user about splits and choices, a line each.
     """
 
     name: str
@@ -45,6 +56,9 @@ class Task:
     gamma: float | None
     splits: Mapping[str, tuple[Example, ...]] = field(repr=False)
     max_new_tokens: int | None = None
+    template: str = TaskSpec.template
+    choices_field: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def n_outputs(self) -> int:
@@ -146,8 +160,8 @@ def load_task(
 
     Args:
         source: A YAML file; a folder (with ``task.yaml``, or with ``train.jsonl`` and
-            ``validation.jsonl`` of ``input``, ``choices`` and ``label``); ``embedded:<task>``;
-            or a mapping with the keys of a task file.
+            ``validation.jsonl`` of ``input``, ``choices`` and ``label``); a single data file, which
+            is split by the seed; ``embedded:<task>``; or a mapping with the keys of a task file.
         seed: Chooses the selection split and which examples a limit leaves.
         train_limit: At most so many training examples (the smaller of this and the file's).
         eval_limit: The same for selection and validation examples.
@@ -158,13 +172,15 @@ def load_task(
     """
     spec = _find_spec(source, folder)
     records = read_records(spec, seed=seed)
+    one = is_one_file(spec)
     for split in ("train", "validation"):
-        if split not in records:
+        if split not in records and not one:
             raise UserError(f"{spec.where('source')}: the task has no {split} split")
     for found in records.values():
         if not found.rows:
             raise UserError(f"{found.origin}: the split is empty")
     name = spec.name or _default_name(spec)
+    named, spec = spec, _with_choices(spec, records, one)
     form = Form.of(spec, records)
     kind = form.kind
     examples = {
@@ -187,7 +203,42 @@ def load_task(
         name=name,
         seed=seed,
     )
-    return Task(name, kind, choices, metrics, spec.gamma, splits, spec.max_new_tokens)
+    notes = _notes(name, splits, spec.choices if spec is not named else None) if one else ()
+    return Task(
+        name,
+        kind,
+        choices,
+        metrics,
+        spec.gamma,
+        splits,
+        spec.max_new_tokens,
+        spec.template,
+        form.choices_field,
+        notes,
+    )
+
+
+def _with_choices(spec: TaskSpec, records: Mapping[str, Records], one: bool) -> TaskSpec:
+    """Return the specification with the labels as choices, where it leaves the choices to them."""
+    left = spec.choices is None and spec.label_map is None and spec.answer is None
+    if not left or fixed_choices(spec, records) or lists_choices(spec, records):
+        return spec
+    classes = one and spec.kind is None and labels_repeat(spec, records["train"])
+    if (spec.kind == "choice" or classes) and are_texts(spec, records):
+        found = label_choices(spec, records)
+        return replace(spec, kind="choice", choices=found, label_is=spec.label_is or "text")
+    return spec
+
+
+def _notes(
+    name: str, splits: Mapping[str, Sequence[Example]], choices: Sequence[str] | str | None
+) -> tuple[str, ...]:
+    """Say how one file was read."""
+    counts = ", ".join(f"{split} {len(found)}" for split, found in splits.items())
+    cut = f"{name}: one file, split by a fixed seed: {counts}"
+    if choices is None:
+        return (cut,)
+    return cut, f"{name}: its labels repeat, so they are the choices: {', '.join(choices)}"
 
 
 def _find_spec(source: str | Path | Mapping[str, Any], folder: Path) -> TaskSpec:
@@ -204,12 +255,16 @@ def _find_spec(source: str | Path | Mapping[str, Any], folder: Path) -> TaskSpec
         file = path / "task.yaml"
         return read_spec(file) if file.is_file() else TaskSpec(source=None, folder=path)
     if path.is_file():
-        raise UserError(f"{path}: a task is a folder or a YAML file, not a single data file")
+        if path.suffix.lower() in FORMATS:
+            return TaskSpec(source=str(source), folder=folder)
+        raise UserError(
+            f"{path}: a task is a folder, a YAML file or a data file ({', '.join(FORMATS)})"
+        )
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     raise UserError(
         f"no task {str(source)!r}{nearest(path.name, siblings)} "
-        "(allowed: a folder, a YAML file, 'embedded', 'embedded:<task>'; a hub dataset is named "
-        "in a YAML file)"
+        "(allowed: a folder, a YAML or data file, 'embedded', 'embedded:<task>'; a hub dataset is "
+        "named in a YAML file)"
     )
 
 
@@ -219,7 +274,9 @@ def _default_name(spec: TaskSpec) -> str:
     elif isinstance(spec.source, str):
         local = spec.folder / Path(spec.source).expanduser()
         last = re.split(r"[/:]", spec.source.rstrip("/"))[-1]
-        name = spec.config or (local.resolve().name if local.is_dir() else last)
+        if local.exists():
+            last = local.stem if local.is_file() else local.resolve().name
+        name = spec.config or last
     else:
         name = spec.folder.resolve().name
     return re.sub(r"[^\w-]+", "_", name) or "task"
@@ -238,15 +295,20 @@ def _split(
     name: str,
     seed: int,
 ) -> dict[str, tuple[Example, ...]]:
-    """Set the selection split aside (before the limits, so that it does not depend on them)."""
+    """Set splits that are not there aside from train: first validation, then selection.
+
+    This comes before the limits, so that it does not depend on them.
+    """
     splits = dict(examples)
-    if "selection" not in splits:
+    for split, part in (("validation", VALIDATION_SHARE), ("selection", share)):
+        if split in splits:
+            continue
         train = splits["train"]
         if len(train) < 2:
             raise UserError(f"task {name!r}: the train split needs at least two examples")
-        count = min(max(1, int(share * len(train))), len(train) - 1)
-        chosen = set(random.Random(f"selection/{name}/{seed}").sample(range(len(train)), count))
-        splits["selection"] = [train[i] for i in sorted(chosen)]
+        count = min(max(1, int(part * len(train))), len(train) - 1)
+        chosen = set(random.Random(f"{split}/{name}/{seed}").sample(range(len(train)), count))
+        splits[split] = [train[i] for i in sorted(chosen)]
         splits["train"] = [example for i, example in enumerate(train) if i not in chosen]
     return {
         split: tuple(take(splits[split], limits[split], f"{split}/{name}/{seed}"))

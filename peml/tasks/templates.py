@@ -9,6 +9,9 @@ from typing import Any
 
 from peml.tasks.values import Cell, NoText, number_of, text_of
 
+WIDEST = 10_000
+"""Characters that a field may be padded to."""
+
 _PARTS = re.compile(r"[^.\[\]]+")
 
 
@@ -59,10 +62,23 @@ def render(template: str, record: Mapping[str, Any]) -> str:
 
 
 def check_template(template: str) -> None:
-    """Raise ValueError with the reason if a format string is malformed or numbers its fields."""
-    for _, name, _, _ in string.Formatter().parse(template):
+    """Raise ValueError with the reason if a format string is malformed or numbers its fields.
+
+    One that pads a field to more than `WIDEST` characters is refused: it may come with an adapter.
+    """
+    for _, name, spec, _ in string.Formatter().parse(template):
         if name is not None and not re.match(r"[^\W\d]", name):
             raise ValueError(f"field {name!r} has no name")
+        if any(
+            len(n) > len(str(WIDEST)) or int(n) > WIDEST for n in re.findall(r"\d+", spec or "")
+        ):
+            raise ValueError(f"field {name!r} is wider than {WIDEST:,} characters")
+
+
+def fields_of(template: str) -> list[str]:
+    """Return the fields that a format string fills in, each once."""
+    named = (name for _, name, _, _ in string.Formatter().parse(template) if name)
+    return list(dict.fromkeys(named))
 
 
 class _Formatter(string.Formatter):

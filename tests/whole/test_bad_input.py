@@ -248,7 +248,7 @@ CASES: list[tuple[str, list[str]]] = [
     ("peml export earlier file/new", ["file/new"]),
     ("peml export earlier /proc/new", ["/proc/new"]),
     ("peml export earlier", ["OUT"]),
-    ("peml generate earlier film --max-new-tokens 0", ["--max-new-tokens", "at least 1"]),
+    ("peml generate earlier film --max-new-tokens 0", ["max_new_tokens", "at least 1"]),
     ("peml generate nowhere film", ["'nowhere'"]),
 ]
 

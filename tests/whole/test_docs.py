@@ -122,6 +122,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lm.tokenizer.save_pretrained(root / "models" / name)
     for task in ("sst2", "rte"):
         write_task(root / "data" / task, task)
+    write_tickets(root)
     return root
 
 
@@ -138,11 +139,22 @@ def write_task(folder: Path, task: str) -> None:
         (folder / f"{split}.jsonl").write_text(text)
 
 
+def write_tickets(root: Path) -> None:
+    """Write the tables of tickets that pages speak of, known and new ones."""
+    teams = ["billing", "technical", "sales"] * 10
+    rows = [f"{n},a film so {'good' if n % 2 else 'bad'} .,{team}" for n, team in enumerate(teams)]
+    (root / "tickets.csv").write_text("\n".join(["id,input,label", *rows]) + "\n")
+    new = [row.rpartition(",")[0] for row in rows[:4]]
+    (root / "new.csv").write_text("\n".join(["id,input", *new]) + "\n")
+
+
 @pytest.fixture
 def place(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to run a page in."""
     for name in ("models", "data"):
         shutil.copytree(models / name, tmp_path / name)
+    for name in ("tickets.csv", "new.csv"):
+        shutil.copy(models / name, tmp_path)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -204,6 +216,8 @@ def run_block(block: Block, place: Path) -> None:
         for command in block.text.splitlines():
             if command.startswith(SETUP):
                 check_setup(command)
+            elif command.startswith("mv "):
+                shutil.move(*command.split()[1:])
             else:
                 run_command(command)
     elif block.language == "python":
@@ -215,6 +229,10 @@ def run_block(block: Block, place: Path) -> None:
         check_yaml(block, place)
     elif block.language == "json":
         check_examples(block, place)
+    elif block.language == "csv":
+        assert block.text.splitlines()[0] == (place / "tickets.csv").read_text().splitlines()[0]
+        (place / f"lines-{block.line}.csv").write_text(block.text)
+        load_task(place / f"lines-{block.line}.csv")
     elif block.language == "toml":
         check_entry_points(block)
     else:
@@ -348,7 +366,7 @@ def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
             *(["experiment", action] for action in ACTIONS),
         ]
     ]
-    commands = ("tasks", "train", "tune", "evaluate", "export", "generate")
+    commands = ("tasks", "train", "tune", "evaluate", "predict", "generate", "export")
     calls += [(peml.__main__.main, [name]) for name in commands]
     calls += [(prefixnas.__main__.main, []), (peml.__main__.main, [])]
     capsys.readouterr()

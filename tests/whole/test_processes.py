@@ -97,6 +97,21 @@ def test_two_processes_make_the_run_of_one(attention: str, one: Made, two: Made)
     assert (alone / "adapter" / "lora").is_dir() and (together / "report.html").is_file()
 
 
+def test_processes_that_compute_their_shares_in_parts_make_the_run_of_one(
+    bench: Path, one: Made, tmp_path: Path
+) -> None:
+    attention, run = next(iter(ATTENTIONS)), tmp_path / "run"
+    more = ["--prefix-attention", attention, "--processes", "2", "--micro-batch-size", "1"]
+    done = prefixnas(*arguments(bench, run, *more))
+    assert done.returncode == 0, done.stderr
+    pairs = list(zip(events(one(attention), "step"), events(run, "step"), strict=True))
+    assert len(pairs) == 3 * 24
+    for a, b in pairs:
+        assert a["losses"] == pytest.approx(b["losses"], abs=1e-5)
+    found = [(each / "architecture.yaml").read_text() for each in (one(attention), run)]
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(("rank", "attention"), enumerate(ATTENTIONS))
 def test_a_killed_rank_ends_the_run_which_then_goes_on(
     rank: int, attention: str, bench: Path, two: Made, tmp_path: Path

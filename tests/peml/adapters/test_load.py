@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 import peml
 from peml.adapters.export import export
+from peml.adapters.manifest import path_from, read_manifest
 from peml.adapters.save import save_adapter
 from peml.lora import add_lora
+from peml.model.device import pick_device
 from peml.model.model import load_language_model
 from peml.prefix.handle import attach
 from peml.prefix.kinds import ATTENTIONS
 from peml.prefix.sites import find_sites
 from prefixnas.base.errors import UserError
-from tests.peml import zoo
+from tests.peml import tiny, zoo
 from tests.peml.adapters.trained import KINDS, assert_same, heads, load, trained
 from tests.peml.model.test_model import saved
 
@@ -94,6 +97,74 @@ def test_an_adapter_of_before_there_were_two_kinds_reads_its_prefix_in_front(
 def test_a_run_directory_stands_for_its_adapter(tmp_path: Path) -> None:
     lm, _ = trained("llama", tmp_path)
     assert_same(lm, load(tmp_path), "llama")
+
+
+def test_an_adapter_is_moved_together_with_its_model(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    lm, adapter = trained("llama", tmp_path / "here")
+    assert json.loads((adapter / "peml.json").read_text())["base"] == "../base"
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert_same(lm, load(tmp_path / "there" / "adapter"), "llama")
+    export(tmp_path / "there/adapter", tmp_path / "out", "peml", dtype="float64")
+    assert_same(lm, load(tmp_path / "out"), "llama")
+
+
+def test_the_base_model_may_be_elsewhere(tmp_path: Path) -> None:
+    lm, adapter = trained("llama", tmp_path)
+    (tmp_path / "base").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"base model '.*base' does not exist.*--model"):
+        load(adapter)
+    moved = peml.load(adapter, model=tmp_path / "elsewhere", dtype="float64")
+    assert_same(lm, moved, "llama")
+    export(adapter, tmp_path / "out", "peml", dtype="float64", model=tmp_path / "elsewhere")
+    assert_same(lm, load(tmp_path / "out"), "llama")
+    with pytest.raises(UserError, match=r"holds its model itself; leave --model out"):
+        peml.load(tmp_path / "out", model=tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="made for a llama model"):
+        peml.load(adapter, model=saved("gpt2", tmp_path / "gpt2"))
+
+
+def test_what_shares_nothing_but_the_root_keeps_its_full_path(tmp_path: Path) -> None:
+    inside = tmp_path / "run" / "adapter"
+    inside.mkdir(parents=True)
+    assert path_from(inside, str(tmp_path / "run")) == ".."
+    assert path_from(tmp_path, str(inside)) == "./run/adapter"
+    assert path_from(Path("/elsewhere/run"), str(tmp_path)) == str(tmp_path.resolve())
+    assert path_from(inside, "embedded:llama") == "embedded:llama"
+    assert path_from(inside, "owner/name") == "owner/name"
+
+
+def test_a_model_of_the_hub_is_named_by_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "hub" / "models--owner--name"
+    first, second = "a" * 40, "b" * 40
+    for commit, seed in ((first, 0), (second, 1)):
+        tiny.llama(seed).model.save_pretrained(cache / "snapshots" / commit)
+        tiny.tokenizer().save_pretrained(cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(first)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    lm = load_language_model("owner/name", dtype="float64")
+    save_adapter(tmp_path / "adapter", lm, lora=add_lora(lm, rank=2))
+    assert read_manifest(tmp_path / "adapter").revision == first
+    (cache / "refs" / "main").write_text(second)  # the model's owner goes on
+    loaded = load(tmp_path / "adapter")
+    assert loaded.lm.revision == first
+    assert_same(tiny.llama(0), loaded, "llama")
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
+    _, adapter = trained("llama", tmp_path)
+    assert peml.load(adapter).lm.device == pick_device()
+    for device, said in (
+        ("meta", "device 'meta' is not there .allowed: auto, cpu"),
+        ("gpu", "unknown device 'gpu': did you mean 'cpu'"),
+        ("cuda:99", "device 'cuda:99' is not there .allowed: auto, cpu"),
+    ):
+        with pytest.raises(UserError, match=said):
+            peml.load(adapter, device=device)
 
 
 def test_unusable_adapters_are_named(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def copy(folder: Path, to: Path, *, hashed: bool = True) -> Path:
     """Copy an adapter; `hashed=False`: as an earlier version wrote it."""
     shutil.copytree(folder, to)
+    base = to.parent / "base"
+    if not base.is_symlink():  # where the adapter finds it, beside itself
+        base.symlink_to(folder.parent / "base")
     if not hashed:
         change(to / "peml.json", lambda data: data.pop("files") and data.update(version=3))
     return to
@@ -74,6 +77,10 @@ MANIFESTS: list[tuple[dict[str, Any], str]] = [
     ({"sitez": []}, "unknown key 'sitez': did you mean 'sites'"),
     ({"base": 3}, "key 'base': must be a text"),
     ({"tasks": [{"choices": "yes no", "max_length": 0}]}, "key 'tasks': key 'max_length'"),
+    ({"tasks": [{"template": "{a"}]}, "key 'tasks': key 'template': malformed"),
+    ({"tasks": [{"template": "{a:>99999}"}]}, "key 'template': .*wider than 10,000"),
+    ({"tasks": [{"template": "{a}", "kind": "choice"}]}, "key 'longest_answer' is missing"),
+    ({"tasks": [{"kind": "chioce"}]}, "key 'kind': unknown value 'chioce': did you mean 'choice'"),
     ({"tasks": [3]}, "key 'tasks': must be a list of objects"),
     ({"examples": [{"prompt": [-1]}]}, "key 'examples': key 'prompt': must be at least 0"),
     ({"heads": {"hidden_size": 3}}, "key 'heads'"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from peml.answers.choices import choice_scores
-from peml.answers.evaluation import evaluate_tasks, predict
+from peml.answers.evaluation import Answer, evaluate_tasks, predict
 from peml.answers.heads import TaskHeads
 from peml.batches.collate import Collator
 from prefixnas.base.errors import UserError
@@ -178,11 +178,11 @@ def test_metrics_and_the_split() -> None:
 def test_limit_takes_always_the_same_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
 
-    def note(collator: Any, task: Any, examples: Any, **options: Any) -> list[int]:
+    def note(collator: Any, task: Any, examples: Any, **options: Any) -> list[Answer]:
         seen.append([example.id for example in examples])
-        return [0] * len(examples)
+        return [Answer(0)] * len(examples)
 
-    monkeypatch.setattr("peml.answers.evaluation.predict", note)
+    monkeypatch.setattr("peml.answers.evaluation.answer_examples", note)
     for _ in range(2):
         evaluate_tasks(tiny.llama(), [CHOICE], limit=3)
     evaluate_tasks(tiny.llama(), [CHOICE], limit=100)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peml.answers.loss import answer_loss
 from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
 from peml.prefix.kinds import ATTENTIONS
@@ -166,6 +167,53 @@ def test_the_encoder_runs_once_a_step(bench: Path) -> None:
     objective.backward("train")
     objective.backward("selection")
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("sampling", ["gamma", "round-robin"])
+def test_parts_of_a_batch_give_the_gradient_and_the_draws_of_the_whole(
+    family: str, size: int, sampling: str, bench: Path
+) -> None:
+    """With dropout everywhere, and batches that the parts do not divide."""
+    found, losses, states = [], [], []
+    for micro in (None, size):
+        objective, net = ready(
+            bench,
+            family,
+            double=True,
+            lora_dropout=0.1,
+            gamma=0.3,
+            batch_size=7,
+            sampling=sampling,
+            micro_batch_size=micro,
+            gradient_checkpointing=micro == 2,
+        )
+        torch.manual_seed(3)
+        seen = [objective.backward("train") for _ in range(3)]  # gradients of three steps add up
+        losses.append(seen)
+        found.append(gradients(objective, net))
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+    for one, other in zip(*losses, strict=True):
+        assert [*one] == [*other]
+        assert one == pytest.approx(other, rel=1e-9)
+    for first, second in zip(*found, strict=True):
+        assert first.abs().max() > 0
+        torch.testing.assert_close(first, second, rtol=1e-8, atol=1e-11)
+
+
+def test_a_model_whose_draws_cannot_be_split_is_refused(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noisy(*given: Any) -> Tensor:
+        torch.rand(len(given[1]) + torch.initial_seed() % 2)
+        return answer_loss(*given)
+
+    monkeypatch.setattr("peml.objective.objective.answer_loss", noisy)
+    objective, _ = ready(bench, micro_batch_size=3, batch_size=4, gamma=0.3)
+    with pytest.raises(UserError, match=r"split over parts of a batch; leave micro_batch_size out"):
+        objective.backward("train")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

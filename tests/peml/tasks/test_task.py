@@ -317,14 +317,112 @@ class TestErrors:
         folder(tmp_path, rows(4), rows(4))
         assert "did you mean 'mytask'" in error_of(tmp_path / "mytsk")
 
-    def test_single_data_file(self, tmp_path: Path) -> None:
+    def test_a_file_of_another_kind(self, tmp_path: Path) -> None:
         home = folder(tmp_path, rows(4), rows(4))
-        assert "not a single data file" in error_of(home / "train.jsonl")
+        (home / "train.xls").write_text("")
+        message = error_of(home / "train.xls")
+        assert "a task is a folder, a YAML file or a data file (.jsonl, " in message
+
+    def test_one_file_that_is_too_small_or_says_splits(self, tmp_path: Path) -> None:
+        write(tmp_path / "two.jsonl", rows(2))
+        assert "the train split needs at least two examples" in error_of(tmp_path / "two.jsonl")
+        write(tmp_path / "one.jsonl", rows(9))
+        (tmp_path / "one.yaml").write_text("source: one.jsonl\nsplits: {train: training}\n")
+        assert "is one file, which is split by a fixed seed" in error_of(tmp_path / "one.yaml")
+
+    def test_labels_that_are_no_choices(self, tmp_path: Path) -> None:
+        labels = {"same": ["a"] * 9, "many": [f"l{i}" for i in range(1001)], "gap": ["a", " "] * 5}
+        for name, texts in labels.items():
+            write(tmp_path / f"{name}.jsonl", [{"input": "x", "label": text} for text in texts])
+            (tmp_path / f"{name}.yaml").write_text(f"source: {name}.jsonl\nkind: choice\n")
+        assert "every label is 'a', and a choice task needs two" in error_of(tmp_path / "same.yaml")
+        assert "1001 different labels are too many" in error_of(tmp_path / "many.yaml")
+        assert "gap.jsonl, line 2: the label is empty" in error_of(tmp_path / "gap.yaml")
 
     def test_metric_of_another_kind(self, tmp_path: Path) -> None:
         home = folder(tmp_path, rows(4), rows(4))
         spec(home, "metrics: [pearson]\n")
         assert "line 1, key 'metrics': metric 'pearson' is not for choice" in error_of(home)
+
+
+def labelled(path: Path, labels: list[object]) -> Path:
+    write(path, [{"input": f"text {i}", "label": label} for i, label in enumerate(labels)])
+    return path
+
+
+class TestOneFile:
+    def test_every_record_is_in_one_split(self, tmp_path: Path) -> None:
+        task = load_task(labelled(tmp_path / "tickets.jsonl", ["b", "a", "c", "a"] * 25))
+        assert {split: len(found) for split, found in task.splits.items()} == {
+            "train": 72,
+            "selection": 8,
+            "validation": 20,
+        }
+        ids = [e.id for found in task.splits.values() for e in found]
+        assert sorted(ids) == sorted(f"train:{i}" for i in range(100))
+        assert (task.name, task.kind, task.choices) == ("tickets", "choice", ("a", "b", "c"))
+        assert task.notes == (
+            "tickets: one file, split by a fixed seed: train 72, selection 8, validation 20",
+            "tickets: its labels repeat, so they are the choices: a, b, c",
+        )
+        example = task.splits["validation"][0]
+        assert task.choices[int(example.label)] == example.answer == "baca"[int(example.id[6:]) % 4]
+
+    def test_the_split_is_always_the_same_and_no_limit_moves_it(self, tmp_path: Path) -> None:
+        path = labelled(tmp_path / "t.jsonl", ["a", "b"] * 50)
+        first, second = load_task(path), load_task(path, train_limit=10)
+        assert first.splits["validation"] == second.splits["validation"]
+        assert first.digest() == load_task(path).digest()
+        assert load_task(path, seed=1).splits["validation"] != first.splits["validation"]
+
+    @pytest.mark.parametrize(
+        ("labels", "kind"),
+        [
+            (["a", "b"] * 5, "choice"),
+            (["a", "b"] * 4 + ["c"], "generation"),  # three labels, fewer than five records each
+            ([f"l{i}" for i in range(20)] * 5, "choice"),
+            ([f"l{i}" for i in range(21)] * 5, "generation"),
+            (["same"] * 20, "generation"),
+            ([0.5, 1.5] * 5, "regression"),
+        ],
+    )
+    def test_labels_that_repeat_are_choices(
+        self, labels: list[object], kind: str, tmp_path: Path
+    ) -> None:
+        assert load_task(labelled(tmp_path / "t.jsonl", labels)).kind == kind
+
+    def test_texts_in_fields_are_answers_as_in_a_folder(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.jsonl"
+        write(path, [{"input": f"{i}", "fields": {"final": f"is {i % 2}"}} for i in range(20)])
+        assert load_task(path).kind == "generation"
+        write(path, [{"input": f"{i}", "team": "a"} for i in range(20)])
+        assert "t.jsonl, line 1: the label: no field 'label' (there: input, team)" in error_of(path)
+
+    def test_whole_numbers_and_folders_are_read_as_before(self, tmp_path: Path) -> None:
+        path = labelled(tmp_path / "t.jsonl", [0, 1] * 10)
+        assert "the labels are whole numbers and there are no choices" in error_of(path)
+        plain = [{"input": "x", "label": "a"}, {"input": "x", "label": "b"}] * 9
+        task = load_task(folder(tmp_path, plain, plain))
+        assert (task.kind, task.notes) == ("generation", ())
+
+    def test_a_task_file_names_one_file(self, tmp_path: Path) -> None:
+        write(tmp_path / "t.jsonl", [{"a": f"{i}", "team": "zx"[i % 2]} for i in range(30)])
+        (tmp_path / "odd.yaml").write_text("source: t.jsonl\ntemplate: '{a}?'\nlabel: team\n")
+        task = load_task(tmp_path / "odd.yaml")
+        assert (task.name, task.choices, task.template) == ("odd", ("x", "z"), "{a}?")
+        (tmp_path / "odd.yaml").write_text(
+            "source: t.jsonl\ntemplate: '{a}?'\nlabel: team\nkind: generation\n"
+        )
+        assert load_task(tmp_path / "odd.yaml").kind == "generation"
+
+
+def test_labels_of_a_folder_are_choices_where_the_task_says_so(tmp_path: Path) -> None:
+    plain = [{"input": "x", "label": text} for text in ("b", "a", "1st")]
+    home = folder(tmp_path, plain, plain[:1])
+    spec(home, "kind: choice\n")
+    task = load_task(home)
+    assert task.choices == ("1st", "a", "b") and task.notes == ()
+    assert [example.answer for example in task.splits["validation"]] == ["b"]
 
 
 def test_a_digest_is_of_all_that_the_examples_say(tmp_path: Path) -> None:

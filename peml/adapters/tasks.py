@@ -1,0 +1,82 @@
+"""What an adapter keeps of a task, and the task that it makes of it to answer new records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from peml.adapters.manifest import Manifest
+from peml.batches.collate import Collator
+from peml.tasks.task import Task, load_task
+from prefixnas.base.errors import UserError, unknown
+
+
+def described(task: Task, source: str, collator: Collator) -> dict[str, Any]:
+    """Return what a manifest says of a task.
+
+    Args:
+        task: The task.
+        source: Where it came from.
+        collator: Of the language model that was trained.
+    """
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "choices": list(task.shared_choices),
+        "source": source,
+        "max_length": collator.max_length,
+        "template": task.template,
+        "choices_field": task.choices_field,
+        "max_new_tokens": task.max_new_tokens,
+        "longest_answer": collator.longest_answer(task),
+    }
+
+
+def trained_task(manifest: Manifest, name: str | None, folder: Path) -> tuple[Task, dict[str, int]]:
+    """Return a task that an adapter was trained on, as new records need it.
+
+    Its examples are read only where the adapter is of an earlier version, which kept less of it.
+
+    Args:
+        manifest: What the adapter says of itself.
+        name: The task's name; None: the only one.
+        folder: The adapter folder, for messages.
+
+    Returns:
+        The task, without examples, and the most tokens of its answers as `Collator` takes them.
+
+    Raises:
+        UserError: There is no such task, or several and no name.
+    """
+    known = {str(task.get("name")): task for task in manifest.tasks}
+    if name is None and len(known) != 1:
+        listed = ", ".join(known) or "none"
+        raise UserError(f"{folder}: say with --task which task to answer (there: {listed})")
+    name = next(iter(known)) if name is None else name
+    if name not in known:
+        raise unknown("task", name, known, str(folder))
+    kept = known[name]
+    if "template" not in kept:
+        return _read_again(kept, name), {}
+    choices = tuple(kept.get("choices", ()))
+    task = Task(
+        name,
+        kept["kind"],
+        choices,
+        (),
+        None,
+        {},
+        kept.get("max_new_tokens"),
+        kept["template"],
+        kept.get("choices_field"),
+    )
+    return task, {name: kept["longest_answer"]}
+
+
+def _read_again(kept: Mapping[str, Any], name: str) -> Task:
+    if "source" not in kept:
+        raise UserError(f"the adapter does not say where its task {name!r} came from")
+    task = load_task(kept["source"])
+    choices = kept.get("choices", ())
+    return task.in_order_of(choices) if choices and task.kind == "choice" else task

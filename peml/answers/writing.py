@@ -1,0 +1,125 @@
+"""Free generation after prompts, in batches: greedy, sampled, or by beam search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from peml.batches.collate import Collator
+from peml.model.device import isolated_random
+from prefixnas.base.errors import UserError
+from prefixnas.base.options import Options, option
+from prefixnas.network.modes import evaluation_mode
+
+
+@dataclass(frozen=True)
+class Sampling(Options):
+    """How text is written, by the names that transformers has for it.
+
+    Attributes:
+        max_new_tokens: Most tokens to write.
+        do_sample: Draw each token; without it, the likeliest one is taken.
+        temperature: What logits are divided by before a token is drawn.
+        top_p: Draw among the likeliest tokens that have this probability together.
+        top_k: Draw among so many of the likeliest tokens.
+        num_beams: Beginnings that are gone on with at a time; 1: no beam search.
+        seed: Of the draws.
+
+    Raises:
+        UserError: A value that is not allowed, or that does nothing without `do_sample`.
+    """
+
+    max_new_tokens: int = option(32, "most tokens to write", at_least=1, at_most=10**6)
+    do_sample: bool = option(False, "draw tokens")
+    temperature: float | None = option(None, "of the draws", above=0, at_most=1000)
+    top_p: float | None = option(None, "draw among this probability", above=0, at_most=1)
+    top_k: int | None = option(None, "draw among so many tokens", at_least=1, at_most=10**6)
+    num_beams: int = option(1, "beams", at_least=1, at_most=1000)
+    seed: int = option(0, "of the draws", at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("temperature", "top_p", "top_k"):
+            if getattr(self, name) is not None and not self.do_sample:
+                raise UserError(f"{name} does nothing where no token is drawn: set do_sample, too")
+
+    def configuration(self, collator: Collator) -> Any:
+        """Return this as transformers' configuration, for a model."""
+        import transformers
+
+        make_configuration: Any = transformers.GenerationConfig  # the class has no annotations
+        text = collator.text
+        drawn = {name: getattr(self, name) for name in ("temperature", "top_p", "top_k")}
+        return make_configuration(
+            max_new_tokens=self.max_new_tokens,
+            do_sample=self.do_sample,
+            num_beams=self.num_beams,
+            pad_token_id=text.pad,
+            eos_token_id=list(text.end) or None,
+            bos_token_id=text.start,
+            decoder_start_token_id=getattr(
+                collator.lm.model.config, "decoder_start_token_id", None
+            ),
+            **{name: value for name, value in drawn.items() if value is not None},
+        )
+
+
+def write_after(
+    collator: Collator,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    *,
+    batch_size: int = 8,
+    warn: Callable[[str], object] = lambda message: None,
+    progress: Callable[[int], object] = lambda count: None,
+) -> list[str]:
+    """Write after prompts; return what was written, without the prompts, in their order.
+
+    Prompts are read as in training: blanks at the end are dropped, an empty one is a start token,
+    and one that is too long for the model loses its beginning. The caller's random numbers stay.
+
+    Args:
+        collator: Tokenises for the language model ``collator.lm``, a decoder or encoder-decoder.
+        prompts: The prompts.
+        sampling: How to write.
+        batch_size: Prompts at a time; what is drawn depends on it.
+        warn: Called with a line if prompts lost their beginning.
+        progress: Called after each batch with how many prompts were in it.
+
+    Raises:
+        UserError: The model's window is too small.
+    """
+    left = collator.lm.family == "decoder"
+    most = sampling.max_new_tokens if left else 0
+    room = 10**9 if collator.max_length is None else collator.max_length - most
+    if room < 1:
+        raise UserError(f"max_new_tokens: {most} leave no room in {collator.max_length} tokens")
+    encoded = [collator.text.prompt(prompt.rstrip(), room) for prompt in prompts]
+    if cut := sum(was_cut for _, was_cut in encoded):
+        warn(
+            f"{cut} of {len(prompts)} prompts were longer than the model's window and lost their "
+            "beginning"
+        )
+    configuration = sampling.configuration(collator)
+    model: Any = collator.lm.model
+    written: list[str] = []
+    with evaluation_mode(model), isolated_random(collator.lm.device):
+        torch.manual_seed(sampling.seed)
+        for start in range(0, len(encoded), batch_size):
+            rows = [ids for ids, _ in encoded[start : start + batch_size]]
+            inputs = collator.pad_left(rows) if left else collator.pad_right(rows)
+            inputs.pop("position_ids", None)
+            found = model.generate(
+                **{name: tensor.to(model.device) for name, tensor in inputs.items()},
+                generation_config=configuration,
+            )
+            skip = inputs["input_ids"].shape[1] if left else 0
+            written += [
+                str(collator.lm.tokenizer.decode(row, skip_special_tokens=True))
+                for row in found[:, skip:].tolist()
+            ]
+            progress(len(rows))
+    return written
