@@ -1,7 +1,7 @@
 """PEML: LoRA and a searched continuous prefix, trained jointly for many tasks.
 
 From Python: train with `LanguageModelConfig`, then `load`, `evaluate` and `export`. Everything else
-lies in the rooms below, which import one way: embedded, model, tasks, prefix, lora, batches,
+lies in the rooms below, which import one way: embedded, model, tasks, prefix, methods, batches,
 answers, adapters, objective, commands.
 """
 

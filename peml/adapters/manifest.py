@@ -19,7 +19,7 @@ from typing import Any
 
 from peml.adapters.files import MANIFEST, adapter_folder, hashes, read_object
 from peml.answers.heads import Pooling
-from peml.lora import LORA_KINDS
+from peml.methods.peft_lora import LORA_KINDS
 from peml.model.model import Family
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import Site, SiteKind

@@ -11,7 +11,8 @@ from torch import Tensor
 from peml.adapters.files import LORA, new_folder, save_heads, save_prefix
 from peml.adapters.manifest import Manifest
 from peml.answers.heads import TaskHeads
-from peml.lora import LoraHandle
+from peml.methods.method import Attached
+from peml.methods.peft_lora import LoraHandle
 from peml.model.model import LanguageModel
 from peml.prefix.sites import Site, check_blocks
 
@@ -23,7 +24,7 @@ def save_adapter(
     sites: Sequence[Site] = (),
     blocks: Tensor | None = None,
     attention: str = "parallel",
-    lora: LoraHandle | None = None,
+    method: Attached | None = None,
     heads: TaskHeads | None = None,
     tasks: Sequence[Mapping[str, Any]] = (),
     examples: Sequence[Mapping[str, Sequence[int]]] = (),
@@ -37,7 +38,7 @@ def save_adapter(
         blocks: The prefix, ``[sites, 2, kv_heads, l, head_dim]``, as `PrefixEncoder.materialise`
             computes it.
         attention: How it is read, ``"parallel"`` or ``"concat"``.
-        lora: The LoRA layers in `lm`.
+        method: What was trained in `lm`.
         heads: The task heads of an encoder-only model.
         tasks: One JSON object a task, kept in the manifest (name, kind, choices ...).
         examples: Token ids of a few examples (``prompt``, ``answer``), to compare exports on.
@@ -54,7 +55,7 @@ def save_adapter(
         sites=tuple(sites) if blocks is not None else (),
         prefix_length=blocks.shape[3] if blocks is not None else 0,
         attention=attention,
-        lora=lora.kind if lora is not None else None,
+        lora=method.kind if isinstance(method, LoraHandle) else None,
         heads=_describe_heads(heads),
         tasks=tuple(tasks),
         examples=tuple(examples),
@@ -64,8 +65,8 @@ def save_adapter(
             save_prefix(blocks, sites, attention, new)
         if heads is not None:
             save_heads(heads, new)
-        if lora is not None:
-            lora.save(new / LORA)
+        if method is not None:
+            method.save(new / LORA)
         manifest.write(new)
 
 

@@ -8,7 +8,7 @@ and the encoder's backward pass runs once with the sum. The gradient is the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,9 @@ from peml.answers.loss import answer_loss
 from peml.batches.collate import Collator
 from peml.batches.sampler import JointSampler
 from peml.batches.shares import Shares
-from peml.lora import add_lora, same_scale
+from peml.methods.method import METHODS, Method, Setting, attach_method
 from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel, load_language_model
-from peml.objective.alone import equal_rank
 from peml.objective.knobs import PrefixForm, check_knobs, check_text, kinds_of_attention
 from peml.objective.memory import check_memory
 from peml.objective.options import LanguageModelOptions
@@ -49,6 +48,7 @@ from peml.prefix.starts import check_start, initialise, text_tokens
 from peml.tasks.sources import embedded_tasks
 from peml.tasks.task import Example, Task, check_unchanged, load_tasks
 from prefixnas.base.errors import UserError
+from prefixnas.base.options import make
 from prefixnas.network.modes import evaluation_mode
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
@@ -58,7 +58,7 @@ from prefixnas.space.space import Decision
 
 
 class JointObjective(Objective):
-    """LoRA, heads and a prefix encoder around the searched module.
+    """A method, heads and a prefix encoder around the searched module.
 
     Args:
         config: All options.
@@ -66,7 +66,7 @@ class JointObjective(Objective):
         seed: Seed of the first weights (`reset` draws anew).
         lm: The language model; loaded as `config` says if not given.
         tasks: The tasks; likewise.
-        rank: Rank of LoRA, whose scale stays what `config` says; that of `config` if not given.
+        method: What to put into the model, in the place of what `config` names.
 
     Raises:
         UserError: The model, a task or an option is not usable.
@@ -84,7 +84,7 @@ class JointObjective(Objective):
         *,
         lm: LanguageModel | None = None,
         tasks: Sequence[Task] | None = None,
-        rank: int | None = None,
+        method: Method | None = None,
     ) -> None:
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
@@ -112,22 +112,13 @@ class JointObjective(Objective):
         check_text(config, [self._form.start])
         if config.prefix_text is not None:
             text_tokens(self.lm, config.prefix_text)
-        check_memory(config, self.lm, self.tasks, self.collator, self.sites)
-        self.lora = add_lora(
-            self.lm,
-            config.lora,
-            rank=rank or config.lora_rank,
-            alpha=same_scale(
-                config.lora, config.lora_rank, config.lora_alpha, rank or config.lora_rank
-            ),
-            dropout=config.lora_dropout,
-            targets=config.lora_targets,
-            total_steps=total_steps,
-            seed=seed,
-        )
-        self.rewrites_weights = config.lora == "adalora"
-        kind = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}.get(config.lora, "AdaLoRA")
-        self.without_label = f"{kind} alone" if rank is None else f"{kind} r={rank}"
+        asked = method or method_of(config)
+        check_memory(config, asked, self.lm, self.tasks, self.collator, self.sites)
+        names = tuple(task.name for task in self.tasks)
+        self.method = attach_method(asked, self.lm, Setting(names, total_steps, seed))
+        self.rewrites_weights = self.method.rewrites_weights
+        self.splits_batches = self.method.splits_batches
+        self.without_label = f"{asked.title} alone" if method is None else asked.title
         self.heads: TaskHeads | None = None
         if self.lm.family == "encoder":
             self.heads = TaskHeads.for_tasks(
@@ -154,7 +145,7 @@ class JointObjective(Objective):
     def proxy(self, settings: Mapping[str, str]) -> JointObjective:
         """Return a problem with fewer layers, fewer examples or shorter inputs.
 
-        It shares the frozen weights; LoRA, heads and prefix are its own.
+        It shares the frozen weights; method, heads and prefix are its own.
 
         Args:
             settings: `layers`, `train` (examples a task) and `max_length`, whole numbers.
@@ -169,20 +160,20 @@ class JointObjective(Objective):
         return made
 
     def alone(self, weights: int) -> JointObjective | None:
-        """Return LoRA without a prefix, of the rank at which so many weights train with the heads.
+        """Return the method without a prefix, resized until so many weights train with the heads.
 
-        It shares the frozen weights; None if that is the rank that it has.
+        It shares the frozen weights; None if it can't be resized, or has the nearest size.
         """
         heads = sum(weight.numel() for weight in self.heads.parameters()) if self.heads else 0
-        rank = equal_rank(self.lora, weights - heads)
-        if rank == self.config.lora_rank:
+        method = self.method.resized(weights - heads)
+        if method is None:
             return None
         lm = cut_model(self.lm, self.bare, None)
-        return JointObjective(self.config, *self._built, lm=lm, tasks=self.tasks, rank=rank)
+        return JointObjective(self.config, *self._built, lm=lm, tasks=self.tasks, method=method)
 
     def reset(self, module: nn.Module | None, seed: int) -> None:
-        """Draw LoRA, heads, embedding and output layer anew; restart the order of the data."""
-        self.lora.reset(seed)
+        """Draw method, heads, embedding and output layer anew; restart the order of the data."""
+        self.method.reset(seed)
         if self.heads is not None:
             self.heads.reset(seed)
         self._samplers = {split: self._sampler(split, seed) for split in ("train", "selection")}
@@ -215,7 +206,7 @@ class JointObjective(Objective):
 
     def parameters(self) -> list[dict[str, Any]]:
         """Return a group for each part that has a learning rate of its own."""
-        return parameter_groups(self.config, self.lora, self.heads, self.encoder)
+        return parameter_groups(self.config, self.method, self.heads, self.encoder)
 
     def backward(self, split: Split = "train") -> dict[str, float]:
         """Add the gradient of the mean over tasks of each task's mean loss (eq. 4)."""
@@ -233,20 +224,23 @@ class JointObjective(Objective):
             for place, (task, examples) in enumerate(drawn):
                 share = self.shares.share(len(examples), place)
                 batch = self.collator.batch(task, examples).take(share.rows).to(self.lm.device)
-                with self.shares.draws(share), self.autocast():
-                    loss = answer_loss(self.lm, batch, self.heads) * share.weight
-                torch.autograd.backward(loss / len(drawn))
+                with self.lm.on(task.name):
+                    with self.shares.draws(share), self.autocast():
+                        loss = answer_loss(self.lm, batch, self.heads) * share.weight
+                    term = self.method.batch_loss()
+                    whole = loss if term is None else loss + term
+                    torch.autograd.backward(whole / len(drawn))
                 losses[task.name] = loss.item()
         losses = self.shares.gather(leaves, before, losses)
         prefix.backward(gathered)
-        orthogonal: Tensor | None = self.lora.orthogonal_loss()
-        if orthogonal is not None:
-            torch.autograd.backward(orthogonal)
+        of_weights: Tensor | None = self.method.step_loss()
+        if of_weights is not None:
+            torch.autograd.backward(of_weights)
         return losses
 
     def _own(self) -> list[nn.Parameter]:
         heads = list(self.heads.parameters()) if self.heads is not None else []
-        return [*self.lora.parameters(), *heads]
+        return [*self.method.parameters(), *heads]
 
     def _evaluated(self) -> Prefix:
         if self.encoder is None:
@@ -264,8 +258,8 @@ class JointObjective(Objective):
             ]
 
     def stepped(self, step: int) -> None:
-        """Let AdaLoRA allocate its ranks."""
-        self.lora.stepped(step)
+        """Let the method do what is due after a step: AdaLoRA allocates its ranks."""
+        self.method.stepped(step)
 
     def evaluate(self, split: Split) -> Evaluation:
         """Score every task, with the prefix computed once in eval mode."""
@@ -282,10 +276,10 @@ class JointObjective(Objective):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return LoRA, heads, the encoder's own weights and the place in the data."""
+        """Return method, heads, the encoder's own weights and the place in the data."""
         state: dict[str, Any] = {
             "data": self.data,
-            "lora": self.lora.state_dict(),
+            "method": self.method.state_dict(),
             "samplers": {split: sampler.state_dict() for split, sampler in self._samplers.items()},
         }
         if self.heads is not None:
@@ -302,7 +296,7 @@ class JointObjective(Objective):
             UserError: It was saved on other data.
         """
         check_unchanged(self.data, state.get("data", {}))
-        self.lora.load_state_dict(state["lora"])
+        self.method.load_state_dict(state["method"])
         for split, saved in state["samplers"].items():
             seed = saved["made_for"]["seed"]
             if split not in self._samplers or self._samplers[split].seed != seed:
@@ -314,7 +308,7 @@ class JointObjective(Objective):
             self.encoder.load_state_dict(state["encoder"], strict=False)
 
     def save(self, folder: Path) -> None:
-        """Write the adapter: LoRA, the computed prefix of the sites that it changes, heads."""
+        """Write the adapter: method, the computed prefix of the sites that it changes, heads."""
         prefix = self._evaluated().needed(self.handle.attention)
         if prefix.gates.soft:
             raise RuntimeError("a prefix whose gates are still open cannot be saved: cut a child")
@@ -334,7 +328,7 @@ class JointObjective(Objective):
             sites=[self.sites[site] for site in prefix.gates.sites],
             attention=self._form.attention,
             blocks=prefix.blocks,
-            lora=self.lora,
+            method=self.method,
             heads=self.heads,
             tasks=tasks,
             examples=some_examples(self.collator, self.tasks),
@@ -372,3 +366,21 @@ class JointObjective(Objective):
             temperature=config.temperature,
             seed=seed,
         )
+
+
+def method_of(config: LanguageModelOptions) -> Method:
+    """Return the method that a configuration names, set as it says.
+
+    Raises:
+        UserError: Unknown, or the configuration lacks its options or has those of another.
+    """
+    cls: Any = METHODS.get(config.method, "key 'method'")
+    needed = {entry.name for entry in fields(cls)}
+    common = {entry.name for entry in fields(LanguageModelOptions)}
+    if needed != {entry.name for entry in fields(config)} - common:
+        raise UserError(
+            f"key 'method': {config.method!r} has options of its own: make the configuration by "
+            f"LanguageModelConfig.of({config.method!r})"
+        )
+    made: Method = make(cls, vars(config))
+    return made

@@ -10,7 +10,7 @@ import torch
 import peml
 from peml.adapters.export import export
 from peml.adapters.save import save_adapter
-from peml.lora import add_lora
+from peml.methods.peft_lora import add_lora
 from peml.model.model import load_language_model
 from peml.prefix.handle import attach
 from peml.prefix.kinds import ATTENTIONS
@@ -73,7 +73,7 @@ def test_lora_alone_and_prefix_alone(tmp_path: Path) -> None:
         assert_same(lm, load(tmp_path / "prefix"), "llama")
 
     other = load_language_model(tmp_path / "base")
-    save_adapter(tmp_path / "lora", other, lora=add_lora(other, rank=2))
+    save_adapter(tmp_path / "lora", other, method=add_lora(other, rank=2))
     loaded = load(tmp_path / "lora")
     assert loaded.prefix is None
     assert_same(load_language_model(tmp_path / "base", dtype="float64"), loaded, "llama")
