@@ -11,10 +11,11 @@ from torch import Tensor
 from peml.adapters.files import LORA, new_folder, save_heads, save_prefix
 from peml.adapters.manifest import Manifest
 from peml.answers.heads import TaskHeads
-from peml.methods.method import Attached
+from peml.methods.method import METHODS, Attached
 from peml.methods.peft_lora import LoraHandle
 from peml.model.model import LanguageModel
 from peml.prefix.sites import Site, check_blocks
+from prefixnas.base.errors import UserError
 
 
 def save_adapter(
@@ -56,6 +57,7 @@ def save_adapter(
         prefix_length=blocks.shape[3] if blocks is not None else 0,
         attention=attention,
         lora=method.kind if isinstance(method, LoraHandle) else None,
+        method=_describe_method(method),
         heads=_describe_heads(heads),
         tasks=tuple(tasks),
         examples=tuple(examples),
@@ -66,7 +68,7 @@ def save_adapter(
         if heads is not None:
             save_heads(heads, new)
         if method is not None:
-            method.save(new / LORA)
+            method.save(new / LORA if isinstance(method, LoraHandle) else new)
         manifest.write(new)
 
 
@@ -74,6 +76,19 @@ def _portable_name(name: str) -> str:
     """A local folder or file by its full path: the adapter may be used from elsewhere."""
     path = Path(name).expanduser()
     return str(path.resolve()) if path.exists() else name
+
+
+def _describe_method(method: Attached | None) -> dict[str, Any] | None:
+    """Return what it takes to attach a method again; PEFT's adapters say it themselves."""
+    if method is None or isinstance(method, LoraHandle):
+        return None
+    name = METHODS.name_of(type(method.method))
+    if name is None:
+        raise UserError(
+            f"method {method.method.label!r} has no name: register it, or offer it by an entry "
+            "point, so that its adapters can be read"
+        )
+    return {"name": name, "options": vars(method.method), "tasks": list(method.tasks)}
 
 
 def _describe_heads(heads: TaskHeads | None) -> dict[str, Any] | None:

@@ -67,12 +67,14 @@ class Attached(ABC):
 
     Attributes:
         method: What was attached.
+        tasks: Names of the tasks that it was attached for.
         rewrites_weights: Whether `stepped` changes weights.
         splits_batches: Whether the gradients of parts of a batch add up to those of the batch:
             several processes may share it.
     """
 
     method: Method
+    tasks: tuple[str, ...] = ()
     rewrites_weights: bool = False
     splits_batches: bool = True
 
@@ -132,6 +134,31 @@ class Attached(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what was trained into an adapter folder."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: It is missing, damaged, or of another model.
+        """
+
+    def merge(self, task: str | None = None) -> None:
+        """Put what was trained into the model's own weights, and take the rest out.
+
+        Args:
+            task: For which task, where the method merges per task.
+
+        Raises:
+            UserError: The method does not merge, or needs a task.
+        """
+        raise UserError(
+            f"method {self.method.label!r} does not merge: what it adds is no change of weights"
+        )
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Make the model what it was before."""
 
     def weights_in_use(self) -> int:
         """Return how many of the trained numbers take part in a pass of one task."""

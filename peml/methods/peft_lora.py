@@ -12,6 +12,7 @@ from typing import Any
 import peft
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
@@ -26,6 +27,7 @@ from peml.methods.targets import (
 from peml.model.device import isolated_random
 from peml.model.model import LanguageModel
 from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.tensors import check_tensors, read_tensors
 
 _ADAPTER = "default"
 
@@ -230,6 +232,22 @@ class LoraHandle(Attached):
                 self._config.rank_pattern = pattern
         Path(folder, "README.md").unlink(missing_ok=True)
         shutil.rmtree(Path(folder, ".cache"), ignore_errors=True)
+
+    def load(self, folder: Path) -> None:
+        """Read the weights of the folder that `save` wrote; ranks that are pruned are zeros."""
+        path = folder / "adapter_model.safetensors"
+        tensors = read_tensors(path)
+        expected = get_peft_model_state_dict(self._wrapped, save_embedding_layers=False)
+        check_tensors(path, tensors, {name: tuple(each.shape) for name, each in expected.items()})
+        set_peft_model_state_dict(self._wrapped, tensors)
+
+    def merge(self, task: str | None = None) -> None:
+        """Put the updates into the weights that they are of."""
+        self._wrapped.merge_and_unload()
+
+    def detach(self) -> None:
+        """Take PEFT's layers out of the model."""
+        self._wrapped.unload()
 
     @property
     def _config(self) -> Any:
