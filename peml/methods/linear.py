@@ -13,12 +13,12 @@ backward pass once, however many parts there are.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from peml.methods.lowrank import LowRank, Ranked
 from peml.methods.method import Attached, Group, Method, Setting
+from peml.methods.term import Pass, Place, Routed, Term
+from peml.model.probing import is_probing
 from prefixnas.base.errors import UserError, unknown
-from prefixnas.base.options import option
 from prefixnas.base.tensors import check_tensors, read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -35,93 +36,6 @@ if TYPE_CHECKING:
 
 TENSORS = "method.safetensors"
 """What was trained, in an adapter folder."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A linear layer that gets a term.
-
-    Attributes:
-        name: The module's name in the model.
-        width_in: Numbers that it reads of a position.
-        width_out: Numbers that it writes.
-    """
-
-    name: str
-    width_in: int
-    width_out: int
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What a term knows of the forward pass that it is in.
-
-    Attributes:
-        task: Place of the task in the list of tasks; 0 for methods that need none.
-        training: Whether the layer is in training mode.
-        mask: 1 for real tokens `[b, t]`; None where all are, or none is known for the layer.
-    """
-
-    task: int
-    training: bool
-    mask: Tensor | None = None
-
-
-class Term(nn.Module, ABC):
-    """What a method adds to one linear layer.
-
-    Attributes:
-        routers: Names of the weights that learn at the router's rate, without weight decay.
-        undecayed: Names of other weights without weight decay.
-        per_task: Names of `nn.ParameterList`s with one item a task. A task that is absent from a
-            step leaves its items without gradient, so that they do not move.
-    """
-
-    routers: ClassVar[tuple[str, ...]] = ()
-    undecayed: ClassVar[tuple[str, ...]] = ()
-    per_task: ClassVar[tuple[str, ...]] = ()
-
-    @abstractmethod
-    def reset(self) -> None:
-        """Draw all weights anew, from torch's random numbers."""
-
-    @abstractmethod
-    def factors(self, now: Pass) -> tuple[Tensor, Tensor]:
-        """Return A `[k, in]` and B `[out, k]`, with gradient."""
-
-    def mix(self, now: Pass, x: Tensor, h: Tensor) -> Tensor:
-        """Weigh ``h = drop(x) A^T`` by what the layer reads.
-
-        Args:
-            now: The pass.
-            x: The layer's input `[b, t, in]`.
-            h: `[b, t, k]`; k may grow here to what B takes.
-        """
-        return h
-
-
-def kaiming(weight: Tensor) -> None:
-    """Draw as `nn.Linear` does: U(-1/sqrt(n), 1/sqrt(n)) for a matrix whose last axis is n."""
-    nn.init.kaiming_uniform_(weight, a=5**0.5)
-
-
-def empty(*shape: int) -> nn.Parameter:
-    """Return a weight that `reset` is to fill."""
-    return nn.Parameter(torch.zeros(shape))
-
-
-def by_task(tasks: int, *shape: int) -> nn.ParameterList:
-    """Return a weight for each task."""
-    return nn.ParameterList([empty(*shape) for _ in range(tasks)])
-
-
-@dataclass(frozen=True)
-class Routed(Method):
-    """The option that methods with routers share."""
-
-    router_learning_rate: float | None = option(
-        None, "of what decides between parts; none: learning_rate", above=0, at_most=10
-    )
 
 
 @dataclass(frozen=True)
@@ -189,9 +103,10 @@ class LinearTerms(Attached):
         self.terms = nn.ModuleList(method.terms(places, len(setting.tasks)))
         self.terms.to(lm.device, dtype)
         self._task: int | None = None
-        self._mask: Tensor | None = None
+        self._masks: list[Tensor] = []
         pairs = zip(self.layers.values(), self.terms, strict=True)
         self._hooks = [layer.register_forward_hook(self._hook(term)) for layer, term in pairs]
+        self._hooks.append(lm.model.register_forward_pre_hook(self._see, with_kwargs=True))
         self.reset(setting.seed)
 
     def named(self) -> dict[str, nn.Parameter]:
@@ -246,6 +161,11 @@ class LinearTerms(Attached):
             yield
         finally:
             self._task = before
+
+    @property
+    def current(self) -> str | None:
+        """The task that passes are of."""
+        return None if self._task is None else self.tasks[self._task]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weights by name."""
@@ -340,11 +260,24 @@ class LinearTerms(Attached):
             )
         return self._task or 0
 
+    def _see(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Note the masks of a pass, for terms that sum over positions."""
+        names = ("attention_mask", "decoder_attention_mask")
+        masks = [kwargs.get(name) for name in names]
+        self._masks = [mask for mask in masks if mask is not None and mask.ndim == 2]
+
+    def _mask_of(self, x: Tensor) -> Tensor | None:
+        """Return the mask of a layer's input: the one of its shape."""
+        return next((mask for mask in self._masks if mask.shape == x.shape[:2]), None)
+
     def _hook(self, term: Any) -> Any:
         dropout = self.method.dropout
 
         def add(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            (x, *_), now = args, Pass(self._index(), layer.training, self._mask)
+            if is_probing():
+                return output
+            (x, *_) = args
+            now = Pass(self._index(), layer.training, self._mask_of(x))
             a, b = term.factors(now)
             x = x.to(a.dtype)
             h = term.mix(now, x, F.linear(F.dropout(x, dropout, layer.training), a))

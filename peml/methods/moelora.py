@@ -15,8 +15,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from peml.methods.linear import Pass, Place, Routed, ScaledMethod, Term, by_task, empty, kaiming
+from peml.methods.linear import ScaledMethod
 from peml.methods.method import Merges
+from peml.methods.term import Pass, Place, Routed, Term, by_task, empty, kaiming
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import option
 

@@ -14,7 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peml.methods.linear import Pass, Place, ScaledMethod, Term, empty, kaiming
+from peml.methods.linear import ScaledMethod
+from peml.methods.term import Pass, Place, Term, empty, kaiming
 from prefixnas.base.options import option
 
 

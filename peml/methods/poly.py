@@ -16,8 +16,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peml.methods.linear import LinearMethod, Pass, Place, Routed, Term, by_task, empty
+from peml.methods.linear import LinearMethod
 from peml.methods.method import Merges
+from peml.methods.term import Pass, Place, Routed, Term, by_task, empty, skill_shares
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import option
 
@@ -84,21 +85,7 @@ class _Term(Term):
             nn.init.uniform_(logits, -1e-3, 1e-3)
 
     def factors(self, now: Pass) -> tuple[Tensor, Tensor]:
-        z = shares(self.logits[now.task], drawn=self.relaxed and now.training)  # [q, skills]
+        z = skill_shares(self.logits[now.task], drawn=self.relaxed and now.training)  # [q, skills]
         a = torch.einsum("qs,qsri->rqi", z, self.a).flatten(1)
         b = torch.einsum("qs,qsor->qor", z, self.b).flatten(0, 1)
         return a, b / a.shape[0]
-
-
-def shares(logits: Tensor, *, drawn: bool) -> Tensor:
-    """Return the parts of the skills, which sum to one over the last axis.
-
-    Args:
-        logits: Of a task, `[..., skills]`.
-        drawn: Take a relaxed Bernoulli variable at temperature 1 in the place of the sigmoid.
-    """
-    if drawn:
-        uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
-        logits = logits + torch.logit(uniform)
-    z = torch.sigmoid(logits)
-    return z / (z.sum(dim=-1, keepdim=True) + 1e-12)

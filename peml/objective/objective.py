@@ -73,7 +73,6 @@ class JointObjective(Objective):
     """
 
     name = "language-model"
-    optional = True
     splits_batches = True
 
     def __init__(
@@ -128,6 +127,7 @@ class JointObjective(Objective):
             self.lm.model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
                 {"use_reentrant": False, "context_fn": self.shares.again}
             )
+        self.optional = bool(self.method.parameters()) or self.heads is not None
         self.handle = attach(self.lm.model, self.sites, config.prefix_attention)
         self.width = config.prefix_width or self.lm.hidden_size
         self.encoder: PrefixEncoder | None = None
