@@ -29,9 +29,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from step_cost import our_step
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from peml.lora import attention_projections
+from peml.methods.targets import attention_projections
 from peml.model.model import load_language_model
 from peml.objective.config import LanguageModelConfig
 
@@ -63,7 +64,8 @@ def random_llama(folder: Path) -> Path:
     )
     with torch.device("cuda"):
         model = LlamaForCausalLM(config)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         with resources.as_file(resources.files("peml") / "embedded" / "llama" / name) as file:
             shutil.copy(file, folder / name)
@@ -107,11 +109,13 @@ def stock_lora(config: LanguageModelConfig, _: Path) -> Step:
     )
     wrapped = peft.get_peft_model(lm.model, lora)
     if config.gradient_checkpointing:
-        lm.model.gradient_checkpointing_enable({"use_reentrant": False})
+        lm.model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
+            {"use_reentrant": False}
+        )
     return stock_step(wrapped, config)
 
 
-def stock_step(model: PreTrainedModel, config: LanguageModelConfig) -> Step:
+def stock_step(model: nn.Module, config: LanguageModelConfig) -> Step:
     """Build a step with the model's own loss, on labels at the answers alone."""
     model.train()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -135,6 +139,7 @@ def stock_batches(
     config: LanguageModelConfig,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yield batches of as many tokens as ours: ids, mask and labels `[batch, length]`."""
+    assert config.max_length is not None
     shape = (config.batch_size, config.max_length)
     while True:
         ids = torch.randint(10, 500, shape, device="cuda")

@@ -2,8 +2,8 @@
 
 Every row is tried with all its learning rates times 0.5, 1 and 2, on a seed of its own (100), and
 the factor with the best score on the selection split is taken; the validation split chooses
-nothing. Then it is trained with every seed. A row says how it differs from the suite: `space: none`
-is the objective without a prefix, any other row is a run of `prefixnas search` without baselines.
+nothing. Then it is trained with every seed. A row says how it differs from the suite, and is a run
+of `prefixnas search` without baselines; `space: none` is one of `peml train` without a prefix.
 
     python benchmarks/rows.py benchmarks/rows/embedded.yaml --out rows/embedded
     python benchmarks/rows.py benchmarks/rows/embedded.yaml --out rows/embedded --table
@@ -34,7 +34,7 @@ from prefixnas.base.locks import LOCK, try_lock
 from prefixnas.launch.plan import plan_run, resolve_run
 from prefixnas.run.evaluation import TRAINED
 from prefixnas.run.search import search
-from prefixnas.run.training import fit
+from prefixnas.space.space import NO_MODULE
 
 FACTORS = (0.5, 1.0, 2.0)
 TRIAL_SEED = 100
@@ -60,8 +60,10 @@ class Cell:
 
 
 def values_of(suite: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
-    """Return the keys of the run, "space" left out where the row has none."""
+    """Return the keys of the run."""
     keys = {**suite["common"], **(suite["rows"][cell.row] or {})}
+    if keys.get("space") == NO_MODULE:
+        keys["strategy"] = "fixed"
     for rate in RATES:
         if rate in keys:
             keys[rate] = keys[rate] * cell.factor
@@ -73,27 +75,17 @@ def values_of(suite: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
 def carry_out(suite: Mapping[str, Any], cell: Cell, out: Path) -> None:
     """Train, score on both splits, and keep what the table needs."""
     keys, folder = values_of(suite, cell), cell.folder(out)
-    bare = keys.get("space") == "none"
-    if bare:
-        keys |= {"space": "preembedd", "strategy": "fixed"}
     values = resolve_run([("row", keys)])
     plan = plan_run(values)
     objective = plan.build()
     folder.mkdir(parents=True, exist_ok=True)
     run = plan.open(folder, objective, resume=(folder / "checkpoint" / "state.json").is_file())
-    if bare:
-        run.reset(None)
-        fit(run, "train", run.budget.total, plan.run)
-        selected = run.evaluate(TRAINED, "selection")
-        trained = run.evaluate(TRAINED, "validation")
-    else:
-        result = search(run, plan.strategy, plan.run, baseline="none")
-        last = result.columns[TRAINED]
-        assert last is not None
-        selected, trained = result.selected, last
+    result = search(run, plan.strategy, plan.run, baseline="none")
+    trained = result.columns[TRAINED]
+    assert trained is not None
     weights = sum(w.numel() for group in objective.parameters() for w in group["params"])
     done = {
-        "selection": selected.score,
+        "selection": result.selected.score,
         "validation": trained.score,
         "tasks": dict(trained.task_scores),
         "weights": weights,

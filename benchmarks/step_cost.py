@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from peml.lora import attention_projections
+from peml.methods.method import RATE
+from peml.methods.targets import attention_projections
 from peml.model.model import load_language_model
 from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
@@ -53,7 +54,7 @@ def stock_step(config: LanguageModelConfig) -> Step:
     )
     model = peft.get_peft_model(lm.model, lora)
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate)
+    optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate or RATE)
     draws = source.draws("train")
 
     def step() -> None:

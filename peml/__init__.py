@@ -1,8 +1,8 @@
 """PEML: LoRA and a searched continuous prefix, trained jointly for many tasks.
 
 From Python: train with `LanguageModelConfig`, then `load`, `evaluate`, `predict` and `export`.
-Everything else lies in the rooms below, which import one way: embedded, model, tasks, prefix, lora,
-batches, answers, adapters, objective, commands.
+Everything else lies in the rooms below, which import one way: embedded, model, tasks, prefix,
+methods, batches, answers, adapters, objective, commands.
 """
 
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""No search: one known architecture gets the whole budget.
+"""No search: one known architecture, or no module at all, gets the whole budget.
 
 The hand-made encoders that a search is compared with are spaces of a single architecture
 (`preembedd`, `mlp`), or one architecture of a larger space (`--set activation=tanh`).
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from prefixnas import (
     Architecture,
@@ -32,21 +33,28 @@ class Fixed(Strategy):
         None, "architecture.yaml, or a run directory with its space; none: first options"
     )
 
+    takes_none: ClassVar[bool] = True
+
     def default_space(self) -> str | None:
-        """Return the space that lies in the run directory."""
-        kept = Path(self.arch or "") / "space.yaml"
-        return str(kept) if self.arch and kept.is_file() else None
+        """Return the space that lies in the run directory; any architecture needs one."""
+        if not self.arch:
+            return None
+        kept = Path(self.arch) / "space.yaml"
+        return str(kept) if kept.is_file() else "default"
 
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
         """Refuse an architecture that is not there, or not of the space."""
+        if self.arch is not None and space.empty:
+            raise UserError("keys 'arch' and 'space': the space 'none' has no architecture")
         if self.arch is not None and settings:
             raise UserError("keys 'arch' and 'set': an architecture leaves nothing to set")
         space.validate(self._architecture(space, settings))
 
     def search(self, run: Run, recipe: Recipe) -> Found:
-        """Attach the architecture with fresh weights."""
+        """Attach the architecture with fresh weights; on the space `none`, nothing."""
         architecture = self._architecture(run.space, run.settings)
-        run.reset(build_child(run.space, architecture, run.objective.width))
+        empty, width = run.space.empty, run.objective.width
+        run.reset(None if empty else build_child(run.space, architecture, width))
         return Found(architecture)
 
     def _architecture(self, space: SearchSpace, settings: Mapping[str, str]) -> Architecture:

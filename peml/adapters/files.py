@@ -19,6 +19,7 @@ from prefixnas.base.files import read_text
 from prefixnas.base.tensors import write_tensors, written
 
 MANIFEST, PREFIX, HEADS, LORA = "peml.json", "prefix.safetensors", "heads.safetensors", "lora"
+METHOD = "method.safetensors"
 LORA_CONFIG, LORA_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -58,7 +59,7 @@ def save_heads(heads: nn.Module, folder: Path) -> None:
 
 def hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of an adapter folder that holds what was trained."""
-    held = [PREFIX, HEADS, *(f"{LORA}/{name}" for name in (LORA_CONFIG, LORA_TENSORS))]
+    held = [PREFIX, HEADS, METHOD, *(f"{LORA}/{name}" for name in (LORA_CONFIG, LORA_TENSORS))]
     return {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in held

@@ -15,6 +15,7 @@ from peml.adapters.lora import merge_adapter
 from peml.adapters.manifest import Manifest
 from peml.adapters.tensors import check_hashes, read_blocks, read_heads
 from peml.answers.heads import TaskHeads
+from peml.methods.method import Attached, attach_method
 from peml.model.device import pick_device
 from peml.model.model import LanguageModel
 from peml.prefix.handle import attach
@@ -29,8 +30,10 @@ def load(
 ) -> Adapted:
     """Load an adapter folder (or a run that has one), or a folder of ``peml export``.
 
-    LoRA is merged and the prefix attached: ``adapted.model(**inputs)`` and
-    ``adapted.model.generate`` just work. Task heads, where there are any, are `Adapted.heads`.
+    What merges is merged and the prefix attached: ``adapted.model(**inputs)`` and
+    ``adapted.model.generate`` just work. A method that does not merge, or into one task alone, is
+    attached, and ``with adapted.lm.on(task):`` says which task passes are of. Task heads, where
+    there are any, are `Adapted.heads`.
 
     Args:
         folder: An adapter folder, a run directory, or a folder written in the ``peml`` format.
@@ -67,10 +70,32 @@ def load(
     return Adapted(lm, heads, prefix, manifest, Path(folder))
 
 
+def attach_trained(lm: LanguageModel, folder: Path, manifest: Manifest) -> Attached | None:
+    """Put the method of an adapter folder into its base model, as it was trained, frozen.
+
+    Raises:
+        UserError: Its weights are damaged, or of another model.
+    """
+    if manifest.method is None:
+        return None
+    method, setting = manifest.trained_method()
+    attached = attach_method(method, lm, setting)
+    attached.load(folder)
+    for parameter in attached.parameters():
+        parameter.requires_grad_(False)
+    return attached
+
+
 def open_adapter(
-    folder: Path, manifest: Manifest, device: str | torch.device, dtype: str
+    folder: Path,
+    manifest: Manifest,
+    device: str | torch.device,
+    dtype: str,
+    task: str | None = None,
 ) -> tuple[LanguageModel, Tensor | None, TaskHeads | None]:
-    """Return the merged model, the prefix (not attached) and the heads of an adapter folder.
+    """Return the model, the prefix (not attached) and the heads of an adapter folder.
+
+    What merges is merged, for a task if one is given; what does not is attached.
 
     Raises:
         UserError: The folder, or the base model that it names, can't be loaded.
@@ -79,6 +104,9 @@ def open_adapter(
     lm = load_base(folder, manifest, device, dtype)
     if manifest.lora is not None:
         lm = replace(lm, model=merge_adapter(lm.model, folder / LORA, manifest.lora))
+    attached = attach_trained(lm, folder, manifest)
+    if attached is not None and (task is not None or attached.method.merges == "always"):
+        attached.merge(task)
     heads = read_heads(folder, manifest)
     if heads is not None:
         heads.to(lm.device).requires_grad_(False)

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from peml.adapters.files import LORA_CONFIG, LORA_TENSORS, read_object
-from peml.lora import refuse_shared
+from peml.methods.targets import refuse_shared
 from prefixnas.base.errors import UserError, brief, one_line
 from prefixnas.base.tensors import check_tensors, read_tensors
 

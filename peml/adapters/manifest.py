@@ -7,6 +7,7 @@ An *adapter folder* is small and holds what was trained, the base model by name:
                          "prefix" in its metadata: attention and sites, as JSON
     heads.safetensors    the task heads of an encoder-only model
     lora/                a plain PEFT adapter
+    method.safetensors   what a method trained that is none of PEFT's kinds of LoRA
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 
 from peml.adapters.files import MANIFEST, adapter_folder, hashes, read_object
 from peml.answers.heads import Pooling
-from peml.lora import LORA_KINDS
+from peml.methods.method import METHODS, Method, Setting
+from peml.methods.peft_lora import LORA_KINDS
 from peml.model.model import Family
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import Site, SiteKind
@@ -32,7 +34,8 @@ from prefixnas.base.options import Options, default_of, make, option, resolve
 
 VERSION, OLDEST = 5, 2
 """The format that is written, and the earliest that can be read: 2 knew `concat` alone, 3 held no
-hashes of its files, and 4 full paths and not what `peml predict` needs of a task."""
+hashes of its files, 4 knew no methods but LoRA, full paths alone, and not what `peml predict` needs
+of a task."""
 
 _HASHED = 4
 """The first format with hashes."""
@@ -54,6 +57,8 @@ class Manifest(Options):
         prefix_length: Number of virtual tokens, 0 without a prefix.
         attention: How the prefix is read, ``"parallel"`` or ``"concat"``.
         lora: Kind of LoRA in ``lora/``; None where there is none (left).
+        method: ``name``, ``options`` and ``tasks`` of another method, whose weights are in
+            ``method.safetensors``; None where there is none.
         heads: ``hidden_size``, ``outputs``, ``pooling``, ``choices`` of the `TaskHeads`, or None.
         tasks: One JSON object a task, as the caller of `save_adapter` gave them.
         examples: Token ids of a few examples that it was trained for, ``prompt`` and ``answer``:
@@ -73,6 +78,7 @@ class Manifest(Options):
     prefix_length: int = option(0, "", at_least=0, at_most=10**6)
     attention: str = "concat"
     lora: str | None = None
+    method: Mapping[str, Any] | None = None
     heads: Mapping[str, Any] | None = None
     tasks: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Mapping[str, Sequence[int]]] = ()
@@ -85,6 +91,8 @@ class Manifest(Options):
         prefix_attention(self.attention, "key 'attention'")
         if self.lora is not None and self.lora not in LORA_KINDS:
             raise unknown("kind of LoRA", self.lora, LORA_KINDS, "key 'lora'")
+        if self.method is not None:
+            self.trained_method()
         if bool(self.sites) != bool(self.prefix_length):
             raise UserError("keys 'sites' and 'prefix_length': a prefix has both, or neither")
         if self.family == "encoder" or self.heads is None:
@@ -106,6 +114,17 @@ class Manifest(Options):
         if self.base is None:
             raise UserError(f"{folder}: holds its model itself; leave --model out")
         return replace(self, base=str(model), revision=None)
+
+    def trained_method(self) -> tuple[Method, Setting]:
+        """Return the method that was trained, with its options, and what it was attached for.
+
+        Raises:
+            UserError: Unknown method, or an option that is not allowed.
+        """
+        known: _Method = _checked(_Method, dict(self.method or {}), "key 'method'")
+        cls: Any = METHODS.get(known.name, "key 'method'")
+        made: Method = _checked(cls, known.options, f"options of the method {known.name!r}")
+        return made, Setting(tuple(known.tasks))
 
     @property
     def sources(self) -> list[str]:
@@ -213,6 +232,13 @@ def _check_version(version: Any, path: Path) -> int:
             "at other positions; train again"
         )
     return version
+
+
+@dataclass(frozen=True)
+class _Method(Options):
+    name: str
+    options: dict[str, Any]
+    tasks: list[str]
 
 
 @dataclass(frozen=True)

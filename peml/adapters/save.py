@@ -11,9 +11,11 @@ from torch import Tensor
 from peml.adapters.files import LORA, new_folder, save_heads, save_prefix
 from peml.adapters.manifest import Manifest
 from peml.answers.heads import TaskHeads
-from peml.lora import LoraHandle
+from peml.methods.method import METHODS, Attached
+from peml.methods.peft_lora import LoraHandle
 from peml.model.model import LanguageModel
 from peml.prefix.sites import Site, check_blocks
+from prefixnas.base.errors import UserError
 
 
 def save_adapter(
@@ -23,7 +25,7 @@ def save_adapter(
     sites: Sequence[Site] = (),
     blocks: Tensor | None = None,
     attention: str = "parallel",
-    lora: LoraHandle | None = None,
+    method: Attached | None = None,
     heads: TaskHeads | None = None,
     tasks: Sequence[Mapping[str, Any]] = (),
     examples: Sequence[Mapping[str, Sequence[int]]] = (),
@@ -37,7 +39,7 @@ def save_adapter(
         blocks: The prefix, ``[sites, 2, kv_heads, l, head_dim]``, as `PrefixEncoder.materialise`
             computes it.
         attention: How it is read, ``"parallel"`` or ``"concat"``.
-        lora: The LoRA layers in `lm`.
+        method: What was trained in `lm`.
         heads: The task heads of an encoder-only model.
         tasks: One JSON object a task, kept in the manifest (name, kind, choices ...).
         examples: Token ids of a few examples (``prompt``, ``answer``), to compare exports on.
@@ -55,7 +57,8 @@ def save_adapter(
         sites=tuple(sites) if blocks is not None else (),
         prefix_length=blocks.shape[3] if blocks is not None else 0,
         attention=attention,
-        lora=lora.kind if lora is not None else None,
+        lora=method.kind if isinstance(method, LoraHandle) else None,
+        method=_describe_method(method),
         heads=_describe_heads(heads),
         tasks=tuple(tasks),
         examples=tuple(examples),
@@ -65,8 +68,8 @@ def save_adapter(
             save_prefix(blocks, sites, attention, new)
         if heads is not None:
             save_heads(heads, new)
-        if lora is not None:
-            lora.save(new / LORA)
+        if method is not None:
+            method.save(new / LORA if isinstance(method, LoraHandle) else new)
         manifest.write(new, Path(folder))
 
 
@@ -74,6 +77,19 @@ def _portable_name(name: str) -> str:
     """A local folder or file by its full path: the adapter may be used from elsewhere."""
     path = Path(name).expanduser()
     return str(path.resolve()) if path.exists() else name
+
+
+def _describe_method(method: Attached | None) -> dict[str, Any] | None:
+    """Return what it takes to attach a method again; PEFT's adapters say it themselves."""
+    if method is None or isinstance(method, LoraHandle):
+        return None
+    name = METHODS.name_of(type(method.method))
+    if name is None:
+        raise UserError(
+            f"method {method.method.label!r} has no name: register it, or offer it by an entry "
+            "point, so that its adapters can be read"
+        )
+    return {"name": name, "options": vars(method.method), "tasks": list(method.tasks)}
 
 
 def _describe_heads(heads: TaskHeads | None) -> dict[str, Any] | None:

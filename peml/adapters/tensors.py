@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from peml.adapters.files import HEADS, LORA, LORA_TENSORS, MANIFEST, PREFIX, hashes
+from peml.adapters.files import HEADS, LORA, LORA_TENSORS, MANIFEST, METHOD, PREFIX, hashes
 from peml.adapters.manifest import Manifest
 from peml.answers.heads import TaskHeads
 from peml.prefix.sites import block_shape
@@ -25,7 +25,12 @@ def check_hashes(folder: Path, manifest: Manifest) -> None:
     """
     if manifest.files is None:
         return
-    parts = {PREFIX: manifest.sites, HEADS: manifest.heads, f"{LORA}/{LORA_TENSORS}": manifest.lora}
+    parts = {
+        PREFIX: manifest.sites,
+        HEADS: manifest.heads,
+        METHOD: manifest.method,
+        f"{LORA}/{LORA_TENSORS}": manifest.lora,
+    }
     needed = {name for name, part in parts.items() if part} | set(manifest.files)
     found = hashes(folder)
     for name in sorted(needed):

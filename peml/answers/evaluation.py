@@ -180,7 +180,7 @@ def answer_examples(
     collator.check([task], sums=normalisation == "sum")
     found: dict[int, Answer] = {}
     modules: list[nn.Module] = [collator.lm.model, *([heads] if heads is not None else [])]
-    with evaluation_mode(*modules), autocast():
+    with evaluation_mode(*modules), autocast(), collator.lm.on(task.name):
         batches = list(_batches(collator, task, examples, batch_tokens))
         for indices in batches[ranks.rank :: ranks.count]:
             batch = [examples[i] for i in indices]

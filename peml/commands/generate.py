@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     records, prompts = _prompts(args)
     results = Results(None, records, ["generation"]) if args.jsonl else None
     adapted = load(args.adapter, **loading(args))
-    with counted(len(prompts), "prompts") as progress:
+    of_task = nullcontext() if args.task is None else adapted.lm.on(args.task)
+    with of_task, counted(len(prompts), "prompts") as progress:
         written = adapted.generate_all(
             prompts, batch_size=args.batch_size, warn=say, progress=progress, **vars(sampling)
         )

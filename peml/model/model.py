@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -47,6 +49,13 @@ _DTYPES = {
 _EMBEDDED = "embedded:"
 
 
+class TaskAware(Protocol):
+    """Something inside a model that may compute each task in its own way."""
+
+    def on(self, task: str) -> AbstractContextManager[Any]:
+        """Return a context in which passes are of this task."""
+
+
 @dataclass
 class LanguageModel:
     """A base model with its tokenizer; what was trained on it is no part of it.
@@ -58,6 +67,7 @@ class LanguageModel:
         family: Which way the model reads and answers.
         name: What the user called it: hub id, folder, file or ``embedded:...``.
         revision: Which commit of a hub model it is; None for everything else.
+        attached: What wants to know the task of a pass; `dataclasses.replace` starts without any.
     """
 
     model: PreTrainedModel
@@ -65,6 +75,19 @@ class LanguageModel:
     family: Family
     name: str
     revision: str | None = None
+    attached: list[TaskAware] = field(default_factory=list, init=False, repr=False)
+
+    @contextmanager
+    def on(self, task: str) -> Iterator[None]:
+        """Enter a context in which the model's passes, backward ones too, are of one task.
+
+        Raises:
+            UserError: Something that is attached was not trained for it.
+        """
+        with ExitStack() as stack:
+            for each in self.attached:
+                stack.enter_context(each.on(task))
+            yield
 
     @property
     def device(self) -> torch.device:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, fields, make_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
 
+from peml.methods.lowrank import LowRank
+from peml.methods.method import METHODS
 from peml.objective.options import LanguageModelOptions
+from prefixnas.base.registry import Registry
 from prefixnas.run.objective import ObjectiveConfig
 
 if TYPE_CHECKING:
@@ -14,26 +19,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LanguageModelConfig(LanguageModelOptions, ObjectiveConfig):
-    """LoRA and a prefix on one Hugging Face model, for many tasks.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from tempfile import TemporaryDirectory
-        >>> from peml import LanguageModelConfig
-        >>> from prefixnas import Budget, Run, load_space, search
-        >>> from prefixnas.strategies.darts import Darts
-        >>> config = LanguageModelConfig(
-        ...     tasks=["embedded:sentiment"], train_limit=40, eval_limit=8, lora_rank=4
-        ... )
-        >>> budget = Budget(search=4, train=2)
-        >>> with TemporaryDirectory() as folder:
-        ...     objective = config.build(budget.total, seed=0)
-        ...     run = Run(Path(folder), load_space("default"), objective, budget, seed=0)
-        ...     result = search(run, Darts(), baseline="none")
-        >>> [*result.columns]
-        ['untouched', 'mixture', 'argmax child', 'trained child']
-    """
+class LanguageModelProblem(LanguageModelOptions, ObjectiveConfig):
+    """What all methods have in common; a configuration has the options of one method besides."""
 
     references: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "preembedd": {"space": "preembedd"},
@@ -44,6 +31,26 @@ class LanguageModelConfig(LanguageModelOptions, ObjectiveConfig):
     """Prefix encoders made by hand: the paper's, PEFT's, and fixed cells with LayerNorm."""
 
     alone: ClassVar[str] = "lora"
+    parts: ClassVar[Mapping[str, Registry[Any]]] = {"method": METHODS}
+
+    @classmethod
+    def with_parts(cls, names: Mapping[str, str]) -> type[ObjectiveConfig]:
+        """Return the configuration of the method that is named."""
+        return cls.of(names["method"])
+
+    @staticmethod
+    def of(method: str) -> type[LanguageModelProblem]:
+        """Return the dataclass with a method's options, by its name.
+
+        Raises:
+            UserError: Unknown method.
+
+        Example:
+            >>> from peml import LanguageModelConfig
+            >>> LanguageModelConfig.of("dora")(lora_rank=4).method
+            'dora'
+        """
+        return _config_of(method, METHODS.get(method, "key 'method'"))
 
     def preview(self) -> list[str]:
         """Return one line a task: its kind, choices, metrics and counts.
@@ -72,3 +79,47 @@ class LanguageModelConfig(LanguageModelOptions, ObjectiveConfig):
 
         quiet_libraries()
         return JointObjective(self, total_steps, seed)
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig(LowRank, LanguageModelProblem):
+    """LoRA and a prefix on one Hugging Face model, for many tasks.
+
+    `LanguageModelConfig.of(NAME)` is the configuration of another method.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from peml import LanguageModelConfig
+        >>> from prefixnas import Budget, Run, load_space, search
+        >>> from prefixnas.strategies.darts import Darts
+        >>> config = LanguageModelConfig(
+        ...     tasks=["embedded:sentiment"], train_limit=40, eval_limit=8, lora_rank=4
+        ... )
+        >>> budget = Budget(search=4, train=2)
+        >>> with TemporaryDirectory() as folder:
+        ...     objective = config.build(budget.total, seed=0)
+        ...     run = Run(Path(folder), load_space("default"), objective, budget, seed=0)
+        ...     result = search(run, Darts(), baseline="none")
+        >>> [*result.columns]
+        ['untouched', 'mixture', 'argmax child', 'trained child']
+    """
+
+
+@functools.cache
+def _config_of(name: str, method: type[Any]) -> type[LanguageModelProblem]:
+    if name == LanguageModelConfig.method:
+        return LanguageModelConfig
+    kinds = get_type_hints(method)
+    own = [(f.name, kinds[f.name], copy.copy(f)) for f in fields(method)]
+    known = {f.name: f for f in fields(LanguageModelProblem)}["method"]
+    named = copy.copy(known)
+    named.default = name
+    made = make_dataclass(
+        LanguageModelConfig.__name__,
+        [*own, ("method", str, named)],
+        bases=(LanguageModelProblem,),
+        frozen=True,
+    )
+    made.__doc__ = f"{method.label} and a prefix on one Hugging Face model, for many tasks."
+    return cast("type[LanguageModelProblem]", made)

@@ -1,4 +1,4 @@
-"""What training LoRA and a prefix takes in memory at least, before either of them is made."""
+"""What training a method and a prefix takes in memory at least, before either of them is made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from peml.batches.collate import Collator
-from peml.lora import size_of_lora
+from peml.methods.method import Method
 from peml.model.model import LanguageModel
 from peml.objective.options import LanguageModelOptions
 from peml.prefix.encoder import PrefixEncoder
@@ -24,6 +24,7 @@ _KEPT = 8
 
 def check_memory(
     config: LanguageModelOptions,
+    method: Method,
     lm: LanguageModel,
     tasks: Sequence[Task],
     collator: Collator,
@@ -35,7 +36,7 @@ def check_memory(
         UserError: Names the estimate and what there is.
     """
     needed = {
-        "LoRA": size_of_lora(lm, config.lora, config.lora_rank, config.lora_targets) * TRAINED,
+        method.label: method.size(lm, len(tasks)) * TRAINED,
         "the prefix": _of_prefix(config, lm, sites),
         "batches": max(_of_batch(config, lm, task, collator) for task in tasks),
     }

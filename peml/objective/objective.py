@@ -8,7 +8,7 @@ and the encoder's backward pass runs once with the sum. The gradient is the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,9 @@ from peml.answers.loss import answer_loss
 from peml.batches.collate import Collator
 from peml.batches.sampler import JointSampler
 from peml.batches.shares import Shares
-from peml.lora import add_lora, same_scale
+from peml.methods.method import METHODS, Method, Setting, attach_method
 from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel, load_language_model
-from peml.objective.alone import equal_rank
 from peml.objective.knobs import PrefixForm, check_knobs, check_text, kinds_of_attention
 from peml.objective.memory import check_memory
 from peml.objective.options import LanguageModelOptions
@@ -50,6 +49,7 @@ from peml.prefix.starts import check_start, initialise, text_tokens
 from peml.tasks.sources import embedded_tasks
 from peml.tasks.task import Example, Task, check_unchanged, load_tasks
 from prefixnas.base.errors import UserError
+from prefixnas.base.options import make
 from prefixnas.network.modes import evaluation_mode
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
@@ -59,7 +59,7 @@ from prefixnas.space.space import Decision
 
 
 class JointObjective(Objective):
-    """LoRA, heads and a prefix encoder around the searched module.
+    """A method, heads and a prefix encoder around the searched module.
 
     Args:
         config: All options.
@@ -67,14 +67,13 @@ class JointObjective(Objective):
         seed: Seed of the first weights (`reset` draws anew).
         lm: The language model; loaded as `config` says if not given.
         tasks: The tasks; likewise.
-        rank: Rank of LoRA, whose scale stays what `config` says; that of `config` if not given.
+        method: What to put into the model, in the place of what `config` names.
 
     Raises:
         UserError: The model, a task or an option is not usable.
     """
 
     name = "language-model"
-    optional = True
     splits_batches = True
 
     def __init__(
@@ -85,7 +84,7 @@ class JointObjective(Objective):
         *,
         lm: LanguageModel | None = None,
         tasks: Sequence[Task] | None = None,
-        rank: int | None = None,
+        method: Method | None = None,
     ) -> None:
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
@@ -113,22 +112,18 @@ class JointObjective(Objective):
         check_text(config, [self._form.start])
         if config.prefix_text is not None:
             text_tokens(self.lm, config.prefix_text)
-        check_memory(config, self.lm, self.tasks, self.collator, self.sites)
-        self.lora = add_lora(
-            self.lm,
-            config.lora,
-            rank=rank or config.lora_rank,
-            alpha=same_scale(
-                config.lora, config.lora_rank, config.lora_alpha, rank or config.lora_rank
-            ),
-            dropout=config.lora_dropout,
-            targets=config.lora_targets,
-            total_steps=total_steps,
-            seed=seed,
-        )
-        self.rewrites_weights = config.lora == "adalora"
-        kind = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}.get(config.lora, "AdaLoRA")
-        self.without_label = f"{kind} alone" if rank is None else f"{kind} r={rank}"
+        asked = method or method_of(config)
+        check_memory(config, asked, self.lm, self.tasks, self.collator, self.sites)
+        names = tuple(task.name for task in self.tasks)
+        self.method = attach_method(asked, self.lm, Setting(names, total_steps, seed))
+        self.rewrites_weights = self.method.rewrites_weights
+        self.splits_batches = self.method.splits_batches
+        if config.micro_batch_size is not None and not self.splits_batches:
+            raise UserError(
+                f"key 'micro_batch_size': method {asked.label!r} has a loss over whole batches, to "
+                "which their parts do not add up; leave it out"
+            )
+        self.without_label = f"{asked.title} alone" if method is None else asked.title
         self.heads: TaskHeads | None = None
         if self.lm.family == "encoder":
             self.heads = TaskHeads.for_tasks(
@@ -138,6 +133,7 @@ class JointObjective(Objective):
             self.lm.model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
                 {"use_reentrant": False, "context_fn": self.shares.again}
             )
+        self.optional = bool(self.method.parameters()) or self.heads is not None
         self.handle = attach(self.lm.model, self.sites, config.prefix_attention)
         self.width = config.prefix_width or self.lm.hidden_size
         self.encoder: PrefixEncoder | None = None
@@ -155,7 +151,7 @@ class JointObjective(Objective):
     def proxy(self, settings: Mapping[str, str]) -> JointObjective:
         """Return a problem with fewer layers, fewer examples or shorter inputs.
 
-        It shares the frozen weights; LoRA, heads and prefix are its own.
+        It shares the frozen weights; method, heads and prefix are its own.
 
         Args:
             settings: `layers`, `train` (examples a task) and `max_length`, whole numbers.
@@ -170,20 +166,20 @@ class JointObjective(Objective):
         return made
 
     def alone(self, weights: int) -> JointObjective | None:
-        """Return LoRA without a prefix, of the rank at which so many weights train with the heads.
+        """Return the method without a prefix, resized until so many weights train with the heads.
 
-        It shares the frozen weights; None if that is the rank that it has.
+        It shares the frozen weights; None if it can't be resized, or has the nearest size.
         """
         heads = sum(weight.numel() for weight in self.heads.parameters()) if self.heads else 0
-        rank = equal_rank(self.lora, weights - heads)
-        if rank == self.config.lora_rank:
+        method = self.method.resized(weights - heads)
+        if method is None:
             return None
         lm = cut_model(self.lm, self.bare, None)
-        return JointObjective(self.config, *self._built, lm=lm, tasks=self.tasks, rank=rank)
+        return JointObjective(self.config, *self._built, lm=lm, tasks=self.tasks, method=method)
 
     def reset(self, module: nn.Module | None, seed: int) -> None:
-        """Draw LoRA, heads, embedding and output layer anew; restart the order of the data."""
-        self.lora.reset(seed)
+        """Draw method, heads, embedding and output layer anew; restart the order of the data."""
+        self.method.reset(seed)
         if self.heads is not None:
             self.heads.reset(seed)
         self._samplers = {split: self._sampler(split, seed) for split in ("train", "selection")}
@@ -216,7 +212,7 @@ class JointObjective(Objective):
 
     def parameters(self) -> list[dict[str, Any]]:
         """Return a group for each part that has a learning rate of its own."""
-        return parameter_groups(self.config, self.lora, self.heads, self.encoder)
+        return parameter_groups(self.config, self.method, self.heads, self.encoder)
 
     def backward(self, split: Split = "train") -> dict[str, float]:
         """Add the gradient of the mean over tasks of each task's mean loss (eq. 4)."""
@@ -235,22 +231,25 @@ class JointObjective(Objective):
                 share = self.shares.share(len(examples), place)
                 whole = self.collator.batch(task, examples)
                 losses[task.name] = 0.0
-                for part in self.shares.parts(share):
-                    batch = whole.take(part.rows).to(self.lm.device)
-                    with self.shares.draws(part), self.autocast():
-                        loss = answer_loss(self.lm, batch, self.heads) * part.weight
-                    torch.autograd.backward(loss / len(drawn))
-                    losses[task.name] += loss.item()
+                with self.lm.on(task.name):
+                    for part in self.shares.parts(share):
+                        batch = whole.take(part.rows).to(self.lm.device)
+                        with self.shares.draws(part), self.autocast():
+                            loss = answer_loss(self.lm, batch, self.heads) * part.weight
+                        term = self.method.batch_loss()
+                        both = loss if term is None else loss + term
+                        torch.autograd.backward(both / len(drawn))
+                        losses[task.name] += loss.item()
         losses = self.shares.gather(leaves, before, losses)
         prefix.backward(gathered)
-        orthogonal: Tensor | None = self.lora.orthogonal_loss()
-        if orthogonal is not None:
-            torch.autograd.backward(orthogonal)
+        of_weights: Tensor | None = self.method.step_loss()
+        if of_weights is not None:
+            torch.autograd.backward(of_weights)
         return losses
 
     def _own(self) -> list[nn.Parameter]:
         heads = list(self.heads.parameters()) if self.heads is not None else []
-        return [*self.lora.parameters(), *heads]
+        return [*self.method.parameters(), *heads]
 
     def _evaluated(self) -> Prefix:
         if self.encoder is None:
@@ -268,8 +267,8 @@ class JointObjective(Objective):
             ]
 
     def stepped(self, step: int) -> None:
-        """Let AdaLoRA allocate its ranks."""
-        self.lora.stepped(step)
+        """Let the method do what is due after a step: AdaLoRA allocates its ranks."""
+        self.method.stepped(step)
 
     def evaluate(self, split: Split) -> Evaluation:
         """Score every task, with the prefix computed once in eval mode."""
@@ -286,10 +285,10 @@ class JointObjective(Objective):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return LoRA, heads, the encoder's own weights and the place in the data."""
+        """Return method, heads, the encoder's own weights and the place in the data."""
         state: dict[str, Any] = {
             "data": self.data,
-            "lora": self.lora.state_dict(),
+            "method": self.method.state_dict(),
             "samplers": {split: sampler.state_dict() for split, sampler in self._samplers.items()},
         }
         if self.heads is not None:
@@ -306,7 +305,7 @@ class JointObjective(Objective):
             UserError: It was saved on other data.
         """
         check_unchanged(self.data, state.get("data", {}))
-        self.lora.load_state_dict(state["lora"])
+        self.method.load_state_dict(state["method"])
         for split, saved in state["samplers"].items():
             seed = saved["made_for"]["seed"]
             if split not in self._samplers or self._samplers[split].seed != seed:
@@ -318,7 +317,7 @@ class JointObjective(Objective):
             self.encoder.load_state_dict(state["encoder"], strict=False)
 
     def save(self, folder: Path) -> None:
-        """Write the adapter: LoRA, the computed prefix of the sites that it changes, heads."""
+        """Write the adapter: method, the computed prefix of the sites that it changes, heads."""
         prefix = self._evaluated().needed(self.handle.attention)
         if prefix.gates.soft:
             raise RuntimeError("a prefix whose gates are still open cannot be saved: cut a child")
@@ -332,7 +331,7 @@ class JointObjective(Objective):
             sites=[self.sites[site] for site in prefix.gates.sites],
             attention=self._form.attention,
             blocks=prefix.blocks,
-            lora=self.lora,
+            method=self.method,
             heads=self.heads,
             tasks=tasks,
             examples=some_examples(self.collator, self.tasks),
@@ -371,3 +370,21 @@ class JointObjective(Objective):
             temperature=config.temperature,
             seed=seed,
         )
+
+
+def method_of(config: LanguageModelOptions) -> Method:
+    """Return the method that a configuration names, set as it says.
+
+    Raises:
+        UserError: Unknown, or the configuration lacks its options or has those of another.
+    """
+    cls: Any = METHODS.get(config.method, "key 'method'")
+    needed = {entry.name for entry in fields(cls)}
+    common = {entry.name for entry in fields(LanguageModelOptions)}
+    if needed != {entry.name for entry in fields(config)} - common:
+        raise UserError(
+            f"key 'method': {config.method!r} has options of its own: make the configuration by "
+            f"LanguageModelConfig.of({config.method!r})"
+        )
+    made: Method = make(cls, vars(config))
+    return made

@@ -13,10 +13,11 @@ LONGEST = 10_000
 
 @dataclass(frozen=True)
 class LanguageModelOptions(Options):
-    """LoRA and a prefix on one Hugging Face model, for many tasks."""
+    """A method and a prefix on one Hugging Face model, for many tasks; without the method's own."""
 
     model: str = option("embedded:llama", "hub id, folder, GGUF file, embedded:llama|t5")
     tasks: list[str] = option(["embedded"], "task files, data folders, embedded[:task]")
+    method: str = option("lora", "way to fine-tune, as peml methods lists them", former="lora")
     prefix_length: int = option(20, "virtual tokens", at_least=1, at_most=LONGEST)
     prefix_width: int | None = option(
         None, "encoder width; none: the model's hidden size", at_least=1, at_most=100_000
@@ -33,19 +34,19 @@ class LanguageModelOptions(Options):
     prefix_where: list[Literal["encoder", "decoder", "cross"]] | None = option(
         None, "kinds of attention that read it; none: all"
     )
-    lora: Literal["lora", "rslora", "dora", "adalora"] = option("lora", "kind of low-rank update")
-    lora_rank: int = option(16, "rank r", at_least=1, at_most=10_000)
-    lora_alpha: int = option(32, "scale of the update, divided by r", at_least=1, at_most=10**6)
-    lora_dropout: float = option(0.1, "dropout on the update's input", at_least=0, below=1)
-    lora_targets: list[str] | None = option(None, "modules; none: attention projections")
-    learning_rate: float = option(2e-3, "of LoRA", above=0, at_most=10)
+    learning_rate: float | None = option(
+        None, "of the method's weights; none: its own, LoRA's is 2e-3", above=0, at_most=10
+    )
     head_learning_rate: float = option(1e-2, "of encoder-only models' heads", above=0, at_most=10)
     prefix_learning_rate: float | None = option(
-        None, "of the prefix and its encoder; none: LoRA's, with concat 3e-4", above=0, at_most=10
+        None,
+        "of the prefix and its encoder; none: learning_rate, with concat 3e-4",
+        above=0,
+        at_most=10,
     )
     gate_learning_rate: float | None = option(
         None,
-        "of the head gates; none: 6 times LoRA's, by the number of layers",
+        "of the head gates; none: 6 times learning_rate, by the number of layers",
         above=0,
         at_most=10,
     )

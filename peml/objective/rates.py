@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from peml.lora import LoraHandle
+from peml.methods.method import RATE, Attached, Group
 from peml.objective.options import LanguageModelOptions
 from peml.prefix.encoder import PrefixEncoder
 from prefixnas.network.supernet import weights_of
@@ -15,34 +15,39 @@ CONCAT = 3e-4
 """Learning rate of a prefix in front of the text, which moves the model from the first step on."""
 
 GATES = 6.0
-"""Head gates learn so many times as fast as LoRA, divided by the number of attention layers.
+"""Head gates learn so many times as fast as the rest, divided by the number of attention layers.
 
 Every layer adds what its gates let in, so a deeper model has to open each of them more slowly.
 """
+
+
+def common_rate(config: LanguageModelOptions) -> float:
+    """Return the learning rate that others go by: LoRA's where none is given."""
+    return RATE if config.learning_rate is None else config.learning_rate
 
 
 def prefix_rate(config: LanguageModelOptions, encoder: PrefixEncoder) -> float:
     """Return the learning rate of the prefix and its encoder."""
     if config.prefix_learning_rate is not None:
         return config.prefix_learning_rate
-    return config.learning_rate if encoder.attention.head_gates else CONCAT
+    return common_rate(config) if encoder.attention.head_gates else CONCAT
 
 
 def gate_rate(config: LanguageModelOptions, layers: int) -> float:
     """Return the learning rate of the head gates of a model with so many attention layers."""
     if config.gate_learning_rate is not None:
         return config.gate_learning_rate
-    return GATES * config.learning_rate / layers
+    return GATES * common_rate(config) / layers
 
 
 def parameter_groups(
     config: LanguageModelOptions,
-    lora: LoraHandle,
+    method: Attached,
     heads: nn.Module | None,
     encoder: PrefixEncoder | None,
 ) -> list[dict[str, Any]]:
-    """Return a group for LoRA, one for heads, for the prefix and for its head gates, if any."""
-    groups: list[dict[str, Any]] = [{"params": lora.parameters(), "lr": config.learning_rate}]
+    """Return the method's groups, one for heads, for the prefix and for its head gates, if any."""
+    groups = [_group(config, method, group) for group in method.groups()]
     if heads is not None:
         groups.append({"params": list(heads.parameters()), "lr": config.head_learning_rate})
     if encoder is not None:
@@ -52,4 +57,11 @@ def parameter_groups(
         if encoder.head_gates is not None:
             gates = list(encoder.head_gates.parameters())
             groups.append({"params": gates, "lr": gate_rate(config, len(encoder.sites))})
-    return [{**group, "weight_decay": config.weight_decay} for group in groups]
+    return [{"weight_decay": config.weight_decay, **group} for group in groups]
+
+
+def _group(config: LanguageModelOptions, method: Attached, group: Group) -> dict[str, Any]:
+    asked = config.learning_rate
+    rate = (method.method.rate if asked is None else asked) if group.learning_rate is None else None
+    made: dict[str, Any] = {"params": list(group.parameters), "lr": rate or group.learning_rate}
+    return made if group.weight_decay is None else {**made, "weight_decay": group.weight_decay}

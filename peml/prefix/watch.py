@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from peml.model.model import family_of
+from peml.model.probing import probing
 from peml.prefix.interception import (
     can_be_intercepted,
     intercept,
@@ -39,7 +40,8 @@ class Call:
 def watch(model: PreTrainedModel, inputs: dict[str, Any]) -> list[Call]:
     """Run a forward pass in eval mode and list the calls of attention functions in order.
 
-    Neither the model, its modes, its attention implementation nor the random stream change.
+    Methods stand aside (`peml.model.probing`). Neither the model, its modes, its attention
+    implementation nor the random stream change.
     """
     seen: list[Call] = []
 
@@ -53,6 +55,7 @@ def watch(model: PreTrainedModel, inputs: dict[str, Any]) -> list[Call]:
         inputs = {**inputs, "use_cache": False}
     with ExitStack() as stack:
         stack.enter_context(evaluation_mode(model))
+        stack.enter_context(probing())
         stack.callback(use_dense_masks(model))
         stack.callback(intercept(filter(can_be_intercepted, model.modules()), look))
         model(**inputs)

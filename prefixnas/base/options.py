@@ -33,14 +33,17 @@ def option(
     at_most: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    former: str | None = None,
 ) -> Any:
     """Return a dataclass field with a default, a help text for the command line, and limits.
 
     A number without an upper or a lower limit is held between `MOST` and its negative; one that is
-    above 0 is at least `LEAST`.
+    above 0 is at least `LEAST`. `former` is a name that the key had once, which files and flags may
+    use still.
     """
     limits = {"at least": at_least, "above": above, "at most": at_most, "below": below}
-    metadata = {"help": text, "limits": {k: v for k, v in limits.items() if v is not None}}
+    metadata: dict[str, Any] = {"help": text, "former": former}
+    metadata["limits"] = {k: v for k, v in limits.items() if v is not None}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -158,6 +161,24 @@ def _own_first(cls: type[Any]) -> list[dataclasses.Field[Any]]:
     return sorted(dataclasses.fields(cls), key=lambda entry: depth[entry.name])
 
 
+def renamed(
+    layer: Mapping[str, Any], known: Mapping[str, dataclasses.Field[Any]], where: str
+) -> dict[str, Any]:
+    """Return a layer of values in which keys have the names of today.
+
+    Raises:
+        UserError: A key is given by its former name and by its name.
+    """
+    former = {entry.metadata.get("former"): name for name, entry in known.items()}
+    values: dict[str, Any] = {}
+    for key, value in layer.items():
+        name = former.get(key, key) if key not in known else key
+        if name != key and name in layer:
+            raise UserError(f"{where}: key {key!r} is called {name!r} now; leave one of them out")
+        values[name] = value
+    return values
+
+
 def types_of(options: Sections) -> dict[str, Any]:
     """Return every key's type."""
     return {
@@ -188,7 +209,7 @@ def resolve(options: Sections, layers: Sequence[tuple[str, Mapping[str, Any]]]) 
     known, kinds = fields_of(options), types_of(options)
     values = {name: default_of(entry) for name, entry in known.items()}
     for where, layer in layers:
-        for name, value in layer.items():
+        for name, value in renamed(layer, known, where).items():
             if name not in known:
                 raise unknown("key", name, known, where)
             place = f"{where}: key {name!r}"

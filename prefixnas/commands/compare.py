@@ -13,7 +13,7 @@ from prefixnas.base.console import Parser
 from prefixnas.base.errors import UserError, one_line, unknown
 from prefixnas.base.files import make_folder, refuse_used, write_text
 from prefixnas.base.options import fields_of
-from prefixnas.commands.flags import add_flags
+from prefixnas.commands.flags import add_flags, parse_parts
 
 if TYPE_CHECKING:
     from prefixnas.compare.cells import Cell
@@ -30,11 +30,12 @@ LISTS = ("space", "strategies", "seeds", "references")
 
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
-    from prefixnas.base.options import FLAG, make, resolve
+    from prefixnas.base.options import FLAG, make, renamed, resolve
     from prefixnas.compare.cells import refuse_other_cells
     from prefixnas.compare.comparison import Comparison
     from prefixnas.compare.variants import CompareConfig, option_classes
     from prefixnas.launch.config import read_config
+    from prefixnas.launch.plan import find_options
 
     first, _ = _parser(prog, [], help=False).parse_known_args(argv)
     out: Path | None = first.out
@@ -53,12 +54,15 @@ def main(argv: Sequence[str], prog: str) -> int:
     values = resolve({"compare": CompareConfig}, mine)
     settings: CompareConfig = make(CompareConfig, values)
     basis = [(where, _without(layer, own)) for where, layer in files]
-    names = _only(flags, {"objective", "plugin"})
-    classes = option_classes(settings, [*basis, (FLAG, names)])
+    names = (FLAG, _only(flags, {"objective", "plugin"}))
+    parts = parse_parts(argv, find_options([*basis, names])[0]["objective"])
+    classes = option_classes(settings, [*basis, names, (FLAG, parts)])
 
     parsed = _parser(prog, classes, help=True).parse_args(argv)
     assert out is not None
-    known = {entry.name for cls in classes for entry in dataclasses.fields(cls)} - own - set(HELD)
+    every = {name: entry for cls in classes for name, entry in fields_of({"": cls}).items()}
+    known = {*every} - own - set(HELD)
+    basis = [(where, renamed(layer, every, where)) for where, layer in basis]
     typed = {key: value for key, value in vars(parsed).items() if value is not None}
     for where, layer in basis:
         for key in layer:

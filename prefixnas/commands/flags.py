@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
 from prefixnas.base.console import Parser
@@ -26,6 +26,29 @@ def add_flags(parser: Parser, title: str, cls: type[Any], skip: Collection[str] 
             text = text.replace("%", "%%").strip()
             flag, form = "--" + name.replace("_", "-"), _form(kinds[name])
             group.add_argument(flag, dest=name, help=text, **form)
+            if (former := entry.metadata.get("former")) is not None:
+                _add_former(parser, former, name, form)
+
+
+def parse_parts(argv: Sequence[str], objective: type[Any]) -> dict[str, str]:
+    """Read the flags that name parts of an objective, whose keys become flags in turn.
+
+    Args:
+        argv: All arguments.
+        objective: The dataclass of its options.
+    """
+    parser, known = Parser(add_help=False), fields_of({"": objective})
+    for key in getattr(objective, "parts", {}):
+        parser.add_argument("--" + key.replace("_", "-"), dest=key)
+        if (former := known[key].metadata.get("former")) is not None:
+            _add_former(parser, former, key, {})
+    found, _ = parser.parse_known_args(argv)
+    return {key: value for key, value in vars(found).items() if value is not None}
+
+
+def _add_former(parser: Parser, former: str, name: str, form: dict[str, Any]) -> None:
+    flag = "--" + former.replace("_", "-")
+    parser.add_argument(flag, dest=name, help=argparse.SUPPRESS, **form)
 
 
 def _form(kind: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from prefixnas.base.console import Parser
 from prefixnas.base.errors import UserError, brief
 from prefixnas.base.files import refuse_used
-from prefixnas.commands.flags import add_flags
+from prefixnas.commands.flags import add_flags, parse_parts
 
 HELP = "search, train on, evaluate, export"
 
@@ -46,7 +46,9 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
                 raise UserError(
                     f"{where}: key {name!r}: {prog} takes {brief(value)}, not {brief(layer[name])}"
                 )
-    options, names = find_options([*layers, (FLAG, vars(first))])
+    options, _ = find_options([*layers, (FLAG, vars(first))])
+    parts = parse_parts(argv, options["objective"])
+    options, names = find_options([*layers, (FLAG, vars(first)), (FLAG, parts)])
     if first.resume:
         refuse_change(stored, names, first.out)
         refuse_former(stored, fields_of(options), first.out)

@@ -12,7 +12,7 @@ from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError, brief, one_line
 from prefixnas.base.files import make_folder, refuse_used, write_text
 from prefixnas.base.yaml import read_yaml
-from prefixnas.commands.flags import add_flags
+from prefixnas.commands.flags import add_flags, parse_parts
 
 if TYPE_CHECKING:
     from prefixnas.compare.transfer import Transfer
@@ -40,7 +40,9 @@ def main(argv: Sequence[str], prog: str) -> int:
     from prefixnas.launch.plan import find_options
 
     flags = (FLAG, {k: v for k, v in vars(first).items() if k in NAMES and v is not None})
-    options, _ = find_options([*next(iter(layers["groups"].values())), flags])
+    named = [*next(iter(layers["groups"].values())), flags]
+    parts = parse_parts(argv, find_options(named)[0]["objective"])
+    options, _ = find_options([*named, (FLAG, parts)])
     given = {k: v for k, v in vars(_parser(prog, options, help=True).parse_args(argv)).items()
              if v is not None and k not in OWN}  # fmt: skip
     transfer = _transfer(first, layers, given)

@@ -178,7 +178,8 @@ class Comparison:
     def _resolve(self, variant: Variant, more: Mapping[str, Any]) -> dict[str, Any]:
         """Return all keys of a variant's run; shared keys that it does not have are left out."""
         strategy = {"strategy": variant.options["strategy"], "objective": self.objective}
-        options, _ = find_options([("command", strategy)])
+        named: Layers = [*self.layers, (variant.label, variant.options), ("command", strategy)]
+        options, _ = find_options(named)
         known, kinds = fields_of(options), types_of(options)
         held = "set" if variant.options["strategy"] == "fixed" else ""
         shared = [
@@ -189,12 +190,12 @@ class Comparison:
             key: None if value == "none" and type(None) in get_args(kinds.get(key)) else value
             for key, value in variant.options.items()
         }
-        named = [p for _, layer in self.layers for p in layer.get("plugin", [])]
+        plugins = [p for _, layer in self.layers for p in layer.get("plugin", [])]
         fixed = {
             **strategy,
             "steps": self.settings.budget,
             "baseline": NO_BASELINE,
-            "plugin": list(dict.fromkeys(named)),
+            "plugin": list(dict.fromkeys(plugins)),
         }
         layers = [*shared, (variant.label, own), ("command", {**fixed, **more})]
         return resolve(options, layers)

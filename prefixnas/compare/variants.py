@@ -71,9 +71,19 @@ class Variant:
 def option_classes(settings: CompareConfig, layers: Layers) -> list[type[Any]]:
     """Return the dataclasses whose fields are keys of some run of the comparison."""
     options, _ = find_options(layers)
-    names = [variant.options["strategy"] for variant in variants(settings.strategies)]
+    asked = variants(settings.strategies)
+    made = hand_made(settings.references, options["objective"].references)
+    named = [
+        find_options([*layers, (v.label, _without_strategy(v))])[0]["objective"]
+        for v in (*asked, *made)
+    ]
+    names = [variant.options["strategy"] for variant in asked]
     strategies = [STRATEGIES.get(name) for name in dict.fromkeys([*names, "random", "fixed"])]
-    return [options["run"], options["objective"], *strategies]
+    return [options["run"], *dict.fromkeys([options["objective"], *named]), *strategies]
+
+
+def _without_strategy(variant: Variant) -> dict[str, Any]:
+    return {key: value for key, value in variant.options.items() if key != "strategy"}
 
 
 def _parse(text: str, first: str) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefixnas.base.errors import UserError, brief
+from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.base.memory import TRAINED, memory_of_machine, refuse_beyond
-from prefixnas.base.options import FLAG, make, resolve
+from prefixnas.base.options import FLAG, default_of, fields_of, make, renamed, resolve
 from prefixnas.base.plugins import load_named, trust
 from prefixnas.launch.config import RunConfig, run_options, word_for_alone
 from prefixnas.network.supernet import check_operations, count_parameters
@@ -20,9 +20,9 @@ from prefixnas.run.baselines import Baseline
 from prefixnas.run.events import Event
 from prefixnas.run.objective import OBJECTIVES, Objective, ObjectiveConfig, fit_space
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.strategy import STRATEGIES, Strategy
+from prefixnas.run.strategy import STRATEGIES, Strategy, check_module
 from prefixnas.space.loading import load_space
-from prefixnas.space.space import SearchSpace
+from prefixnas.space.space import NO_MODULE, SearchSpace
 
 Layers = Sequence[tuple[str, Mapping[str, Any]]]
 """Pairs of where values come from (a file, `prefixnas.base.options.FLAG`) and the values."""
@@ -68,6 +68,7 @@ class RunPlan:
         Raises:
             UserError: An operation, a knob, a size or a proxy is not usable.
         """
+        check_module(self.strategy, self.space, objective)
         space = fit_space(self.space, objective)
         self.strategy.check(space, self.run.settings, self.budget)
         check_operations(space, objective.width)
@@ -106,8 +107,8 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
         layers: Where "strategy", "objective" and "plugin" may be named; the last one wins.
 
     Returns:
-        The dataclasses, see `prefixnas.base.options.Sections`, and the names of strategy and
-        objective.
+        The dataclasses, see `prefixnas.base.options.Sections`, and the names of strategy,
+        objective and parts of the objective.
 
     Raises:
         UserError: A name is unknown, or a plugin cannot be loaded, or only a file names it.
@@ -133,12 +134,34 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
         load_named(plugin, where)
     names = {**values, "objective": values["objective"] or _only_objective()}
     objective = OBJECTIVES.get(names["objective"])
+    parts = _parts(objective, layers)
+    names |= parts
+    objective = objective.with_parts(parts) if parts else objective
     options: dict[str, type[Any]] = {
         "run": run_options(objective),
         "strategy": STRATEGIES.get(names["strategy"]),
         "objective": objective,
     }
     return options, names
+
+
+def _parts(objective: type[Any], layers: Layers) -> dict[str, str]:
+    """Return the names of an objective's parts (`ObjectiveConfig.parts`); the last layer wins."""
+    keys = getattr(objective, "parts", {})  # it may have no such base
+    known = fields_of({"objective": objective}) if keys else {}
+    names = {key: str(default_of(known[key])) for key in keys}
+    for where, layer in layers:
+        given = renamed(layer, known, where)
+        for key in keys:
+            if given.get(key) is None:
+                continue
+            if not isinstance(given[key], str):
+                raise UserError(f"{where}: key {key!r}: expected a name, not {brief(given[key])}")
+            if given[key] not in keys[key]:
+                place = f"--{key.replace('_', '-')}" if where == FLAG else f"{where}: key {key!r}"
+                raise unknown(keys[key].kind, given[key], keys[key].names(), place)
+            names[key] = given[key]
+    return names
 
 
 def resolve_run(layers: Layers) -> dict[str, Any]:
@@ -155,8 +178,20 @@ def resolve_run(layers: Layers) -> dict[str, Any]:
     values["objective"] = names["objective"]
     if not any("space" in layer for _, layer in layers):
         strategy: Strategy = make(options["strategy"], values)
-        values["space"] = strategy.default_space() or values["space"]
+        alone = NO_MODULE if strategy.takes_none and _part_alone(options, layers) else None
+        values["space"] = strategy.default_space() or alone or values["space"]
     return values
+
+
+def _part_alone(options: Mapping[str, type[Any]], layers: Layers) -> bool:
+    """Tell whether the user names a part of the objective, and nothing of a module.
+
+    Who does, and searches nothing, wants that part alone.
+    """
+    objective = options["objective"]
+    known, parts = fields_of({"objective": objective}), set(getattr(objective, "parts", {}))
+    given = {key for where, layer in layers for key in renamed(layer, known, where)}
+    return bool(parts & given) and "set" not in given
 
 
 def plan_run(values: Mapping[str, Any]) -> RunPlan:
@@ -175,6 +210,7 @@ def plan_run(values: Mapping[str, Any]) -> RunPlan:
     space = load_space(run.space)
     for_search = round(run.steps * run.search_fraction)
     budget = Budget(for_search, run.steps - for_search)
+    check_module(strategy, space, None)
     if not space.sizes:  # decisions may depend on the objective's sizes: see `RunPlan.build`
         strategy.check(space, run.settings, budget)
     return RunPlan(run, strategy, objective, space, budget)

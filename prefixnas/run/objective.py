@@ -221,10 +221,25 @@ class ObjectiveConfig(Options, ABC):
         references: Hand-made modules, which `prefixnas compare` sets beside every search: by
             label, the keys of a run of the strategy `fixed`, "space" among them.
         alone: What the key `baseline` calls the problem without the searched module.
+        parts: Keys whose values name a dataclass of further options, by registry: `with_parts`
+            says what the options are then.
     """
 
     references: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     alone: ClassVar[str] = "alone"
+    parts: ClassVar[Mapping[str, Registry[Any]]] = {}
+
+    @classmethod
+    def with_parts(cls, names: Mapping[str, str]) -> type[ObjectiveConfig]:
+        """Return the dataclass of all options that the named parts have together.
+
+        Args:
+            names: A name for each key of `parts`.
+
+        Raises:
+            UserError: An unknown name.
+        """
+        return cls
 
     def preview(self) -> Iterable[str]:
         """Return lines that say what would be trained on, for `--dry-run`.

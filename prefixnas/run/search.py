@@ -17,7 +17,7 @@ from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED, UNTOUCHED, Evalua
 from prefixnas.run.objective import Objective
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
-from prefixnas.run.strategy import STRATEGIES, Strategy
+from prefixnas.run.strategy import STRATEGIES, Strategy, check_module
 from prefixnas.run.training import fit
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import space_to_yaml
@@ -65,7 +65,8 @@ def search(
     """Search with `strategy`, train the found child on, and score everything on validation data.
 
     Search steps that a strategy leaves over go into training, so that runs of one budget cost
-    the same. The baselines without a module get the same number of steps and the same recipe.
+    the same. The baselines without a module get the same number of steps and the same recipe. On
+    the space `none` the problem is trained without a module: there is no architecture to score.
 
     Args:
         run: Space, objective, budget, seed, folder.
@@ -92,6 +93,7 @@ def search(
     """
     recipe = recipe or Recipe()
     check_baseline(baseline)
+    check_module(strategy, run.space, run.objective)
     strategy.check(run.space, run.settings, run.budget)
     strategy.check_objective(run.objective)
     began = time.monotonic()
@@ -106,16 +108,18 @@ def search(
 
     found = strategy.search(run, recipe)
     architecture = found.architecture
-    run.once("announced", lambda: run.emit(events.Architecture(architecture.choices)))
-    columns[MIXTURE] = found.mixture
-    columns[ARGMAX] = argmax = run.evaluate(ARGMAX, "validation")
+    argmax: Evaluation | None = None
+    if not run.space.empty:
+        run.once("announced", lambda: run.emit(events.Architecture(architecture.choices)))
+        columns[MIXTURE] = found.mixture
+        columns[ARGMAX] = argmax = run.evaluate(ARGMAX, "validation")
 
     spent = run.spent
     fit(run, "train", budget.total - spent, recipe, before=spent, former=found.optimizer)
     columns[TRAINED] = trained = run.evaluate(TRAINED, "validation")
     selected = run.evaluate(TRAINED, "selection")
     parameters = run.once("trained parameters", lambda: _count(objective))
-    if (mixture := found.mixture) is not None:
+    if (mixture := found.mixture) is not None and argmax is not None:
         scores = mixture.score, argmax.score, trained.score
         gap = mixture.score - argmax.score
         run.once("discretised", lambda: run.emit(events.Discretisation(*scores, gap)))
@@ -123,7 +127,8 @@ def search(
         architecture.save(run.folder / "architecture.yaml")
     run.once("saved", lambda: _save(run))
 
-    baselines = train_baselines(run, recipe, baseline, parameters)
+    # Without a module the run is its own baseline.
+    baselines = train_baselines(run, recipe, "none" if run.space.empty else baseline, parameters)
     run.once("warned", lambda: _warn(run, warned))
 
     seconds = run.once("seconds", lambda: round(time.monotonic() - began, 1))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
+from prefixnas.base.errors import UserError
 from prefixnas.base.options import Options
 from prefixnas.base.registry import Registry
 from prefixnas.run.evaluation import Evaluation
@@ -55,6 +57,9 @@ class Strategy(Options, ABC):
         prefixnas.base.errors.UserError: key 'activation': must be a text, not 3
     """
 
+    takes_none: ClassVar[bool] = False
+    """Whether it can train a problem without a module: on the space `none`."""
+
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
         """Refuse what cannot be searched, before anything is loaded, written or trained.
 
@@ -95,6 +100,32 @@ class Strategy(Options, ABC):
             run: Space, objective, budget and seed, and the loops.
             recipe: How weights are trained.
         """
+
+
+def check_module(strategy: Strategy, space: SearchSpace, objective: Objective | None) -> None:
+    """Refuse the space without a module where something needs one.
+
+    Args:
+        strategy: How to search.
+        space: The space.
+        objective: The problem; None: not built yet.
+
+    Raises:
+        UserError: Says what needs it.
+    """
+    if not space.empty:
+        return
+    if not strategy.takes_none:
+        name = STRATEGIES.name_of(type(strategy)) or type(strategy).__name__
+        raise UserError(
+            f"space {space.name!r} leaves the strategy {name!r} nothing to search: take the "
+            "strategy 'fixed'"
+        )
+    if objective is not None and not objective.optional:
+        raise UserError(
+            f"space {space.name!r}: the objective {objective.name!r} cannot be trained without a "
+            "module"
+        )
 
 
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "prefixnas.strategies")

@@ -46,6 +46,9 @@ __all__ = [
 ]
 
 
+NO_MODULE = "none"
+"""Name of the space without a module: the problem is trained alone."""
+
 PLACES = 10_000
 """The most operations and choices in a space, all layers of its stacks counted."""
 
@@ -123,6 +126,10 @@ class SearchSpace:
             raise UserError(
                 f"space {name!r}: more than {PLACES:,} operations and choices, all layers counted"
             )
+        if self.empty and (self.declared != Seq("identity") or knobs):
+            raise UserError(
+                f"the name {NO_MODULE!r} is that of the space without a module; take another"
+            )
         for knob in self.knobs:
             _check_knob(knob, name)
         self._check_operations(self.root)
@@ -145,6 +152,11 @@ class SearchSpace:
         """Return this space with other values for those of its sizes that `sizes` names."""
         values = {name: sizes.get(name, value) for name, value in self.sizes.items()}
         return SearchSpace(self.name, self.declared, self.declared_knobs, values)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it stands for no module: the problem is trained without one."""
+        return self.name == NO_MODULE
 
     @property
     def size(self) -> int:

@@ -81,7 +81,7 @@ def values_of(kind: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
 
 # Names and numbers that must fit to something else.
 MEANINGFUL = {"strategy", "objective", "plugin", "space", "set", "steps", "search_fraction"}
-MEANINGFUL |= {"arch", "relaxation", "trials", "tasks"}
+MEANINGFUL |= {"arch", "relaxation", "trials", "tasks", "method"}
 MEANINGFUL |= {"level", "update", "selection", "entropy_schedule", "tune_steps"}
 
 
@@ -103,6 +103,8 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         chosen["relaxation"] = draw(st.sampled_from(RELAXATIONS.names()))
     if draw(st.booleans()):
         chosen["search_fraction"] = draw(st.sampled_from([0.25, 0.5]))
+    if draw(st.booleans()):
+        chosen["method"] = draw(st.sampled_from(["lora", "dora"]))
     if strategy == "fixed" and draw(st.booleans()):
         chosen["set"] = ["activation=tanh", "layer1/dropout=dropout(0.3)"]
     return chosen
@@ -152,6 +154,34 @@ def test_flags_win_over_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (shown["steps"], shown["lora_rank"], shown["max_length"]) == (40, 4, None)
     assert shown["baseline"] == "lora"
     assert shown["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize("line", ["method: dora", "lora: dora"])
+def test_the_former_name_of_a_key_is_read(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(line)
+    flags = "--" + line.replace(":", "")
+    for argv in (["--config", str(file)], flags.split()):
+        shown = dry_run(argv, capsys)
+        assert shown["method"] == "dora" and "lora" not in shown
+        assert shown["space"] == "default"
+
+
+def test_training_a_method_takes_no_prefix_unless_asked_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = {
+        "": "default",
+        "--method dora": "none",
+        "--method dora --space mlp": "mlp",
+        "--lora-rank 3": "default",
+    }
+    for flags, space in given.items():
+        capsys.readouterr()
+        assert peml(["train", *flags.split(), "--dry-run"]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["space"] == space
 
 
 def test_a_dry_run_resolves_everything_and_writes_nothing(

@@ -27,7 +27,7 @@ import peml.__main__
 import prefixnas.__main__
 from peml.adapters.export import FORMATS
 from peml.batches.sampler import MODES
-from peml.lora import LORA_KINDS
+from peml.methods.method import METHODS
 from peml.prefix.starts import STARTS
 from peml.tasks.metrics import METRICS
 from peml.tasks.spec import KEYS, make_spec
@@ -449,7 +449,8 @@ def shipped(registry: Any) -> list[str]:
         ("strategies.md", lambda: shipped(RELAXATIONS)),
         ("tasks.md", lambda: METRICS),
         ("export.md", lambda: list(FORMATS)),
-        ("peml.md", lambda: [*STARTS, *LORA_KINDS, *MODES]),
+        ("peml.md", lambda: [*STARTS, *MODES]),
+        ("methods.md", lambda: shipped(METHODS)),
     ],
 )
 def test_everything_that_is_shipped_is_documented(
@@ -480,10 +481,10 @@ def test_every_key_of_an_experiment_is_documented_with_its_default() -> None:
 def test_the_picture_of_the_rooms_is_that_of_the_folders() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     upper, lower, *_ = text.partition("```")[2].partition("```")[0].split("\n\n")
-    for package, picture, single in (("prefixnas", upper, set()), ("peml", lower, {"lora"})):
+    for package, picture in (("prefixnas", upper), ("peml", lower)):
         shown = set(re.findall(r"^  (\w+) ", picture, re.MULTILINE))
         folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
-        assert shown == folders | single
+        assert shown == folders
 
 
 def test_the_files_and_names_of_the_architecture_exist() -> None:

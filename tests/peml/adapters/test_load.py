@@ -12,7 +12,7 @@ import peml
 from peml.adapters.export import export
 from peml.adapters.manifest import path_from, read_manifest
 from peml.adapters.save import save_adapter
-from peml.lora import add_lora
+from peml.methods.peft_lora import add_lora
 from peml.model.device import pick_device
 from peml.model.model import load_language_model
 from peml.prefix.handle import attach
@@ -76,7 +76,7 @@ def test_lora_alone_and_prefix_alone(tmp_path: Path) -> None:
         assert_same(lm, load(tmp_path / "prefix"), "llama")
 
     other = load_language_model(tmp_path / "base")
-    save_adapter(tmp_path / "lora", other, lora=add_lora(other, rank=2))
+    save_adapter(tmp_path / "lora", other, method=add_lora(other, rank=2))
     loaded = load(tmp_path / "lora")
     assert loaded.prefix is None
     assert_same(load_language_model(tmp_path / "base", dtype="float64"), loaded, "llama")
@@ -147,7 +147,7 @@ def test_a_model_of_the_hub_is_named_by_its_commit(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     lm = load_language_model("owner/name", dtype="float64")
-    save_adapter(tmp_path / "adapter", lm, lora=add_lora(lm, rank=2))
+    save_adapter(tmp_path / "adapter", lm, method=add_lora(lm, rank=2))
     assert read_manifest(tmp_path / "adapter").revision == first
     (cache / "refs" / "main").write_text(second)  # the model's owner goes on
     loaded = load(tmp_path / "adapter")

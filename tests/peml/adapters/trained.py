@@ -11,7 +11,8 @@ import peml
 from peml.adapters.adapted import Adapted
 from peml.adapters.save import save_adapter
 from peml.answers.heads import TaskHeads
-from peml.lora import _linear_modules, add_lora
+from peml.methods.peft_lora import add_lora
+from peml.methods.targets import linear_modules
 from peml.model.model import LanguageModel, load_language_model
 from peml.prefix.handle import attach
 from peml.prefix.sites import find_sites
@@ -34,7 +35,7 @@ def trained(
     base = saved(kind, tmp_path / "base")
     lm = load_language_model(base, dtype="float64")
     shared = lm.model.get_output_embeddings() is not None and kind in ("gpt2", "t5")
-    linear = {n.split(".")[-1] for n in _linear_modules(lm.model)}
+    linear = {n.split(".")[-1] for n in linear_modules(lm.model)}
     targets = sorted(linear - ({"lm_head"} if shared else set())) if every else None
     handle = add_lora(lm, lora, rank=4, dropout=0.1, total_steps=9, targets=targets)
     generator = torch.Generator().manual_seed(4)
@@ -49,7 +50,7 @@ def trained(
         sites=prefix.sites,
         blocks=blocks,
         attention=attention,
-        lora=handle,
+        method=handle,
         heads=heads() if lm.family == "encoder" else None,
         tasks=[{"name": "sst2", "choices": ["yes", "no"]}],
     )

@@ -11,8 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peml.lora import LORA_KINDS, LoraHandle, same_scale
-from peml.objective.alone import equal_rank
+from peml.methods.peft_lora import LORA_KINDS, LoraHandle, equal_rank, same_scale
 from peml.objective.objective import JointObjective
 from prefixnas.network.supernet import build_child
 from prefixnas.run.objective import Objective
@@ -49,13 +48,14 @@ def resized(objective: JointObjective, weights: int) -> JointObjective:
 def test_its_weights_are_those_of_the_child_within_a_unit_of_rank(
     family: str, kind: str, bench: Path
 ) -> None:
-    objective = build(bench, family, lora=kind)
+    objective = build(bench, family, method=kind)
     weights = with_prefix(objective)
     made = resized(objective, weights)
     rank = int(made.without_label.rpartition("r=")[2])
     heads = sum(weight.numel() for weight in made.heads.parameters()) if made.heads else 0
-    assert count(made) == heads + objective.lora.weights(rank) == heads + made.lora.weights(rank)
-    unit = objective.lora.weights(rank + 1) - objective.lora.weights(rank)
+    assert count(made) == heads + made.method.weights(rank)
+    assert made.method.weights(rank) == objective.method.weights(rank)
+    unit = objective.method.weights(rank + 1) - objective.method.weights(rank)
     assert abs(count(made) - weights) <= unit
     assert (made.heads is None) == (objective.heads is None)
     assert made.without_label.startswith(objective.without_label.removesuffix(" alone"))
@@ -63,7 +63,7 @@ def test_its_weights_are_those_of_the_child_within_a_unit_of_rank(
 
 def test_a_rank_is_counted_by_hand(bench: Path) -> None:
     """Llama of two layers: four projections, each with two factors."""
-    lora = build(bench).lora
+    lora = build(bench).method
     shapes = [tuple(factor.shape) for factor in lora.parameters()]
     each = sum(max(shape) for shape in shapes)
     assert {min(shape) for shape in shapes} == {2}
@@ -88,9 +88,9 @@ def test_no_other_rank_is_nearer(weights: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_update_is_scaled_as_before(kind: str, bench: Path) -> None:
-    objective = build(bench, lora=kind, lora_rank=4, lora_alpha=10)
+    objective = build(bench, method=kind, lora_rank=4, lora_alpha=10)
     made = resized(objective, 5 * count(objective))
-    for layer, other in zip(objective.lora._layers(), made.lora._layers(), strict=True):
+    for layer, other in zip(objective.method._layers(), made.method._layers(), strict=True):
         scales = [each.scaling["default"] for each in (layer, other)]
         if kind == "adalora":  # PEFT divides in the forward pass
             scales = [s / float(each.ranknum["default"]) for s, each in zip(
@@ -129,7 +129,7 @@ def test_frozen_weights_are_shared_and_the_order_of_the_data_is_the_same(
 def test_there_is_none_where_the_rank_is_the_one_it_has(bench: Path) -> None:
     objective = build(bench)
     objective.reset(None, 0)
-    unit = objective.lora.weights(1)
+    unit = objective.method.weights(1)
     assert objective.alone(count(objective) + unit // 3) is None
     assert resized(objective, count(objective) + unit).without_label == "LoRA r=3"
 

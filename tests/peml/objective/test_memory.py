@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import prefixnas.__main__
-from peml.lora import size_of_lora
+from peml.methods.peft_lora import size_of_lora
 from peml.model.model import load_language_model
 from peml.objective import memory
 from peml.prefix.encoder import PrefixEncoder
@@ -21,10 +21,10 @@ from tests.peml.objective.test_objective import config
 @pytest.mark.parametrize("kind", ["lora", "rslora", "adalora"])
 @pytest.mark.parametrize("family", ["llama", "t5", "bert"])
 def test_the_size_of_lora_is_what_is_trained(bench: Path, family: str, kind: Any) -> None:
-    objective = config(bench, family, lora=kind, lora_rank=3).build(10, 0)
-    trained = sum(weight.numel() for weight in objective.lora.parameters())
+    objective = config(bench, family, method=kind, lora_rank=3).build(10, 0)
+    trained = sum(weight.numel() for weight in objective.method.parameters())
     estimated = size_of_lora(load_language_model(bench / family), kind, 3, None)
-    names = dict(objective.lora.state_dict()["weights"])
+    names = dict(objective.method.state_dict()["weights"])
     values = sum(weight.numel() for name, weight in names.items() if "lora_E" in name)
     assert estimated == trained - values  # AdaLoRA's singular values, which are few
 

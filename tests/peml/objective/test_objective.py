@@ -64,7 +64,7 @@ def ready(
     net = Supernet(fit_space(space, objective), objective.width)
     objective.reset(net, 0)
     with torch.no_grad():  # LoRA's B starts at zero, which would hide A's gradient
-        for parameter in objective.lora.parameters():
+        for parameter in objective.method.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
         open_gates(objective)
     if double:
@@ -278,7 +278,7 @@ def test_where_limits_the_sites(bench: Path) -> None:
 
 
 def adalora(bench: Path, steps: int) -> tuple[JointObjective, Supernet]:
-    objective = JointObjective(config(bench, lora="adalora", lora_rank=4), steps, seed=0)
+    objective = JointObjective(config(bench, method="adalora", lora_rank=4), steps, seed=0)
     torch.manual_seed(0)
     net = Supernet(SPACE, objective.width)
     objective.reset(net, 0)
@@ -436,7 +436,7 @@ def test_each_part_has_its_learning_rate(bench: Path) -> None:
     )
     assert objective.encoder is not None and objective.heads is not None
     rates = {id(p): g["lr"] for g in objective.parameters() for p in g["params"]}
-    assert {rates[id(p)] for p in objective.lora.parameters()} == {0.1}
+    assert {rates[id(p)] for p in objective.method.parameters()} == {0.1}
     assert {rates[id(p)] for p in objective.heads.parameters()} == {0.3}
     trained = dict(objective.encoder.named_parameters())
     assert rates[id(trained.pop("head_gates.weight"))] == 0.4

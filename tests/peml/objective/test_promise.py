@@ -40,7 +40,7 @@ def train(objective: JointObjective, net: Supernet, steps: int) -> dict[str, lis
     encoder = objective.encoder
     assert encoder is not None
     parts: dict[str, list[nn.Parameter]] = {
-        "LoRA": objective.lora.parameters(),
+        "LoRA": objective.method.parameters(),
         "output layer": list(encoder.output.parameters()),
         "embedding": [encoder.embedding],
         **{

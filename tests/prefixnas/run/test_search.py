@@ -186,3 +186,35 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=r"cannot go on: the data of '(order|x)' is not what"):
             again(**changed)
+
+
+# the space without a module
+
+
+def test_without_a_module_the_problem_is_trained_alone(tmp_path: Path) -> None:
+    """As the baseline of a search is: the same weights, step by step, and no architecture."""
+    bare, events = go(tmp_path / "none", Fixed(), space=load_space("none"))
+    assert list(bare.columns) == ["untouched", "trained child"]
+    assert bare.architecture.choices == {}
+    assert not {"architecture", "discretisation"} & {event["event"] for event in events}
+    other, _ = go(tmp_path / "other", Fixed(), baseline="alone")
+    assert bare.score == other.columns["linear alone"].score  # type: ignore[union-attr]
+    assert SearchResult.read(tmp_path / "none").score == bare.score
+    assert load_space(str(tmp_path / "none" / "space.yaml")).empty
+
+
+def test_nothing_can_be_searched_without_a_module(tmp_path: Path) -> None:
+    for strategy in (Darts(), RandomSearch(trials=2)):
+        with pytest.raises(UserError, match=r"'none' leaves the strategy .* nothing to search"):
+            go(tmp_path, strategy, space=load_space("none"))
+
+    class Needs(ToyObjective):
+        optional = False
+
+    with pytest.raises(UserError, match="cannot be trained without a module"):
+        go(tmp_path / "needs", Fixed(), Needs(), load_space("none"))
+
+
+def test_the_name_of_that_space_is_reserved() -> None:
+    with pytest.raises(UserError, match="is that of the space without a module"):
+        SearchSpace("none", Seq("linear"))

@@ -10,13 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from peml.adapters.lora import merge_adapter
-from peml.lora import (
-    LORA_KINDS,
-    LoraHandle,
-    _linear_modules,
-    add_lora,
-    attention_projections,
-)
+from peml.methods.peft_lora import LORA_KINDS, LoraHandle, add_lora
+from peml.methods.targets import attention_projections, linear_modules
 from peml.model.model import LanguageModel
 from prefixnas.base.errors import UserError
 from tests.peml import zoo
@@ -38,7 +33,7 @@ def train(lm: LanguageModel, lora: LoraHandle, steps: int, first: int = 0) -> li
         weights = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)
         loss = (weights * logits).mean()
         losses.append(float(loss.detach()))
-        term = lora.orthogonal_loss()
+        term = lora.step_loss()
         (loss if term is None else loss + term).backward()
         optimizer.step()
         lora.stepped(step)
@@ -84,7 +79,7 @@ def test_training_equals_stock_peft(kind: str) -> None:
     optimizers = [torch.optim.SGD(p, lr=0.5) for p in (lora.parameters(), theirs)]
     for step in range(14):
         loss = lm.model(**given).loss
-        if (term := lora.orthogonal_loss()) is not None:
+        if (term := lora.step_loss()) is not None:
             loss = loss + term
         expected = stock(**given).loss
         # PEFT adds AdaLoRA's term in float32.
@@ -241,7 +236,7 @@ def tied(kind: str) -> LanguageModel:
 def test_an_update_of_tied_weights_is_refused(model: str, kind: str) -> None:
     lm = tied(model)
     every = {n.split(".")[-1] for n, m in lm.model.named_modules() if hasattr(m, "weight")}
-    linear = sorted(every & {n.split(".")[-1] for n in _linear_modules(lm.model)})
+    linear = sorted(every & {n.split(".")[-1] for n in linear_modules(lm.model)})
     assert "lm_head" in linear
     with pytest.raises(UserError, match="module 'lm_head' shares its weights with") as caught:
         add_lora(lm, kind, rank=4, total_steps=STEPS, targets=linear)

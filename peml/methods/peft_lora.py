@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import peft
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from peml.methods.method import Attached, Group, Method
+from peml.methods.targets import (
+    attention_projections,
+    find_targets,
+    linear_modules,
+    matches,
+    target_names,
+)
 from peml.model.device import isolated_random
 from peml.model.model import LanguageModel
-from peml.prefix.sites import find_sites
 from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.tensors import check_tensors, read_tensors
 
 _ADAPTER = "default"
 
@@ -82,15 +91,30 @@ def same_scale(kind: str, rank: int, alpha: float, other: int) -> float:
     return alpha * (grown**0.5 if before.use_rslora else grown)
 
 
-class LoraHandle:
+def equal_rank(lora: LoraHandle, weights: int) -> int:
+    """Return the rank at which LoRA trains as near to `weights` numbers as any rank makes it.
+
+    Args:
+        lora: The layers whose rank is to change.
+        weights: How many numbers of theirs are to train.
+    """
+    enough = 1 + bisect_left(range(1, weights + 1), weights, key=lora.weights)
+    return min(max(1, enough - 1), enough, key=lambda rank: abs(lora.weights(rank) - weights))
+
+
+class LoraHandle(Attached):
     """LoRA layers inside a model; made by `add_lora`.
 
     The model object stays the same: its projections are wrapped in place, so ``lm.model(...)``
     and ``lm.model.generate`` use the low-rank updates.
     """
 
-    def __init__(self, wrapped: peft.PeftModel, kind: str) -> None:
-        self.kind = kind
+    of_rank: Callable[[int], Method] | None = None
+    """Makes the method with another rank."""
+
+    def __init__(self, wrapped: peft.PeftModel, kind: str, rank: int) -> None:
+        self.rank = rank
+        self.kind, self.rewrites_weights = kind, kind == "adalora"
         self._wrapped = wrapped
         for name, parameter in wrapped.get_base_model().named_parameters():
             # PEFT means AdaLoRA's rank to be a constant and does not save it, but lets it train.
@@ -108,9 +132,14 @@ class LoraHandle:
             if "lora_magnitude_vector" in name
         }
 
-    def parameters(self) -> list[nn.Parameter]:
+    def groups(self) -> list[Group]:
         """Everything that trains, in a fixed order."""
-        return list(self._named.values())
+        return [Group(list(self._named.values()))]
+
+    def resized(self, weights: int) -> Method | None:
+        """Return LoRA of the rank at which so many numbers train."""
+        rank = equal_rank(self, weights)
+        return None if self.of_rank is None or rank == self.rank else self.of_rank(rank)
 
     def weights(self, rank: int) -> int:
         """Return how many numbers would train in these layers at another rank."""
@@ -137,7 +166,7 @@ class LoraHandle:
             self._config.rank_pattern = None
             self._allocator.reset_ipt()
 
-    def orthogonal_loss(self) -> Tensor | None:
+    def step_loss(self) -> Tensor | None:
         """AdaLoRA's term that keeps its singular vectors orthogonal, weighted; None otherwise.
 
         The mean of ``||P P^T - I||_F`` over all left and right factors, times
@@ -204,6 +233,22 @@ class LoraHandle:
         Path(folder, "README.md").unlink(missing_ok=True)
         shutil.rmtree(Path(folder, ".cache"), ignore_errors=True)
 
+    def load(self, folder: Path) -> None:
+        """Read the weights of the folder that `save` wrote; ranks that are pruned are zeros."""
+        path = folder / "adapter_model.safetensors"
+        tensors = read_tensors(path)
+        expected = get_peft_model_state_dict(self._wrapped, save_embedding_layers=False)
+        check_tensors(path, tensors, {name: tuple(each.shape) for name, each in expected.items()})
+        set_peft_model_state_dict(self._wrapped, tensors)
+
+    def merge(self, task: str | None = None) -> None:
+        """Put the updates into the weights that they are of."""
+        self._wrapped.merge_and_unload()
+
+    def detach(self) -> None:
+        """Take PEFT's layers out of the model."""
+        self._wrapped.unload()
+
     @property
     def _config(self) -> Any:
         return self._wrapped.peft_config[_ADAPTER]
@@ -256,19 +301,17 @@ def add_lora(
         raise UserError(f"lora: rank is {rank}, must be at least 1")
     if not 0 <= dropout < 1:
         raise UserError(f"lora: dropout is {dropout}, must be at least 0 and below 1")
-    linear = _linear_modules(lm.model)
+    linear = linear_modules(lm.model)
     config = LORA_KINDS[kind](rank, alpha, dropout, total_steps)
-    names = attention_projections(lm.model) if targets is None else list(targets)
-    _check_targets(names, linear)
-    refuse_shared(lm.model, {n: m for n, m in linear.items() if _matches(n, names)})
-    config.target_modules = names
+    find_targets(lm.model, targets)
+    config.target_modules = target_names(lm.model, targets)
     config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in linear.values())
     with warnings.catch_warnings(), isolated_random(lm.device):
         # One flag for all layers: PEFT corrects it where a model mixes Conv1D and Linear.
         warnings.filterwarnings("ignore", message="fan_in_fan_out")
         wrapped = peft.get_peft_model(lm.model, config)
     lm.model.train(lm.model.training)
-    handle = LoraHandle(wrapped, kind)
+    handle = LoraHandle(wrapped, kind, rank)
     handle.reset(seed)
     return handle
 
@@ -278,57 +321,7 @@ def size_of_lora(lm: LanguageModel, kind: str, rank: int, targets: Sequence[str]
     names = attention_projections(lm.model) if targets is None else targets
     sides = sum(
         sum(module.weight.shape)
-        for name, module in _linear_modules(lm.model).items()
-        if _matches(name, names)
+        for name, module in linear_modules(lm.model).items()
+        if matches(name, names)
     )
     return sides * (rank + max(1, rank // 2) if kind == "adalora" else rank)
-
-
-def attention_projections(model: PreTrainedModel) -> list[str]:
-    """Name the linear modules of a model's attention layers, as short as is unambiguous."""
-    linear = _linear_modules(model)
-    paths = [site.path for site in find_sites(model)]
-    # BERT and its kin keep the output projection beside the attention module.
-    beside = [f"{path.removesuffix('.self')}.output.dense" for path in paths]
-    wanted = {
-        name
-        for name in linear
-        if name in beside or any(name.startswith(f"{path}.") for path in paths)
-    }
-    for parts in range(1, 5):
-        short = {".".join(name.split(".")[-parts:]) for name in wanted}
-        if {name for name in linear if _matches(name, short)} == wanted:
-            return sorted(short)
-    return sorted(wanted)
-
-
-def _linear_modules(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
-    return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-
-
-def _matches(name: str, targets: Iterable[str]) -> bool:
-    return any(name == target or name.endswith(f".{target}") for target in targets)
-
-
-def _check_targets(targets: Sequence[str], linear: Mapping[str, nn.Module]) -> None:
-    if not targets:
-        raise UserError("lora: targets is empty")
-    for target in targets:
-        if not any(_matches(name, [target]) for name in linear):
-            raise unknown("linear module", target, {n.split(".")[-1] for n in linear}, "lora")
-
-
-def refuse_shared(model: PreTrainedModel, targets: Mapping[str, nn.Module]) -> None:
-    """Refuse weights that other modules use too: merged, the update would change those as well."""
-    owners: dict[int, list[str]] = {}
-    for name, module in model.named_modules():
-        for parameter in module.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(name)
-    for name, module in targets.items():
-        for parameter in module.parameters(recurse=False):
-            others = [other for other in owners[id(parameter)] if other != name]
-            if others:
-                raise UserError(
-                    f"lora: module {name!r} shares its weights with {others[0]!r}, which its "
-                    "update would change too once it is merged; leave it out of the targets"
-                )

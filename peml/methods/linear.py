@@ -1,0 +1,297 @@
+"""A term on linear layers: the mechanism of all low-rank methods but PEFT's own.
+
+    y = W x + mix(x, drop(x) A^T) B^T          A [k, in], B [out, k]
+
+A and B depend on the trained weights and on the task alone; `mix` weighs the k numbers of each
+position by what the layer reads, where a method routes. So a method is a small module with
+`factors` and, if it routes, `mix`. Dropout, dtypes, Conv1D, merging, saving, counting are here. The
+weights lie beside the model, not in it: its own modules and weights stay as they are.
+
+All parts of a method share one draw of dropout, and a layer keeps ``drop(x)`` and ``A x`` for the
+backward pass once, however many parts there are.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peml.methods.lowrank import LowRank, Ranked
+from peml.methods.method import Attached, Group, Method, Setting
+from peml.methods.term import Pass, Place, Routed, Term
+from peml.model.probing import is_probing
+from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.tensors import check_tensors, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from peml.model.model import LanguageModel
+
+TENSORS = "method.safetensors"
+"""What was trained, in an adapter folder."""
+
+
+@dataclass(frozen=True)
+class LinearMethod(Ranked, Method):
+    """A method that is a term on linear layers, without dropout."""
+
+    @property
+    def dropout(self) -> float:
+        """Dropout on the input of the terms."""
+        return 0.0
+
+    @abstractmethod
+    def term(self, place: Place, tasks: int) -> Term:
+        """Return the term of one layer; `reset` draws its weights."""
+
+    def terms(self, places: Sequence[Place], tasks: int) -> list[Term]:
+        """Return the terms of all layers; those that share a module hold the same one."""
+        return [self.term(place, tasks) for place in places]
+
+    def attach(self, lm: LanguageModel, setting: Setting) -> LinearTerms:
+        """Put a term on each layer."""
+        return LinearTerms(self, lm, setting)
+
+    def size(self, lm: LanguageModel, tasks: int) -> int:
+        """Return how many numbers train, from the shapes alone."""
+        from peml.methods.targets import find_targets
+
+        with torch.device("meta"):
+            places = places_of(find_targets(lm.model, self.lora_targets))
+            terms = nn.ModuleList(self.terms(places, tasks))
+        return sum(parameter.numel() for parameter in terms.parameters())
+
+
+@dataclass(frozen=True)
+class ScaledMethod(LowRank, LinearMethod):
+    """A method that is a term on linear layers, with a scale and dropout."""
+
+    @property
+    def dropout(self) -> float:
+        """Dropout on the input of the terms."""
+        return self.lora_dropout
+
+
+class LinearTerms(Attached):
+    """The terms of a method on a model's layers.
+
+    Args:
+        method: The method.
+        lm: The model, which gets a hook on each layer.
+        setting: Tasks and seed.
+
+    Raises:
+        UserError: Targets that match nothing, or weights that the model uses in two places.
+    """
+
+    method: LinearMethod
+
+    def __init__(self, method: LinearMethod, lm: LanguageModel, setting: Setting) -> None:
+        from peml.methods.targets import find_targets
+
+        self.method, self.tasks, self.lm = method, setting.tasks, lm
+        self.layers: dict[str, nn.Module] = dict(find_targets(lm.model, method.lora_targets))
+        places = places_of(self.layers)
+        dtype = torch.promote_types(torch.float32, lm.model.dtype)
+        self.terms = nn.ModuleList(method.terms(places, len(setting.tasks)))
+        self.terms.to(lm.device, dtype)
+        self._task: int | None = None
+        self._masks: list[Tensor] = []
+        pairs = zip(self.layers.values(), self.terms, strict=True)
+        self._hooks = [layer.register_forward_hook(self._hook(term)) for layer, term in pairs]
+        self._hooks.append(lm.model.register_forward_pre_hook(self._see, with_kwargs=True))
+        self.reset(setting.seed)
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """Return every trained weight once, by the name of its layer and its own."""
+        names = list(self.layers)
+        found = {}
+        for name, parameter in self.terms.named_parameters():
+            place, _, own = name.partition(".")
+            found[f"{names[int(place)]}.{own}"] = parameter
+        return found
+
+    def groups(self) -> list[Group]:
+        """Return the factors, what does not decay, and the routers."""
+        kinds: dict[str, list[nn.Parameter]] = {"factors": [], "undecayed": [], "routers": []}
+        seen: set[int] = set()
+        for module in self.terms.modules():
+            for name, parameter in module.named_parameters():
+                if not isinstance(module, Term) or id(parameter) in seen:
+                    continue
+                seen.add(id(parameter))
+                own = name.split(".")[0]
+                kind = "undecayed" if own in module.undecayed else "factors"
+                kinds["routers" if own in module.routers else kind].append(parameter)
+        rate = self.method.router_learning_rate if isinstance(self.method, Routed) else None
+        groups = [
+            Group(kinds["factors"]),
+            Group(kinds["undecayed"], weight_decay=0.0),
+            Group(kinds["routers"], learning_rate=rate, weight_decay=0.0),
+        ]
+        return [group for group in groups if group.parameters]
+
+    def reset(self, seed: int) -> None:
+        """Draw all weights anew."""
+        from peml.model.device import isolated_random
+
+        with isolated_random(self.lm.device), torch.no_grad():
+            torch.manual_seed(seed)
+            for module in self.terms.modules():
+                if callable(reset := getattr(module, "reset", None)):
+                    reset()
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    @contextmanager
+    def on(self, task: str) -> Iterator[None]:
+        """Let passes be of a task."""
+        if task not in self.tasks and self.method.needs_task:
+            raise unknown("task", task, self.tasks, f"method {self.method.label!r}")
+        before = self._task
+        self._task = self.tasks.index(task) if task in self.tasks else None
+        try:
+            yield
+        finally:
+            self._task = before
+
+    @property
+    def current(self) -> str | None:
+        """The task that passes are of."""
+        return None if self._task is None else self.tasks[self._task]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights by name."""
+        return {name: parameter.detach() for name, parameter in self.named().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put weights back.
+
+        Raises:
+            ValueError: They are of other layers.
+        """
+        named = self.named()
+        if set(state) != set(named):
+            raise ValueError("the saved weights belong to other layers of the model")
+        with torch.no_grad():
+            for name, parameter in named.items():
+                parameter.copy_(state[name])
+
+    def save(self, folder: Path) -> None:
+        """Write the weights."""
+        write_tensors(folder / TENSORS, self.state_dict())
+
+    def load(self, folder: Path) -> None:
+        """Read the weights that `save` wrote.
+
+        Raises:
+            UserError: They are missing, damaged or of another model.
+        """
+        tensors = read_tensors(folder / TENSORS)
+        shapes = {name: tuple(parameter.shape) for name, parameter in self.named().items()}
+        check_tensors(folder / TENSORS, tensors, shapes)
+        self.load_state_dict(tensors)
+
+    def weights_in_use(self) -> int:
+        """Count what is of one task once."""
+        others = 0
+        for module in self.terms.modules():
+            for name in getattr(module, "per_task", ()):
+                others += sum(weight.numel() for weight in [*getattr(module, name)][1:])
+        return sum(weight.numel() for weight in self.parameters()) - others
+
+    @torch.no_grad()
+    def updates(self, task: str | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the factors A `[k, in]` and B `[out, k]` of a task by layer.
+
+        Raises:
+            UserError: The method does not merge, or needs a task.
+        """
+        if self.method.merges == "no":
+            raise UserError(
+                f"method {self.method.label!r} does not merge: what it adds depends on the input"
+            )
+        now = Pass(self._index(task), training=False)
+        terms: Any = self.terms
+        pairs = zip(self.layers, terms, strict=True)
+        return {name: term.factors(now) for name, term in pairs}
+
+    @torch.no_grad()
+    def merge(self, task: str | None = None) -> None:
+        """Put the updates of a task into the model's own weights, and take the terms out.
+
+        Raises:
+            UserError: As `updates`.
+        """
+        for name, (a, b) in self.updates(task).items():
+            layer: Any = self.layers[name]
+            delta = b @ a
+            # Conv1D, as in GPT-2, holds its weights the other way round.
+            layer.weight += (delta if isinstance(layer, nn.Linear) else delta.T).to(
+                layer.weight.dtype
+            )
+        self.detach()
+
+    def detach(self) -> None:
+        """Take the terms out of the model."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if self in self.lm.attached:
+            self.lm.attached.remove(self)
+
+    def _index(self, task: str | None = None) -> int:
+        """Return the place of the named task, or of the one that passes are of."""
+        if task is not None:
+            if task not in self.tasks:
+                raise unknown("task", task, self.tasks, f"method {self.method.label!r}")
+            return self.tasks.index(task)
+        if self._task is None and self.method.needs_task:
+            raise UserError(
+                f"method {self.method.label!r} needs a task, by lm.on(NAME): "
+                f"{', '.join(self.tasks)}"
+            )
+        return self._task or 0
+
+    def _see(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Note the masks of a pass, for terms that sum over positions."""
+        names = ("attention_mask", "decoder_attention_mask")
+        masks = [kwargs.get(name) for name in names]
+        self._masks = [mask for mask in masks if mask is not None and mask.ndim == 2]
+
+    def _mask_of(self, x: Tensor) -> Tensor | None:
+        """Return the mask of a layer's input: the one of its shape."""
+        return next((mask for mask in self._masks if mask.shape == x.shape[:2]), None)
+
+    def _hook(self, term: Any) -> Any:
+        dropout = self.method.dropout
+
+        def add(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if is_probing():
+                return output
+            (x, *_) = args
+            now = Pass(self._index(), layer.training, self._mask_of(x))
+            a, b = term.factors(now)
+            x = x.to(a.dtype)
+            h = term.mix(now, x, F.linear(F.dropout(x, dropout, layer.training), a))
+            return output + F.linear(h, b).to(output.dtype)
+
+        return add
+
+
+def places_of(layers: Mapping[str, Any]) -> list[Place]:
+    """Return names and widths of linear layers, Conv1D included."""
+    found = []
+    for name, layer in layers.items():
+        first, second = layer.weight.shape
+        if isinstance(layer, nn.Linear):
+            first, second = second, first
+        found.append(Place(name, int(first), int(second)))
+    return found
