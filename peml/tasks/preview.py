@@ -12,8 +12,11 @@ _WIDTH = 60
 
 
 def summary(task: Task) -> str:
-    """Return one line: name, kind, choices, metrics and counts."""
-    counts = ", ".join(f"{split} {len(found)}" for split, found in task.splits.items())
+    """Return one line: name, kind, choices, metrics, counts, shots and beams."""
+    parts = [f"{split} {len(found)}" for split, found in task.splits.items()]
+    parts += [f"shots {len(task.shots)}"] if task.shots else []
+    parts += [f"beams {task.num_beams}"] if task.num_beams > 1 else []
+    counts = ", ".join(parts)
     choices = f" of {_listed(task.shared_choices)}" if task.shared_choices else ""
     return f"{task.name}: {task.kind}{choices}; {', '.join(task.metrics)}; {counts}"
 
@@ -28,6 +31,10 @@ def report(task: Task) -> Iterator[str]:
     yield f"metrics     {', '.join(task.metrics)}"
     for name, found in task.splits.items():
         yield f"{name:<12}{len(found)} examples; {_labels(task, found)}"
+    if task.shots:
+        yield f"shots       {len(task.shots)} examples; {_labels(task, task.shots)}"
+    if task.num_beams > 1:
+        yield f"beams       {task.num_beams}"
 
 
 def shown(example: Example) -> list[str]:
