@@ -174,6 +174,8 @@ class _Task(Options):
     source: str = ""
     choices: list[str] = option([], "")
     max_length: int | None = option(None, "", at_least=1)
+    shots: int = option(0, "", at_least=0)
+    num_beams: int = option(1, "", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,7 @@ def _made(data: Mapping[str, Any], path: str) -> Manifest:
             raise UserError(f"{path}: key {key!r}: must be a list of objects, not {brief(items)}")
     sites = [_checked(_Site, site, f"{path}: key 'sites'") for site in listed["sites"]]
     for task in listed["tasks"]:
-        used = {
-            key: task[key] for key in ("name", "source", "choices", "max_length") if key in task
-        }
+        used = {entry.name: task[entry.name] for entry in fields(_Task) if entry.name in task}
         _checked(_Task, used, f"{path}: key 'tasks'")
     for example in listed["examples"]:
         _checked(_Example, example, f"{path}: key 'examples'")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from peml.answers.beginning import Beginning
 from peml.batches.collate import Collator
@@ -45,19 +46,25 @@ def generate_answers(
         decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
     )
     inputs = _inputs(collator, task, examples, beginning or Beginning())
-    stop = _stop(task)
-    if stop is not None:
-        inputs |= {"stop_strings": stop, "tokenizer": collator.lm.tokenizer}
-    written = model.generate(**inputs, generation_config=configuration)
     skip = inputs["input_ids"].shape[1] if collator.lm.family == "decoder" else 0
-    answers = [text.text(row) for row in written[:, skip:].tolist()]
-    return answers if stop is None else [answer.split(stop)[0].rstrip() for answer in answers]
+    # A model that was shown shots goes on with another one behind its answer.
+    ends = bool(task.shots) and not any(SHOT_END in shot.answer for shot in task.shots)
+    if ends:
+        stop = _stop(collator, skip)
+        inputs["stopping_criteria"] = transformers.StoppingCriteriaList([stop])
+    written = model.generate(**inputs, generation_config=configuration)
+    answers = [text.raw(row) for row in written[:, skip:].tolist()]
+    return [(answer.split(SHOT_END)[0] if ends else answer).strip() for answer in answers]
 
 
-def _stop(task: Task) -> str | None:
-    """Return the text behind an answer: a model that was shown shots goes on with another one."""
-    known = task.shots and not any(SHOT_END in shot.answer for shot in task.shots)
-    return SHOT_END if known else None
+def _stop(collator: Collator, skip: int) -> Callable[..., Tensor]:
+    """Return what tells which rows have ended, from their tokens ``[b, skip + t]``."""
+
+    def ended(ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        found = [SHOT_END in collator.text.raw(row) for row in ids[:, skip:].tolist()]
+        return torch.tensor(found, device=ids.device)
+
+    return ended
 
 
 def _inputs(

@@ -37,9 +37,13 @@ def report(task: Task) -> Iterator[str]:
         yield f"beams       {task.num_beams}"
 
 
-def shown(example: Example) -> list[str]:
-    """Return the lines that show an example as the model sees it, with blanks and line ends."""
-    return [example.id, f"  reads   {example.prompt!r}", f"  writes  {' ' + example.answer!r}"]
+def shown(task: Task, example: Example, split: str) -> list[str]:
+    """Return the lines that show an example as the model sees it, with blanks and line ends.
+
+    Outside of ``train`` its prompt stands behind the shots, as it is scored.
+    """
+    prompt = example.prompt if split == "train" else task.prompt(example)
+    return [example.id, f"  reads   {prompt!r}", f"  writes  {' ' + example.answer!r}"]
 
 
 def _labels(task: Task, examples: tuple[Example, ...]) -> str:
