@@ -211,7 +211,8 @@ def _batches(
 def _size(collator: Collator, task: Task, example: Example, prompt: int) -> int:
     """Return how many tokens an example takes, ``prompt`` of them to be read in its prompt."""
     if collator.lm.family != "encoder" and task.kind == "choice":
-        return prompt * (1 + len(stems(collator.choices(example))))
+        read = stems(collator.choices(example))
+        return prompt * (1 + len(read)) if len(read) > 1 else prompt + sum(map(len, read))
     if task.kind != "choice" and collator.lm.family == "decoder":
         return (prompt + collator.longest_answer(task)) * task.num_beams
     return prompt
