@@ -10,11 +10,11 @@ import torch
 
 from peml.adapters.adapted import Adapted
 from peml.adapters.load import load
-from peml.adapters.manifest import read_manifest
+from peml.adapters.manifest import Manifest, read_manifest
 from peml.answers.evaluation import Seen, evaluate_tasks
 from peml.batches.collate import Collator
 from peml.tasks.spec import check_split
-from peml.tasks.task import Task, load_tasks
+from peml.tasks.task import Task, load_task
 from prefixnas.base.errors import unknown
 
 
@@ -34,7 +34,8 @@ def evaluate(
 
     Args:
         adapter: A run directory, an adapter folder, or what `load` made of it.
-        tasks: What to evaluate on; None: the tasks that it was trained on.
+        tasks: What to evaluate on; None: the tasks that it was trained on, with their shots and
+            beams.
         split: ``train``, ``selection`` or ``validation``.
         max_length: Longest input in tokens; None: as in training.
         warn: Called with a line for each task whose prompts were cut to that length, or whose
@@ -68,7 +69,7 @@ def evaluate(
     """
     check_split(split)
     manifest = adapter.manifest if isinstance(adapter, Adapted) else read_manifest(adapter)
-    tasks = load_tasks(manifest.sources) if tasks is None else tasks
+    tasks = trained_tasks(manifest) if tasks is None else tasks
     tasks = [_as_trained(task, manifest.choices(task.name)) for task in tasks]
     adapted = adapter
     if not isinstance(adapted, Adapted):
@@ -85,6 +86,35 @@ def evaluate(
     for message in collator.truncation.messages():
         warn(message)
     return {task: dict(values) for task, values in evaluation.scores.items()}
+
+
+def trained_tasks(
+    manifest: Manifest,
+    *,
+    eval_limit: int | None = None,
+    shots: int | None = None,
+    num_beams: int | None = None,
+) -> list[Task]:
+    """Load the tasks that an adapter was trained on, to be scored as in training.
+
+    Args:
+        manifest: What the adapter says of itself.
+        eval_limit: At most so many selection and validation examples.
+        shots: As in `load_tasks`; None: as in training.
+        num_beams: Likewise.
+
+    Raises:
+        UserError: The manifest does not name them, or one can't be loaded.
+    """
+    return [
+        load_task(
+            source,
+            eval_limit=eval_limit,
+            shots=known.get("shots", 0) if shots is None else shots,
+            num_beams=known.get("num_beams", 1) if num_beams is None else num_beams,
+        )
+        for source, known in zip(manifest.sources, manifest.tasks, strict=True)
+    ]
 
 
 def _as_trained(task: Task, choices: Sequence[str]) -> Task:

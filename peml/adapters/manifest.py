@@ -270,6 +270,8 @@ class _Task(Options):
     choices_field: str | None = None
     max_new_tokens: int | None = option(None, "", at_least=1)
     longest_answer: int = option(0, "", at_least=0)
+    shots: int = option(0, "", at_least=0)
+    num_beams: int = option(1, "", at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,13 +30,16 @@ def described(task: Task, source: str, collator: Collator) -> dict[str, Any]:
         "choices_field": task.choices_field,
         "max_new_tokens": task.max_new_tokens,
         "longest_answer": collator.longest_answer(task),
+        "shots": len(task.shots),
+        "num_beams": task.num_beams,
     }
 
 
 def trained_task(manifest: Manifest, name: str | None, folder: Path) -> tuple[Task, dict[str, int]]:
     """Return a task that an adapter was trained on, as new records need it.
 
-    Its examples are read only where the adapter is of an earlier version, which kept less of it.
+    Its examples are read only where prompts stand behind some of them, or where the adapter is of
+    an earlier version, which kept less of it.
 
     Args:
         manifest: What the adapter says of itself.
@@ -57,7 +60,7 @@ def trained_task(manifest: Manifest, name: str | None, folder: Path) -> tuple[Ta
     if name not in known:
         raise unknown("task", name, known, str(folder))
     kept = known[name]
-    if "template" not in kept:
+    if "template" not in kept or kept.get("shots"):
         return _read_again(kept, name), {}
     choices = tuple(kept.get("choices", ()))
     task = Task(
@@ -70,6 +73,7 @@ def trained_task(manifest: Manifest, name: str | None, folder: Path) -> tuple[Ta
         kept.get("max_new_tokens"),
         kept["template"],
         kept.get("choices_field"),
+        num_beams=kept.get("num_beams", 1),
     )
     return task, {name: kept["longest_answer"]}
 
@@ -77,6 +81,7 @@ def trained_task(manifest: Manifest, name: str | None, folder: Path) -> tuple[Ta
 def _read_again(kept: Mapping[str, Any], name: str) -> Task:
     if "source" not in kept:
         raise UserError(f"the adapter does not say where its task {name!r} came from")
-    task = load_task(kept["source"])
+    shots, beams = kept.get("shots", 0), kept.get("num_beams", 1)
+    task = load_task(kept["source"], shots=shots, num_beams=beams)
     choices = kept.get("choices", ())
     return task.in_order_of(choices) if choices and task.kind == "choice" else task

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from peml.answers.beginning import Beginning
 from peml.batches.collate import Collator
 from peml.batches.tokens import Ids
 from peml.model.forward import accepts, decoder_outputs
@@ -25,30 +26,35 @@ def choice_scores(
     examples: Sequence[Example],
     *,
     normalisation: Normalisation = "sum",
+    beginning: Beginning | None = None,
 ) -> list[list[float]]:
     """Return the log-likelihood of each example's choices, given its prompt.
 
-    A decoder reads the prompts once; choices of one token need no more than the logits behind
-    them. Longer choices go on from the cached keys and values, and choices that differ in their
-    last token alone ("answer1", "answer2") share a row. An encoder-decoder's encoder runs once.
+    A decoder reads the prompts once, and what they have in common once for all. Choices of one
+    token need no more than the logits behind the prompt; choices that differ in their last token
+    alone ("answer1", "answer2") are read as one, in the same pass. Where choices go apart earlier,
+    each goes on from the cached keys and values. An encoder-decoder's encoder runs once.
 
     Args:
         collator: Tokenises for the language model ``collator.lm``, a decoder or encoder-decoder.
         task: A choice task.
         examples: Some of its examples, scored in one batch.
         normalisation: ``sum`` of the tokens' log-probabilities, or their ``mean``.
+        beginning: What the prompts of all these examples begin with, as a decoder has read it.
 
     Returns:
         One list of scores an example, in the order of its choices.
     """
     choices = [collator.choices(example) for example in examples]
-    inputs = {
-        name: tensor.to(collator.lm.model.device)
-        for name, tensor in collator.prompts(task, examples).items()
-    }
     if collator.lm.family == "decoder":
-        scores = _decoder_scores(collator, inputs, choices)
+        prompts = [collator.prompt(task, example) for example in examples]
+        score = _joined_scores if all(len(stems(ids)) < 2 for ids in choices) else _branched_scores
+        scores = score(collator, beginning or Beginning(), prompts, choices)
     else:
+        inputs = {
+            name: tensor.to(collator.lm.model.device)
+            for name, tensor in collator.prompts(task, examples).items()
+        }
         scores = _encoder_decoder_scores(collator, inputs, choices)
     if normalisation == "mean":
         scores = [
@@ -64,47 +70,79 @@ def stems(choices: Sequence[Ids]) -> list[Ids]:
     return list(dict.fromkeys(ids[:-1] for ids in choices if len(ids) > 1))
 
 
-def _decoder_scores(
-    collator: Collator, inputs: dict[str, Tensor], choices: Sequence[Sequence[Ids]]
+def _joined_scores(
+    collator: Collator,
+    beginning: Beginning,
+    prompts: Sequence[Ids],
+    choices: Sequence[Sequence[Ids]],
 ) -> list[list[float]]:
-    model = collator.lm.model
-    pairs = [(row, stem) for row, ids in enumerate(choices) for stem in stems(ids)]
-    options: dict[str, object] = {"use_cache": bool(pairs)}
-    if accepts(model, "logits_to_keep"):
-        options["logits_to_keep"] = 1
-    outputs = decoder_outputs(model, inputs, **options)
-    first = _log_probabilities(outputs.logits[:, -1])
-    later: dict[tuple[int, Ids], Tensor] = {}
-    if pairs:
-        rows = torch.tensor([row for row, _ in pairs], device=first.device)
-        cache = outputs.past_key_values
-        cache.batch_select_indices(rows)
-        added = collator.pad_right([stem for _, stem in pairs])
-        mask = added["attention_mask"].to(first.device)
-        prompt_mask = inputs["attention_mask"][rows]
-        starts = prompt_mask.sum(dim=1, keepdim=True)
-        continued = {
-            "input_ids": added["input_ids"].to(first.device),
-            "attention_mask": torch.cat([prompt_mask, mask], dim=1),
-            "position_ids": starts + torch.arange(mask.shape[1], device=first.device),
-        }
-        logits = decoder_outputs(model, continued, past_key_values=cache, use_cache=True).logits
-        later = dict(zip(pairs, _log_probabilities(logits), strict=True))
+    """Score choices with a stem at most: prompt and stem are one row."""
+    first = [next(iter(stems(ids)), ()) for ids in choices]
+    rows = [prompt + stem for prompt, stem in zip(prompts, first, strict=True)]
+    keep = 1 + max(map(len, first))
+    inputs = beginning.inputs(collator, rows)
+    logits = _read(collator, beginning, inputs, keep, use_cache=bool(beginning.ids)).logits
+    # A row's answer ends where the row ends.
+    known = _log_probabilities(logits[:, -keep:])
     return [
-        [_decoder_score(first[row], later, row, choice) for choice in ids]
+        [_score(row[keep - 1 - len(stem) :], choice) for choice in ids]
+        for row, stem, ids in zip(known, first, choices, strict=True)
+    ]
+
+
+def _branched_scores(
+    collator: Collator,
+    beginning: Beginning,
+    prompts: Sequence[Ids],
+    choices: Sequence[Sequence[Ids]],
+) -> list[list[float]]:
+    """Score choices with several stems: each goes on from the prompt's keys and values."""
+    inputs = beginning.inputs(collator, prompts)
+    outputs = _read(collator, beginning, inputs, 1, use_cache=True)
+    first = _log_probabilities(outputs.logits[:, -1:])
+    pairs = [(row, stem) for row, ids in enumerate(choices) for stem in stems(ids)]
+    rows = torch.tensor([row for row, _ in pairs], device=first.device)
+    cache = outputs.past_key_values
+    cache.batch_select_indices(rows)
+    added = collator.pad_right([stem for _, stem in pairs])
+    mask = added["attention_mask"].to(first.device)
+    prompt_mask = inputs["attention_mask"][rows]
+    starts = prompt_mask.sum(dim=1, keepdim=True)
+    continued = {
+        "input_ids": added["input_ids"].to(first.device),
+        "attention_mask": torch.cat([prompt_mask, mask], dim=1),
+        "position_ids": starts + torch.arange(mask.shape[1], device=first.device),
+    }
+    model = collator.lm.model
+    logits = decoder_outputs(model, continued, past_key_values=cache, use_cache=True).logits
+    later = dict(zip(pairs, _log_probabilities(logits), strict=True))
+    return [
+        [
+            _score(first[row], choice[:1]) + _score(later.get((row, choice[:-1])), choice[1:])
+            for choice in ids
+        ]
         for row, ids in enumerate(choices)
     ]
 
 
-def _decoder_score(
-    first: Tensor, later: dict[tuple[int, Ids], Tensor], row: int, choice: Ids
-) -> float:
-    score = first[choice[0]].double()
-    if len(choice) > 1:
-        following = later[row, choice[:-1]]
-        for position, token in enumerate(choice[1:]):
-            score = score + following[position, token].double()
-    return float(score)
+def _read(
+    collator: Collator, beginning: Beginning, inputs: dict[str, Tensor], keep: int, use_cache: bool
+) -> Any:
+    """Read rows behind a beginning; the last ``keep`` positions have logits, at least."""
+    model = collator.lm.model
+    options: dict[str, Any] = {"use_cache": use_cache}
+    if accepts(model, "logits_to_keep"):
+        options["logits_to_keep"] = keep
+    if beginning.ids:
+        options["past_key_values"] = beginning.cache()
+    return decoder_outputs(model, inputs, **options)
+
+
+def _score(known: Tensor | None, tokens: Ids) -> float:
+    """Add up log-probabilities of tokens; `known` ``[at least len(tokens), vocabulary]``."""
+    if known is None:
+        return 0.0
+    return float(sum(known[place, token].double() for place, token in enumerate(tokens)))
 
 
 def _encoder_decoder_scores(
@@ -130,15 +168,7 @@ def _encoder_decoder_scores(
     ).logits
     known = dict(zip(pairs, _log_probabilities(logits), strict=True))
     return [
-        [
-            float(
-                sum(
-                    known[row, choice[:-1]][position, token].double()
-                    for position, token in enumerate(choice)
-                )
-            )
-            for choice in ids
-        ]
+        [_score(known[row, choice[:-1]], choice) for choice in ids]
         for row, ids in enumerate(choices)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
+from peml.answers.beginning import Beginning, can_go_on, common_beginning, read_beginning
 from peml.answers.choices import Normalisation, choice_scores, stems
+from peml.answers.generation import generate_answers
 from peml.batches.collate import Collator
+from peml.batches.tokens import Ids
 from peml.tasks.metrics import constant_note, measure, numbers_in, task_score
 from peml.tasks.task import take
 from prefixnas.network.modes import evaluation_mode
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from peml.tasks.task import Example, Task
 
 BATCH_TOKENS = 4096
+CPU_TOKENS = 512
+"""A forward pass of more tokens than these is slower on a CPU, whose caches they leave."""
 Prediction = int | float | str
 
 
@@ -54,7 +60,7 @@ def evaluate_tasks(
     limit: int | None = None,
     heads: TaskHeads | None = None,
     collator: Collator | None = None,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     normalisation: Normalisation = "sum",
     ranks: Ranks = ALONE,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
@@ -70,7 +76,8 @@ def evaluate_tasks(
         limit: At most so many examples a task: always the same ones, drawn by the task's name.
         heads: The task heads of an encoder-only model.
         collator: Reused between calls, it spares tokenising again.
-        batch_tokens: Batches hold about so many tokens, padding included.
+        batch_tokens: Batches hold about so many tokens, padding included; None: as many as the
+            device is fastest with.
         normalisation: Choices are scored by the ``sum`` or the ``mean`` of their tokens'
             log-probabilities.
         ranks: Several processes share the batches; all of them must call this, and get the same.
@@ -114,7 +121,7 @@ def predict(
     examples: Sequence[Example],
     *,
     heads: TaskHeads | None = None,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     normalisation: Normalisation = "sum",
     ranks: Ranks = ALONE,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
@@ -154,7 +161,7 @@ def answer_examples(
     examples: Sequence[Example],
     *,
     heads: TaskHeads | None = None,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     normalisation: Normalisation = "sum",
     ranks: Ranks = ALONE,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
@@ -181,10 +188,12 @@ def answer_examples(
     found: dict[int, Answer] = {}
     modules: list[nn.Module] = [collator.lm.model, *([heads] if heads is not None else [])]
     with evaluation_mode(*modules), autocast(), collator.lm.on(task.name):
-        batches = list(_batches(collator, task, examples, batch_tokens))
-        for indices in batches[ranks.rank :: ranks.count]:
+        tokens = batch_tokens or _fastest(collator.lm, task)
+        batches = list(_batches(collator, task, examples, tokens))
+        read = functools.cache(functools.partial(read_beginning, collator.lm))
+        for ids, indices in batches[ranks.rank :: ranks.count]:
             batch = [examples[i] for i in indices]
-            answers = _answer_batch(collator, task, batch, heads, normalisation)
+            answers = _answer_batch(collator, task, batch, heads, normalisation, read(ids))
             found.update(zip(indices, answers, strict=True))
             progress(len(batch))
     for part in ranks.gather(list(found.items())):
@@ -198,13 +207,16 @@ def _answer_batch(
     batch: Sequence[Example],
     heads: TaskHeads | None,
     normalisation: Normalisation,
+    beginning: Beginning | None,
 ) -> list[Answer]:
     if collator.lm.family == "encoder":
         return _by_head(collator, task, batch, heads)
     if task.kind == "choice":
-        rows = choice_scores(collator, task, batch, normalisation=normalisation)
+        rows = choice_scores(
+            collator, task, batch, normalisation=normalisation, beginning=beginning
+        )
         return [_most_likely(row) for row in rows]
-    texts = generate_answers(collator, task, batch)
+    texts = generate_answers(collator, task, batch, beginning)
     if task.kind == "regression":
         return [Answer(next(iter(numbers_in(text)), None)) for text in texts]
     return [Answer(text) for text in texts]
@@ -215,33 +227,6 @@ def _most_likely(scores: Sequence[float]) -> Answer:
     best = max(range(len(scores)), key=scores.__getitem__)
     shares = [exp(score - scores[best]) for score in scores]
     return Answer(best, [share / sum(shares) for share in shares])
-
-
-def generate_answers(collator: Collator, task: Task, examples: Sequence[Example]) -> list[str]:
-    """Write answers greedily, in one batch, as long as the longest training answer at most."""
-    import transformers
-
-    # The class has no annotations.
-    make_configuration: Any = transformers.GenerationConfig
-    model: Any = collator.lm.model
-    text = collator.text
-    inputs = collator.prompts(task, examples)
-    inputs.pop("position_ids", None)
-    configuration = make_configuration(
-        max_new_tokens=task.max_new_tokens or collator.longest_answer(task),
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=text.pad,
-        eos_token_id=list(text.end) or None,
-        bos_token_id=text.start,
-        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
-    )
-    written = model.generate(
-        **{name: tensor.to(model.device) for name, tensor in inputs.items()},
-        generation_config=configuration,
-    )
-    skip = inputs["input_ids"].shape[1] if collator.lm.family == "decoder" else 0
-    return [text.text(row) for row in written[:, skip:].tolist()]
 
 
 def _by_head(
@@ -282,22 +267,39 @@ def _with_numbers(task: Task, answers: Sequence[Answer]) -> list[Answer]:
     return [Answer(mean) if answer.prediction is None else answer for answer in answers]
 
 
+def _fastest(lm: LanguageModel, task: Task) -> int:
+    """Return how many tokens a batch should hold; where text is written, rows count for more."""
+    writes = lm.family != "encoder" and task.kind != "choice"
+    return CPU_TOKENS if lm.device.type == "cpu" and not writes else BATCH_TOKENS
+
+
 def _batches(
     collator: Collator, task: Task, examples: Sequence[Example], batch_tokens: int
-) -> Iterator[list[int]]:
-    """Yield indices of examples of like length, longest first, about ``batch_tokens`` a batch."""
-    sizes = []
-    for example in examples:
-        prompt = len(collator.encode(task, example).prompt)
-        rows = 1
-        if collator.lm.family != "encoder" and task.kind == "choice":
-            rows += len(stems(collator.choices(example)))
-        elif task.kind != "choice" and collator.lm.family == "decoder":
-            prompt += collator.longest_answer(task)
-        sizes.append(prompt * rows)
-    order = sorted(range(len(examples)), key=lambda i: (-sizes[i], i))
-    start = 0
-    while start < len(order):
-        count = max(1, batch_tokens // max(1, sizes[order[start]]))
-        yield order[start : start + count]
-        start += count
+) -> Iterator[tuple[Ids, list[int]]]:
+    """Yield what prompts begin with, and indices of examples whose prompts do.
+
+    Those of a batch are of like length, longest first, with about ``batch_tokens`` to read.
+    """
+    prompts = [collator.prompt(task, example) for example in examples]
+    beginning = common_beginning(prompts) if can_go_on(collator.lm) else ()
+    parts: dict[Ids, list[int]] = {beginning: [], (): []}
+    for index, prompt in enumerate(prompts):
+        goes_on = prompt[:-1][: len(beginning)] == beginning
+        parts[beginning if goes_on else ()].append(index)
+    for ids, indices in parts.items():
+        sizes = {i: _size(collator, task, examples[i], len(prompts[i]) - len(ids)) for i in indices}
+        order = sorted(indices, key=lambda i: (-sizes[i], i))
+        while order:
+            count = max(1, batch_tokens // max(1, sizes[order[0]]))
+            yield ids, order[:count]
+            order = order[count:]
+
+
+def _size(collator: Collator, task: Task, example: Example, prompt: int) -> int:
+    """Return how many tokens an example takes, ``prompt`` of them to be read in its prompt."""
+    if collator.lm.family != "encoder" and task.kind == "choice":
+        read = stems(collator.choices(example))
+        return prompt * (1 + len(read)) if len(read) > 1 else prompt + sum(map(len, read))
+    if task.kind != "choice" and collator.lm.family == "decoder":
+        return (prompt + collator.longest_answer(task)) * task.num_beams
+    return prompt

@@ -17,14 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from peml.batches.tokens import Ids, TextTokenizer
+from peml.tasks.examples import Example
 from peml.tasks.spec import TaskKind
 from prefixnas.base.errors import UserError
 
 if TYPE_CHECKING:
     from peml.model.model import LanguageModel
-    from peml.tasks.task import Example, Task
+    from peml.tasks.task import Task
 
 T = TypeVar("T", int, float)
+_NO_LIMIT = 10**9
 IGNORED = -100
 END_WEIGHT = 0.125
 """Weight of the end token behind a choice, against 1 for each token of the choice itself."""
@@ -136,6 +138,7 @@ class Collator:
         window = _window(lm, self.text)
         self.max_length = min((n for n in (window, max_length) if n is not None), default=None)
         self._examples: dict[tuple[str, str], Encoded] = {}
+        self._scored: dict[tuple[str, str], Ids] = {}
         self._choices: dict[tuple[str, ...], tuple[Ids, ...]] = {}
         self._longest: dict[str, int] = dict(longest or {})
 
@@ -148,9 +151,11 @@ class Collator:
 
         Raises:
             UserError: Free generation with an encoder-only model, choices that the model can't
-                tell apart, or answers whose end it can't learn for want of an end token.
+                tell apart, answers whose end it can't learn for want of an end token, or shots
+                that the model does not read or that leave no room.
         """
         for task in tasks:
+            self._check_shots(task)
             if self.lm.family == "encoder":
                 if task.kind == "generation":
                     raise UserError(
@@ -177,15 +182,48 @@ class Collator:
                     "name the choices otherwise"
                 )
 
+    def _check_shots(self, task: Task) -> None:
+        if not task.shots:
+            return
+        count = len(task.shots)
+        if self.lm.family == "encoder":
+            raise UserError(
+                f"task {task.name!r}: the heads of the encoder-only model {self.lm.name!r} answer "
+                f"without shots; leave the {count} out"
+            )
+        room = self._room(task)
+        size = len(self.text.prompt(task.prompt(Example("", "", "", "")), _NO_LIMIT)[0])
+        if room is not None and size >= room:
+            raise UserError(
+                f"task {task.name!r}: its {count} shots take {size} tokens, and {room} are there "
+                "for shots and prompt; raise max_length, or take fewer"
+            )
+
     def encode(self, task: Task, example: Example) -> Encoded:
-        """Return the token ids of an example, from the cache after the first time."""
+        """Return the token ids of an example without shots, as it is trained on.
+
+        They come from a cache after the first time.
+        """
         key = (task.name, example.id)
         if key not in self._examples:
             answer = self.answer(task, example)
-            prompt, cut = self._prompt(task, example, answer)
+            prompt, cut = self._prompt(task, example.prompt, answer)
             self.truncation.add(task.name, cut, self.text.unknown(answer))
             self._examples[key] = Encoded(prompt, answer)
         return self._examples[key]
+
+    def prompt(self, task: Task, example: Example) -> Ids:
+        """Return the token ids of an example's prompt as it is scored: behind the task's shots."""
+        if not task.shots:
+            return self.encode(task, example).prompt
+        key = (task.name, example.id)
+        if key not in self._scored:
+            answer = self.answer(task, example)
+            ids, cut = self._prompt(task, task.prompt(example), answer)
+            name = f"{task.name} with {len(task.shots)} shots"
+            self.truncation.add(name, cut, self.text.unknown(answer))
+            self._scored[key] = ids
+        return self._scored[key]
 
     def answer(self, task: Task, example: Example) -> Ids:
         """Return the ids of an example's right answer, with the end token where there is one.
@@ -273,7 +311,7 @@ class Collator:
 
     def prompts(self, task: Task, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Return model inputs of the prompts alone, for scoring and generation."""
-        rows = [self.encode(task, example).prompt for example in examples]
+        rows = [self.prompt(task, example) for example in examples]
         return self.pad_left(rows) if self.lm.family == "decoder" else self.pad_right(rows)
 
     def pad_left(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
@@ -293,20 +331,24 @@ class Collator:
         start = self.lm.model.config.decoder_start_token_id
         return _stack([(start, *ids[:-1]) for ids in answers], self.text.pad, left=False)
 
-    def _prompt(self, task: Task, example: Example, answer: Ids) -> tuple[Ids, bool]:
-        if self.max_length is None:
-            return self.text.prompt(example.prompt, 10**9)
-        # The room for the answer is the task's, not the example's: the prompt's ids are then the
-        # same in training, scoring and generation.
-        shared = self.lm.family == "decoder"
-        reserve = max(self.longest_answer(task), len(answer)) if shared else 0
+    def _prompt(self, task: Task, prompt: str, answer: Ids) -> tuple[Ids, bool]:
+        room = self._room(task, len(answer))
         try:
-            return self.text.prompt(example.prompt, self.max_length - reserve)
+            return self.text.prompt(prompt, _NO_LIMIT if room is None else room)
         except ValueError:
             raise UserError(
                 f"task {task.name!r}: {self.max_length} tokens leave no room for a prompt beside "
-                f"answers of up to {reserve} tokens; raise max_length"
+                f"answers of up to {self._reserve(task, len(answer))} tokens; raise max_length"
             ) from None
+
+    def _room(self, task: Task, answer: int = 0) -> int | None:
+        """Return the most tokens that a prompt may have, beside an answer of so many."""
+        return None if self.max_length is None else self.max_length - self._reserve(task, answer)
+
+    def _reserve(self, task: Task, answer: int) -> int:
+        # The room for the answer is the task's, not the example's: the prompt's ids are then the
+        # same in training, scoring and generation.
+        return max(self.longest_answer(task), answer) if self.lm.family == "decoder" else 0
 
 
 def nested(choices: Sequence[Ids]) -> list[tuple[int, int]]:

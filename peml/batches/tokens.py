@@ -98,7 +98,11 @@ class TextTokenizer:
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of ids without special tokens and surrounding white space."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        return self.raw(ids).strip()
+
+    def raw(self, ids: Sequence[int]) -> str:
+        """Return the text of ids without special tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def _ids(self, text: str, *, special: bool = False) -> Ids:
         # verbose=False: the length warning would come before the cut that makes it moot.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from peml.commands.flags import add_adapter, loading, say
-from prefixnas.base.console import Parser, positive
+from prefixnas.base.console import Parser, none_or_more, positive
 
 HELP = "score a trained adapter on its tasks"
 
@@ -19,6 +19,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument("--tasks", nargs="+", help="task files, folders (default: the run's)")
     parser.add_argument("--split", default="validation", help="train, selection or validation")
     parser.add_argument("--eval-limit", type=positive, help="most examples of a task")
+    parser.add_argument("--shots", type=none_or_more, help="examples in front of a prompt")
+    parser.add_argument("--num-beams", type=positive, help="of generation tasks")
     parser.add_argument("--max-length", type=positive, help="tokens (default: the run's)")
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE", help="JSONL, CSV or Parquet file of the answers"
@@ -26,7 +28,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_intermixed_args(argv)
 
-    from peml.adapters.evaluate import evaluate
+    from peml.adapters.evaluate import evaluate, trained_tasks
     from peml.adapters.load import load
     from peml.adapters.manifest import read_manifest
     from peml.adapters.predict import Compared
@@ -39,8 +41,12 @@ def main(argv: Sequence[str], prog: str) -> int:
     if args.predictions is not None:
         check_place(args.predictions)
     quiet_libraries()
-    sources = args.tasks or read_manifest(args.adapter).sources
-    tasks = load_tasks(sources, eval_limit=args.eval_limit)
+    limit, shots, beams = args.eval_limit, args.shots, args.num_beams
+    if args.tasks:
+        tasks = load_tasks(args.tasks, eval_limit=limit, shots=shots or 0, num_beams=beams or 1)
+    else:
+        manifest = read_manifest(args.adapter)
+        tasks = trained_tasks(manifest, eval_limit=limit, shots=shots, num_beams=beams)
     compared = Compared()
     scores = evaluate(
         load(args.adapter, **loading(args)),

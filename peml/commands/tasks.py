@@ -36,8 +36,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     for number, task in enumerate(tasks):
         print("\n" * bool(number) + visible("\n".join(report(task))))
         for example in task.splits[args.split][: args.show]:
-            tokens = _tokens(collator, task, example) if collator is not None else ()
-            print(visible("\n".join([*shown(example), *tokens])))
+            tokens = _tokens(collator, task, example, args.split) if collator is not None else ()
+            print(visible("\n".join([*shown(task, example, args.split), *tokens])))
     return 0
 
 
@@ -52,9 +52,10 @@ def _collator(model: str, max_length: int, tasks: Sequence[Task]) -> Collator:
     return collator
 
 
-def _tokens(collator: Collator, task: Task, example: Example) -> Iterator[str]:
+def _tokens(collator: Collator, task: Task, example: Example, split: str) -> Iterator[str]:
     ids = collator.encode(task, example)
-    for name, some in (("tokens", ids.prompt), ("answer", ids.answer)):
+    prompt = ids.prompt if split == "train" else collator.prompt(task, example)
+    for name, some in (("tokens", prompt), ("answer", ids.answer)):
         if some:
             tokens = collator.lm.tokenizer.convert_ids_to_tokens(list(some))
             yield f"  {name:<7} {' '.join(tokens)}"

@@ -61,7 +61,13 @@ class LanguageModelProblem(LanguageModelOptions, ObjectiveConfig):
         from peml.tasks.preview import summary
         from peml.tasks.task import load_tasks
 
-        tasks = load_tasks(self.tasks, train_limit=self.train_limit, eval_limit=self.eval_limit)
+        tasks = load_tasks(
+            self.tasks,
+            train_limit=self.train_limit,
+            eval_limit=self.eval_limit,
+            shots=self.shots,
+            num_beams=self.num_beams,
+        )
         return [summary(task) for task in tasks]
 
     def build(self, total_steps: int, seed: int) -> JointObjective:

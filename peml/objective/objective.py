@@ -93,7 +93,11 @@ class JointObjective(Objective):
         device = device_of_rank()
         self.autocast = autocast(config.mixed_precision, device)
         self.tasks: Sequence[Task] = tasks or load_tasks(
-            config.tasks, train_limit=config.train_limit, eval_limit=config.eval_limit
+            config.tasks,
+            train_limit=config.train_limit,
+            eval_limit=config.eval_limit,
+            shots=config.shots,
+            num_beams=config.num_beams,
         )
         self.lm = lm or load_language_model(config.model, device=device, dtype=config.dtype)
         self.bare, self._built = skeleton(self.lm.model), (total_steps, seed)

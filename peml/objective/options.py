@@ -67,6 +67,10 @@ class LanguageModelOptions(Options):
     )
     train_limit: int | None = option(None, "most training examples of a task", at_least=1)
     eval_limit: int | None = option(None, "most examples of a task in an evaluation", at_least=1)
+    shots: int = option(
+        0, "training examples in front of each scored prompt", at_least=0, at_most=1000
+    )
+    num_beams: int = option(1, "generation tasks: beams, 1: greedy", at_least=1, at_most=1000)
     pooling: Literal["mean", "cls"] = option("mean", "encoder-only models: input of the heads")
     gradient_checkpointing: bool = option(False, "recompute activations to save memory")
     mixed_precision: Literal["auto", "no", "bf16"] = option(

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -118,16 +118,15 @@ def number_match(prediction: str, reference: str) -> float:
     return float(bool(got and wanted and isclose(got[-1], wanted[-1], rel_tol=1e-9)))
 
 
-def rouge_l(prediction: str, reference: str) -> float:
-    """ROUGE-L F-measure, with stemming, as `rouge_score` computes it."""
-    return float(_rouge_scorer().score(reference, prediction)["rougeL"].fmeasure)
+def rouge(prediction: str, reference: str, *, kind: Literal["rouge1", "rouge2", "rougeL"]) -> float:
+    """ROUGE F-measure with stemming: of words, of pairs of words, of the longest common sequence.
 
+    Words are runs of ASCII letters and digits.
+    """
+    from torchmetrics.functional.text.rouge import rouge_score
 
-@functools.cache
-def _rouge_scorer() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
-
-    return RougeScorer(["rougeL"], use_stemmer=True)
+    found = rouge_score(prediction, reference, use_stemmer=True, rouge_keys=kind)
+    return float(found[f"{kind}_fmeasure"])
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,9 @@ _METRICS: Mapping[str, MeanMetric | WholeMetric] = {
     "exact_match": MeanMetric("generation", exact_match),
     "squad_match": MeanMetric("generation", squad_match),
     "number_match": MeanMetric("generation", number_match),
-    "rougeL": MeanMetric("generation", rouge_l),
+    "rouge1": MeanMetric("generation", functools.partial(rouge, kind="rouge1")),
+    "rouge2": MeanMetric("generation", functools.partial(rouge, kind="rouge2")),
+    "rougeL": MeanMetric("generation", functools.partial(rouge, kind="rougeL")),
 }
 METRICS = tuple(_METRICS)
 
@@ -209,6 +210,8 @@ _BY_TASK = {
     "cb": ("accuracy", "macro_f1"),
     "multirc": ("accuracy", "f1"),
     "gsm8k": ("number_match",),
+    "cnn_dailymail": ("rouge1", "rouge2", "rougeL"),
+    "xsum": ("rouge1", "rouge2", "rougeL"),
 }
 
 

@@ -12,8 +12,11 @@ _WIDTH = 60
 
 
 def summary(task: Task) -> str:
-    """Return one line: name, kind, choices, metrics and counts."""
-    counts = ", ".join(f"{split} {len(found)}" for split, found in task.splits.items())
+    """Return one line: name, kind, choices, metrics, counts, shots and beams."""
+    parts = [f"{split} {len(found)}" for split, found in task.splits.items()]
+    parts += [f"shots {len(task.shots)}"] if task.shots else []
+    parts += [f"beams {task.num_beams}"] if task.num_beams > 1 else []
+    counts = ", ".join(parts)
     choices = f" of {_listed(task.shared_choices)}" if task.shared_choices else ""
     return f"{task.name}: {task.kind}{choices}; {', '.join(task.metrics)}; {counts}"
 
@@ -30,11 +33,19 @@ def report(task: Task) -> Iterator[str]:
         yield f"{name:<12}{len(found)} examples; {_labels(task, found)}"
     for note in task.notes:
         yield f"note        {note}"
+    if task.shots:
+        yield f"shots       {len(task.shots)} examples; {_labels(task, task.shots)}"
+    if task.num_beams > 1:
+        yield f"beams       {task.num_beams}"
 
 
-def shown(example: Example) -> list[str]:
-    """Return the lines that show an example as the model sees it, with blanks and line ends."""
-    return [example.id, f"  reads   {example.prompt!r}", f"  writes  {' ' + example.answer!r}"]
+def shown(task: Task, example: Example, split: str) -> list[str]:
+    """Return the lines that show an example as the model sees it, with blanks and line ends.
+
+    Outside of ``train`` its prompt stands behind the shots, as it is scored.
+    """
+    prompt = example.prompt if split == "train" else task.prompt(example)
+    return [example.id, f"  reads   {prompt!r}", f"  writes  {' ' + example.answer!r}"]
 
 
 def _labels(task: Task, examples: tuple[Example, ...]) -> str:

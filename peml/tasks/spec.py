@@ -47,6 +47,8 @@ class TaskSpec:
         train_limit: At most so many training examples.
         eval_limit: At most so many selection and so many validation examples.
         max_new_tokens: Generation only; default: the longest training answer.
+        shots: Training examples in front of every prompt that is scored; default: the run's.
+        num_beams: Generation only: beams of the search; default: the run's.
         file: The YAML file, for messages.
         folder: What relative paths start from.
         lines: Line of every key in the file, for messages.
@@ -69,6 +71,8 @@ class TaskSpec:
     train_limit: int | None = None
     eval_limit: int | None = None
     max_new_tokens: int | None = None
+    shots: int | None = None
+    num_beams: int | None = None
     file: Path | None = None
     folder: Path = Path()
     lines: Mapping[str, int] = field(default_factory=dict)
@@ -268,6 +272,12 @@ def _count(value: Any) -> int:
     return value
 
 
+def _none_or_more(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise _Wrong("must be a whole number of at least 0")
+    return value
+
+
 def _number(value: Any) -> float:
     # 1e-1 is a text to YAML 1.1.
     number = number_of(Cell(value) if isinstance(value, str) else value)
@@ -304,4 +314,6 @@ _CHECKS = {
     "train_limit": _count,
     "eval_limit": _count,
     "max_new_tokens": _count,
+    "shots": _none_or_more,
+    "num_beams": _count,
 }

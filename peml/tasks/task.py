@@ -26,6 +26,8 @@ from peml.tasks.spec import TaskKind, TaskSpec, make_spec, read_spec
 from prefixnas.base.errors import UserError, nearest
 
 SELECTION_SHARE, VALIDATION_SHARE = 0.1, 0.2
+SHOT_END = "\n\n"
+"""What parts a shot from the next prompt."""
 
 __all__ = ["Example", "Task", "load_task", "load_tasks", "take"]
 
@@ -47,6 +49,9 @@ class Task:
         template: The prompt, a format string over a record's fields.
         choices_field: The field in which a record may list choices of its own; None: no such.
         notes: What was decided for the user about splits and choices, a line each.
+        shots: Examples that stand, with their answers, in front of every prompt that is scored;
+            they are in none of the splits.
+        num_beams: Generation only: beams of the search for the best answer; 1: greedy.
     """
 
     name: str
@@ -59,6 +64,13 @@ class Task:
     template: str = TaskSpec.template
     choices_field: str | None = None
     notes: tuple[str, ...] = ()
+    shots: tuple[Example, ...] = field(default=(), repr=False)
+    num_beams: int = 1
+
+    def prompt(self, example: Example) -> str:
+        """Return an example's prompt as it is scored: behind the shots."""
+        shown = [f"{shot.prompt} {shot.answer}{SHOT_END}" for shot in self.shots]
+        return "".join([*shown, example.prompt])
 
     @property
     def n_outputs(self) -> int:
@@ -73,10 +85,10 @@ class Task:
         return self.choices if all(known.issuperset(e.choices) for e in found) else ()
 
     def digest(self) -> str:
-        """Return a hash of all that the examples of all splits say."""
+        """Return a hash of all that the shots and the examples of all splits say."""
         found = hashlib.sha256()
-        for split in sorted(self.splits):
-            for example in self.splits[split]:
+        for split, examples in [*sorted(self.splits.items()), ("shots", self.shots)]:
+            for example in examples:
                 found.update(repr((split, *astuple(example))).encode())
         return found.hexdigest()
 
@@ -110,6 +122,8 @@ def load_tasks(
     seed: int = 0,
     train_limit: int | None = None,
     eval_limit: int | None = None,
+    shots: int = 0,
+    num_beams: int = 1,
     folder: Path = Path(),
 ) -> list[Task]:
     """Load several tasks; ``embedded`` stands for the whole embedded suite.
@@ -119,6 +133,8 @@ def load_tasks(
         seed: As for `load_task`.
         train_limit: As for `load_task`.
         eval_limit: As for `load_task`.
+        shots: As for `load_task`.
+        num_beams: As for `load_task`.
         folder: What relative paths start from.
 
     Raises:
@@ -138,7 +154,13 @@ def load_tasks(
     tasks: dict[str, Task] = {}
     for source in expanded:
         task = load_task(
-            source, seed=seed, train_limit=train_limit, eval_limit=eval_limit, folder=folder
+            source,
+            seed=seed,
+            train_limit=train_limit,
+            eval_limit=eval_limit,
+            shots=shots,
+            num_beams=num_beams,
+            folder=folder,
         )
         if task.name in tasks:
             raise UserError(f"two tasks are named {task.name!r}; set the key 'name' of one")
@@ -154,6 +176,8 @@ def load_task(
     seed: int = 0,
     train_limit: int | None = None,
     eval_limit: int | None = None,
+    shots: int = 0,
+    num_beams: int = 1,
     folder: Path = Path(),
 ) -> Task:
     """Load one task.
@@ -162,9 +186,12 @@ def load_task(
         source: A YAML file; a folder (with ``task.yaml``, or with ``train.jsonl`` and
             ``validation.jsonl`` of ``input``, ``choices`` and ``label``); a single data file, which
             is split by the seed; ``embedded:<task>``; or a mapping with the keys of a task file.
-        seed: Chooses the selection split and which examples a limit leaves.
+        seed: Chooses the selection split, the shots, and which examples a limit leaves.
         train_limit: At most so many training examples (the smaller of this and the file's).
         eval_limit: The same for selection and validation examples.
+        shots: Training examples in front of every prompt that is scored, where the task's own
+            specification says nothing of it.
+        num_beams: The same for the beams of a generation task.
         folder: What relative paths start from.
 
     Raises:
@@ -192,7 +219,7 @@ def load_task(
     choices = max((e.choices for found in examples.values() for e in found), key=len)
     metrics = spec.metrics or infer_metrics(name, kind, records, spec)
     check_metrics(metrics, kind, len(choices), spec.where("metrics"))
-    splits = _split(
+    splits, shown = _split(
         examples,
         share=spec.selection or SELECTION_SHARE,
         limits={
@@ -200,6 +227,7 @@ def load_task(
             "selection": _smaller(eval_limit, spec.eval_limit),
             "validation": _smaller(eval_limit, spec.eval_limit),
         },
+        shots=shots if spec.shots is None else spec.shots,
         name=name,
         seed=seed,
     )
@@ -215,7 +243,17 @@ def load_task(
         spec.template,
         form.choices_field,
         notes,
+        shown,
+        _beams(spec, kind, num_beams),
     )
+
+
+def _beams(spec: TaskSpec, kind: TaskKind, default: int) -> int:
+    if kind == "generation":
+        return spec.num_beams or default
+    if spec.num_beams is not None:
+        raise UserError(f"{spec.where('num_beams')}: is for generation tasks, not for {kind} tasks")
+    return 1
 
 
 def _with_choices(spec: TaskSpec, records: Mapping[str, Records], one: bool) -> TaskSpec:
@@ -292,10 +330,11 @@ def _split(
     *,
     share: float,
     limits: Mapping[str, int | None],
+    shots: int,
     name: str,
     seed: int,
-) -> dict[str, tuple[Example, ...]]:
-    """Set splits that are not there aside from train: first validation, then selection.
+) -> tuple[dict[str, tuple[Example, ...]], tuple[Example, ...]]:
+    """Set splits that are not there aside from train: validation, selection, then the shots.
 
     This comes before the limits, so that it does not depend on them.
     """
@@ -310,10 +349,18 @@ def _split(
         chosen = set(random.Random(f"{split}/{name}/{seed}").sample(range(len(train)), count))
         splits[split] = [train[i] for i in sorted(chosen)]
         splits["train"] = [example for i, example in enumerate(train) if i not in chosen]
-    return {
+    train = splits["train"]
+    if shots >= len(train):
+        raise UserError(
+            f"task {name!r}: {shots} shots leave none of {len(train)} training examples"
+        )
+    drawn = random.Random(f"shots/{name}/{seed}").sample(range(len(train)), shots)
+    splits["train"] = [example for i, example in enumerate(train) if i not in drawn]
+    limited = {
         split: tuple(take(splits[split], limits[split], f"{split}/{name}/{seed}"))
         for split in ("train", "selection", "validation")
     }
+    return limited, tuple(train[i] for i in drawn)
 
 
 def check_unchanged(digests: Mapping[str, str], saved: Mapping[str, str]) -> None:

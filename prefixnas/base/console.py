@@ -151,12 +151,21 @@ def run_command(
 
 def positive(text: str) -> int:
     """Parse a flag that is a whole number of at least 1, and none of thousands of digits."""
+    return _whole(text, 1)
+
+
+def none_or_more(text: str) -> int:
+    """Parse a flag that is a whole number of at least 0, and none of thousands of digits."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
     try:
         number = int(text)
     except ValueError:
-        number = 0
-    if not 1 <= number <= MOST:
+        number = least - 1
+    if not least <= number <= MOST:
         raise argparse.ArgumentTypeError(
-            f"must be a whole number of at least 1 and at most {MOST:,}, not {brief(text)}"
+            f"must be a whole number of at least {least} and at most {MOST:,}, not {brief(text)}"
         )
     return number

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import peml
+from peml.adapters.evaluate import trained_tasks
+from peml.adapters.manifest import read_manifest
 from peml.answers.evaluation import evaluate_tasks
 from peml.batches.collate import Collator
 from peml.tasks.task import Task
@@ -86,3 +88,24 @@ def test_mistakes_are_named(bench: Path, tmp_path: Path) -> None:
     refused("unknown split 'valid': did you mean 'validation'", None, "valid")
     refused("adapter: heads: unknown task 'sst': did you mean 'sst2'", mood(bench, "sst"))
     refused("does not say where its tasks came from", None)
+
+
+def test_tasks_are_scored_with_the_shots_and_beams_of_their_training(
+    bench: Path, tmp_path: Path
+) -> None:
+    tasks = [str(bench / "mood"), str(bench / "order")]
+    config = peml.LanguageModelConfig(
+        model=str(bench / "llama"), tasks=tasks, shots=2, num_beams=3, max_length=64
+    )
+    objective = config.build(total_steps=1, seed=0)
+    objective.reset(None, seed=0)
+    objective.save(tmp_path)
+    manifest = read_manifest(tmp_path)
+    found = trained_tasks(manifest)
+    assert [task.shots for task in found] == [task.shots for task in objective.tasks]
+    assert [len(task.shots) for task in found] == [2, 2]
+    assert [task.num_beams for task in found] == [task.num_beams for task in objective.tasks]
+    other = trained_tasks(manifest, shots=0, num_beams=1)
+    assert [(task.shots, task.num_beams) for task in other] == [((), 1)] * 2
+    with pytest.raises(UserError, match="task 'mood': its 2 shots take 10 tokens"):
+        peml.evaluate(tmp_path, max_length=12)

@@ -85,7 +85,7 @@ class Speaker:
     def __init__(self, answers: list[str]) -> None:
         self.answers = dict(zip(PROMPTS, answers, strict=True))
 
-    def __call__(self, collator: Any, task: Any, examples: Any) -> list[str]:
+    def __call__(self, collator: Any, task: Any, examples: Any, beginning: Any) -> list[str]:
         return [self.answers[example.prompt] for example in examples]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -271,3 +272,37 @@ def test_positions_that_padding_takes_are_no_room() -> None:
     assert collator.max_length == 63  # padding_idx is 0, so the first token is at 1
     task = tiny.task_of("t", [("a " * 100, "good")], choices=("bad", "good"))
     lm.model(**collator.batch(task, task.splits["train"]).inputs)
+
+
+SHOWN = replace(CHOICE, shots=CHOICE.splits["train"][1:])
+"""The shots are "d bad" and "e f bad"."""
+
+
+def test_shots_stand_in_front_of_scored_prompts_alone() -> None:
+    collator = Collator(tiny.llama())
+    (example, *_) = SHOWN.splits["validation"]
+    assert collator.prompts(SHOWN, [example])["input_ids"].tolist() == [ids("d bad e f bad a b c")]
+    assert collator.batch(SHOWN, [example]).inputs["input_ids"].tolist() == [ids("a b c very good")]
+
+
+def test_shots_that_leave_no_room_are_refused() -> None:
+    collator = Collator(tiny.llama(), max_length=8)  # 3 of them for "very good" and an end token
+    with pytest.raises(UserError, match="its 2 shots take 5 tokens, and 5 are there for shots"):
+        collator.check([SHOWN])
+    collator = Collator(tiny.llama(), max_length=9)
+    collator.check([SHOWN])
+    prompts = [collator.prompt(SHOWN, example) for example in SHOWN.splits["validation"]]
+    assert [list(prompt) for prompt in prompts] == [
+        ids("e f bad a b c"),
+        ids("d bad e f bad d"),
+        ids("bad e f bad e f"),
+    ]
+    assert collator.truncation.messages() == [
+        "t with 2 shots: 2 of 3 prompts were longer than the model's window "
+        "and lost their beginning"
+    ]
+
+
+def test_heads_read_no_shots() -> None:
+    with pytest.raises(UserError, match=r"task 't'.*'tiny-bert' answer without shots; leave the 2"):
+        Collator(tiny.bert()).check([SHOWN])

@@ -230,3 +230,31 @@ def test_a_dry_run_shows_the_tasks_in_short(
     line = "# mood: choice of 'yes', 'no'; accuracy; train 22, selection 2, validation 6"
     assert printed.splitlines()[-1] == line
     assert yaml.safe_load(printed)["tasks"] == [str(bench / "mood")]
+
+
+def test_prompts_of_validation_are_shown_behind_their_shots(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(f"source: {bench / 'mood'}\nname: two\nshots: 2\n")
+    (task,) = peml.load_tasks([file])
+    argv = ["tasks", str(file), "--show", "1", "--tokens", "--model", str(bench / "llama")]
+    for split, shots in (("validation", task.shots), ("train", ())):
+        assert main([*argv, "--split", split]) == 0
+        shown = capsys.readouterr().out
+        (example, *_) = task.splits[split]
+        text = "".join(f"{shot.prompt} {shot.answer}\n\n" for shot in shots) + example.prompt
+        assert f"  reads   {text!r}" in shown
+        assert f"  tokens  {' '.join(text.split())}\n" in shown
+        assert "shots       2 examples; 'yes'" in shown
+
+
+def test_evaluate_takes_shots(
+    trained: Trained, bench: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["evaluate", str(trained("llama")), "--tasks", str(bench / "mood"), "--max-length", "9"]
+    assert main([*argv, "--shots", "0"]) == 0
+    assert main([*argv, "--shots", "2"]) == 2
+    assert "task 'mood': its 2 shots take 10 tokens" in capsys.readouterr().err
+    assert main([*argv, "--shots", "-1"]) == 2
+    assert "must be a whole number of at least 0" in capsys.readouterr().err

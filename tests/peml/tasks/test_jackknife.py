@@ -15,7 +15,7 @@ from peml.tasks import jackknife, metrics
 
 CHOICE = ["accuracy", "f1", "macro_f1", "matthews"]
 NUMBERS = ["pearson", "spearman"]
-TEXTS = ["exact_match", "squad_match", "number_match", "rougeL"]
+TEXTS = ["exact_match", "squad_match", "number_match", "rouge1", "rouge2", "rougeL"]
 
 
 def by_force(names: Sequence[str], predicted: Sequence[Any], wanted: Sequence[Any]) -> float:

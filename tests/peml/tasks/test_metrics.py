@@ -3,8 +3,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from peml.tasks import metrics
 from prefixnas.base.errors import UserError
@@ -131,11 +132,30 @@ def test_a_number_is_read_back(value: float) -> None:
     assert metrics.numbers_in(f"It is {value:.1f}.") == [value]
 
 
+WORDS = "the cat cats ran running run mat national nationality 3.5 C++ don't élan flies x_y a-b"
+TEXTS = st.lists(st.sampled_from([*WORDS.split(), ".", "\n"]), max_size=12).map(" ".join)
+ROUGE = ("rouge1", "rouge2", "rougeL")
+
+
 def test_rouge_by_hand() -> None:
-    # The longest common subsequence is "the cat" and "mat": 3 of 4 and 3 of 5 words.
-    value = metrics.compute(["rougeL"], ["the cat mat now"], ["the cat on the mat"])["rougeL"]
-    precision, recall = 3 / 4, 3 / 5
-    assert value == pytest.approx(2 * precision * recall / (precision + recall))
+    # In common: three words, the pair "the cat", and in order "the cat" and "mat".
+    found = metrics.compute(ROUGE, ["the cat mat now"], ["the cat on the mat"])
+    for name, common, written, wanted in (
+        ("rouge1", 3, 4, 5),
+        ("rouge2", 1, 3, 4),
+        ("rougeL", 3, 4, 5),
+    ):
+        precision, recall = common / written, common / wanted
+        assert found[name] == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+@given(TEXTS | st.text(max_size=30), TEXTS | st.text(max_size=30))
+@settings(deadline=None)
+def test_rouge_is_what_the_original_computes(prediction: str, reference: str) -> None:
+    wanted = RougeScorer(ROUGE, use_stemmer=True).score(reference, prediction)
+    found = metrics.compute(ROUGE, [prediction], [reference])
+    for name in ROUGE:
+        assert found[name] == pytest.approx(wanted[name].fmeasure, abs=1e-6)
 
 
 def test_a_score_is_a_mean() -> None:

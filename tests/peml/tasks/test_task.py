@@ -441,3 +441,50 @@ def test_a_digest_is_of_all_that_the_examples_say(tmp_path: Path) -> None:
             changed["train"] = [{**row, "choices": value} for row in changed["train"]]
         other = load_task(folder(tmp_path, changed["train"], changed["validation"]))
         assert other.digest() != first.digest(), key
+
+
+def test_shots_are_training_examples_set_aside_by_a_fixed_seed(tmp_path: Path) -> None:
+    home = folder(tmp_path, rows(60), rows(5))
+    plain, task = load_task(home), load_task(home, shots=4)
+    assert (plain.shots, len(task.shots)) == ((), 4)
+    assert all(shot.id.startswith("train:") for shot in task.shots)
+    assert [*plain.splits["selection"], *plain.splits["validation"]] == [
+        *task.splits["selection"],
+        *task.splits["validation"],
+    ]
+    assert {*task.splits["train"], *task.shots} == {*plain.splits["train"]}
+    assert len(task.splits["train"]) == len(plain.splits["train"]) - 4
+    assert load_task(home, shots=4, train_limit=7, eval_limit=2).shots == task.shots
+    assert load_task(home, shots=4, seed=1).shots != task.shots
+    assert plain.digest() != task.digest() != load_task(home, shots=3).digest()
+
+
+def test_a_scored_prompt_stands_behind_the_shots(tmp_path: Path) -> None:
+    task = load_task(folder(tmp_path, rows(30), rows(5)), shots=2)
+    one, two = task.shots
+    wanted = f"{one.prompt} {one.answer}\n\n{two.prompt} {two.answer}\n\ntext 3"
+    assert task.prompt(task.splits["validation"][3]) == wanted
+
+
+def test_shots_and_beams_of_a_task_file_go_before_those_of_the_run(tmp_path: Path) -> None:
+    home = folder(tmp_path, rows(30), rows(5))
+    assert len(load_task(spec(home, "shots: 3\n"), shots=5).shots) == 3
+    assert load_task(spec(home, "shots: 0\n"), shots=5).shots == ()
+    writing = "kind: generation\n"
+    assert load_task(spec(home, writing), num_beams=4).num_beams == 4
+    assert load_task(spec(home, writing + "num_beams: 2\n"), num_beams=4).num_beams == 2
+    (home / "task.yaml").unlink()
+    assert load_task(home, num_beams=4).num_beams == 1  # choices are not written
+
+
+def test_shots_and_beams_that_can_not_be(tmp_path: Path) -> None:
+    home = folder(tmp_path, rows(10), rows(5))
+    assert error_of(home, shots=9) == "task 'mytask': 9 shots leave none of 9 training examples"
+    assert "key 'num_beams': is for generation tasks, not for choice tasks" in error_of(
+        spec(home, "num_beams: 2\n")
+    )
+    for text in ("shots: -1", "shots: many", "shots: true"):
+        assert "key 'shots': must be a whole number of at least 0" in error_of(spec(home, text))
+    assert "key 'num_beams': must be a whole number of at least 1" in error_of(
+        spec(home, "num_beams: 0")
+    )
