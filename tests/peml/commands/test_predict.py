@@ -122,7 +122,7 @@ def test_numbers_texts_and_choices_of_each_record(
     said = iter(["no idea", "4.5 or so"])
     monkeypatch.setattr(
         "peml.answers.evaluation.generate_answers",
-        lambda collator, task, batch: [next(said) for _ in batch],
+        lambda collator, task, batch, beginning: [next(said) for _ in batch],
     )
     rows = write_lines(tmp_path / "rows.jsonl", [{"text": "film good a b c"}, {"text": "a"}])
     capsys.readouterr()
