@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.locks import LOCK
+from prefixnas.base.locks import LOCK, try_lock
 
 
 def read_text(path: Path, most: int | None = None) -> str:
@@ -82,18 +83,30 @@ def sweep(folder: Path) -> None:
     """Take away what a kill left in a folder that this process holds.
 
     These are files and folders that were to take another's name when they were complete, and
-    folders that one had taken the name of. One that lost its name, and no other has it, gets it
-    back.
+    folders that one had taken the name of; see `sweep_beside`.
     """
     for path in sorted(folder.iterdir()):
-        left = _LEFT.fullmatch(path.name)
-        named = folder / left["name"] if left else None
-        if named is not None and left is not None and left["end"] == "old" and not named.exists():
-            path.rename(named)
-        elif left:
-            shutil.rmtree(path, ignore_errors=True)
+        if left := _LEFT.fullmatch(path.name):
+            sweep_beside(folder / left["name"])
         elif path.suffix == ".tmp" and path.is_file():
             path.unlink(missing_ok=True)
+
+
+def sweep_beside(named: Path) -> None:
+    """Take away what a kill left of a folder that was to take a name.
+
+    One that lost the name, and no other has it, gets it back. One that a process holds (`try_lock`)
+    stays.
+    """
+    for path in sorted(named.parent.glob(f".{glob.escape(named.name)}.*.*")):
+        left = _LEFT.fullmatch(path.name)
+        if left is None or left["name"] != named.name or (lock := try_lock(path)) is None:
+            continue
+        with lock:
+            if left["end"] == "old" and not named.exists():
+                path.rename(named)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 _LEFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<end>new|old)")

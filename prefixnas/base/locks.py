@@ -40,7 +40,7 @@ def try_lock(path: Path, *, shared: bool = False, inherited: bool = False) -> Lo
     """Take a lock; None: another process has it.
 
     Args:
-        path: The file, made if missing.
+        path: The file, made if missing; or a folder.
         shared: Together with others that take it so.
         inherited: Whether processes that are started meanwhile hold it, too.
     """
@@ -61,7 +61,8 @@ def wait_for_lock(path: Path) -> Lock:
 
 
 def _open(path: Path, inherited: bool) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags, 0o600)
     os.set_inheritable(descriptor, inherited)
     return descriptor
 

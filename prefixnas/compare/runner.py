@@ -24,8 +24,13 @@ CELL = "prefixnas.commands.cell"
 
 
 def unfinished(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells that are still to be run."""
-    return [cell for cell in cells if cell.refused is None and not cell.finished]
+    """Return the cells that are still to be run, or were killed when they had their result."""
+    return [cell for cell in cells if cell.refused is None and not _is_whole(cell)]
+
+
+def _is_whole(cell: Cell) -> bool:
+    """Tell whether a cell wrote everything: its page comes after the result, then its memory."""
+    return cell.finished and (cell.folder / "report.html").is_file() and "error" not in notes(cell)
 
 
 def one_of_each_space(cells: Sequence[Cell]) -> list[Mapping[str, Any]]:

@@ -13,6 +13,9 @@ import pytest
 import peml.__main__
 import prefixnas.__main__
 from prefixnas.base.errors import RunLost, UserError
+from prefixnas.base.locks import Lock, try_lock
+from prefixnas.experiments import claim as claims
+from prefixnas.experiments import study as studies
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.nni import trial_process
 from prefixnas.experiments.nni.client import Channel
@@ -171,6 +174,45 @@ def test_a_trial_that_is_let_go_is_taken_up_again_with_its_parameters(tmp_path: 
     assert (again.number, again.params, again.folder) == (0, params, folder)
     third = study.claim()
     assert third is not None and third.number == 2
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_trial_that_was_lost_between_two_proposals_gets_the_second_as_ever(
+    sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Stands for the end of the process."""
+
+    whole = open_small(tmp_path / "whole", sampler=sampler).claim()
+    assert whole is not None
+    for proposals in (1, 2, 3):
+        folder, suggest, left = tmp_path / str(proposals), claims.suggest, proposals
+
+        def killing(trial: optuna.Trial, parameter: Any) -> Any:
+            nonlocal left
+            if not left:
+                raise Killed
+            left -= 1
+            return suggest(trial, parameter)
+
+        def taking(path: Path) -> Lock | None:
+            locks.append(try_lock(path))
+            return locks[-1]
+
+        locks: list[Lock | None] = []
+        monkeypatch.setattr(claims, "suggest", killing)
+        monkeypatch.setattr(studies, "try_lock", taking)
+        study = open_small(folder, sampler=sampler)
+        with pytest.raises(Killed):
+            study.claim()
+        assert len(study.row(0).params) == proposals
+        monkeypatch.undo()
+        for lock in locks:
+            if lock is not None:
+                lock.release()
+        claim = open_small(folder, sampler=sampler).claim()
+        assert claim is not None and claim.number == 0
+        assert claim.params == whole.params
 
 
 def test_a_trial_whose_process_dies_again_and_again_has_failed(tmp_path: Path) -> None:
