@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -176,43 +177,37 @@ def test_a_trial_that_is_let_go_is_taken_up_again_with_its_parameters(tmp_path: 
     assert third is not None and third.number == 2
 
 
+@pytest.mark.parametrize("proposals", [1, 2, 3])
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_a_trial_that_was_lost_between_two_proposals_gets_the_second_as_ever(
-    sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sampler: str, proposals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
-        """Stands for the end of the process."""
+        """Stands for the end of the process, with which its locks end."""
 
     whole = open_small(tmp_path / "whole", sampler=sampler).claim()
-    assert whole is not None
-    for proposals in (1, 2, 3):
-        folder, suggest, left = tmp_path / str(proposals), claims.suggest, proposals
+    suggest, left, locks = claims.suggest, proposals, ExitStack()
 
-        def killing(trial: optuna.Trial, parameter: Any) -> Any:
-            nonlocal left
-            if not left:
-                raise Killed
-            left -= 1
-            return suggest(trial, parameter)
+    def killing(trial: optuna.Trial, parameter: Any) -> Any:
+        nonlocal left
+        if not left:
+            raise Killed
+        left -= 1
+        return suggest(trial, parameter)
 
-        def taking(path: Path) -> Lock | None:
-            locks.append(try_lock(path))
-            return locks[-1]
+    def taking(path: Path) -> Lock | None:
+        lock = try_lock(path)
+        return locks.enter_context(lock) if lock is not None else None
 
-        locks: list[Lock | None] = []
-        monkeypatch.setattr(claims, "suggest", killing)
-        monkeypatch.setattr(studies, "try_lock", taking)
-        study = open_small(folder, sampler=sampler)
-        with pytest.raises(Killed):
-            study.claim()
-        assert len(study.row(0).params) == proposals
-        monkeypatch.undo()
-        for lock in locks:
-            if lock is not None:
-                lock.release()
-        claim = open_small(folder, sampler=sampler).claim()
-        assert claim is not None and claim.number == 0
-        assert claim.params == whole.params
+    study = open_small(tmp_path, sampler=sampler)
+    with monkeypatch.context() as patched, locks, pytest.raises(Killed):
+        patched.setattr(claims, "suggest", killing)
+        patched.setattr(studies, "try_lock", taking)
+        study.claim()
+    assert len(study.row(0).params) == proposals
+    claim = open_small(tmp_path, sampler=sampler).claim()
+    assert whole is not None and claim is not None
+    assert (claim.number, claim.params) == (0, whole.params)
 
 
 def test_a_trial_whose_process_dies_again_and_again_has_failed(tmp_path: Path) -> None:
