@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from peml.prefix.sites import Site
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import read_text, sweep_beside, write_text
+from prefixnas.base.files import parse_json, read_text, sweep_beside, write_text
 from prefixnas.base.locks import try_lock
 from prefixnas.base.tensors import write_tensors, written
 
@@ -38,8 +38,8 @@ def read_object(path: Path, most: int) -> dict[str, Any]:
         UserError: It cannot be read, or is something else.
     """
     try:
-        data = json.loads(read_text(path, most))
-    except (ValueError, RecursionError) as error:
+        data = parse_json(read_text(path, most))
+    except ValueError as error:
         raise UserError(f"{path}: damaged: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: damaged: expected an object of keys")
@@ -119,7 +119,7 @@ def _sweep(out: Path) -> None:
         if re.fullmatch(r"\.[0-9a-f]{8}\.new", left.name) and (lock := try_lock(left)) is not None:
             with lock:
                 moving = (left / _NAMES).is_file()
-                for name in json.loads(read_text(left / _NAMES)) if moving else ():
+                for name in parse_json(read_text(left / _NAMES)) if moving else ():
                     if (out / name).exists() and not (left / name).exists():
                         (out / name).rename(left / name)
                 shutil.rmtree(left)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from peml.tasks.values import Cell, Written
 from prefixnas.base.errors import UserError, nearest, unknown
+from prefixnas.base.files import parse_json
 
 if TYPE_CHECKING:
     import pyarrow
@@ -77,8 +78,7 @@ def _read_file(path: Path) -> tuple[Iterable[Numbered], dict[str, tuple[str, ...
     if suffix not in FORMATS:
         raise unknown("file format", path.suffix, FORMATS, str(path))
     if suffix == PARQUET:
-        table = _read_table(path)
-        return enumerate(table_records(table), start=1), table_classes(table)
+        return _read_table(path)
     return _TEXT_FORMATS[suffix](_decode(path), path), {}
 
 
@@ -247,13 +247,14 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def _read_table(path: Path) -> pyarrow.Table:
+def _read_table(path: Path) -> tuple[Iterable[Numbered], dict[str, tuple[str, ...]]]:
     from pyarrow import ArrowException, parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            return file.read()
-    except (ArrowException, OSError, ValueError) as error:
+            table = file.read()
+        return enumerate(table_records(table), start=1), table_classes(table)
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
 
 
@@ -277,7 +278,7 @@ def table_classes(table: pyarrow.Table) -> dict[str, tuple[str, ...]]:
     """Return the label names that ``datasets`` notes in a table, by column."""
     noted = (table.schema.metadata or {}).get(b"huggingface", b"{}")
     try:
-        features = json.loads(noted)["info"]["features"]
+        features = parse_json(noted)["info"]["features"]
         return {
             name: tuple(map(str, feature["names"]))
             for name, feature in features.items()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import glob
 import io
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.locks import LOCK, try_lock
@@ -37,6 +39,18 @@ def read_text(path: Path, most: int | None = None) -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read: not UTF-8 text") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: It is none, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def make_folder(folder: Path) -> None:

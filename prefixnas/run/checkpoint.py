@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import write_bytes, write_text
+from prefixnas.base.files import parse_json, write_bytes, write_text
 
 T = TypeVar("T")
 
@@ -167,7 +167,7 @@ def _damage(path: Path) -> str:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
     return content
 
 

@@ -1,0 +1,201 @@
+"""The long form: `python -m tests.faults [CASES]` runs every campaign and prints the table.
+
+Faults are printed as they are found. `CASES` says which share of the cases is run: 0.1 is a tenth.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.faults.campaigns import (
+    CODES,
+    damages,
+    interrupted,
+    kills,
+    sizes,
+    try_damage,
+    try_signal,
+    try_small_disk,
+)
+from tests.faults.outcomes import Outcome, Place, Verdict
+from tests.forked import SERVER
+from tests.plots import left_out
+
+KILLS = {"search": 240, "train": 120, "search by trials": 120, "tune": 70, "compare": 70}
+"""Kills of each command; of the others all that there are, up to `OTHERS`."""
+
+OTHERS = 60
+SIZES = {"tune": 30, "compare": 30}
+OTHER_SIZES = 40
+DAMAGES, SIGNALS, MUTATIONS = 160, 60, 120
+
+SMALL_DISKS = (48, 96, 160, 256, 400, 640)
+"""Kilobytes."""
+
+
+class Table:
+    """Counts outcomes by campaign and command, and says what went wrong."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], Counter[Outcome]] = {}
+        self._began = time.monotonic()
+
+    def run(
+        self, campaign: str, name: str, cases: Iterable[tuple[str, Callable[[], Verdict]]]
+    ) -> None:
+        """Try cases one after the other."""
+        tally = self.rows.setdefault((campaign, name), Counter())
+        for case, attempt in cases:
+            verdict = attempt()
+            tally[verdict.outcome] += 1
+            if not verdict.good:
+                print(f"{campaign}, {name}, {case}: {verdict.outcome}: {verdict.why}", flush=True)
+        minutes = (time.monotonic() - self._began) / 60
+        print(f"{minutes:5.1f} min  {campaign}, {name}: {_counted(tally)}", flush=True)
+
+    def text(self) -> str:
+        """Return the table as Markdown, with a row for each campaign."""
+        head = ["", "cases", *(str(outcome) for outcome in Outcome)]
+        rows = [[f"{campaign}, {name}", tally] for (campaign, name), tally in self.rows.items()]
+        rows.append(["all", sum((tally for _, tally in rows), Counter())])
+        lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+        lines += [
+            [name, str(tally.total()), *(str(tally[o]) for o in Outcome)] for name, tally in rows
+        ]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing went wrong."""
+        wrong = set(Outcome) - {Outcome.IDENTICAL, Outcome.READ, Outcome.REFUSED}
+        return not any(tally[outcome] for tally in self.rows.values() for outcome in wrong)
+
+
+def _counted(tally: Counter[Outcome]) -> str:
+    return ", ".join(f"{count} {outcome}" for outcome, count in tally.items())
+
+
+def campaign(place: Place, table: Table, share: float) -> None:
+    """Run everything."""
+
+    def some(count: int) -> int:
+        return max(2, round(count * share))
+
+    mutated(place, table, some(MUTATIONS))
+    damaged(place, table, some(DAMAGES))
+    for command in place.commands.values():
+        faults = kills(place, command, some(KILLS.get(command.name, OTHERS)))
+        table.run("kills", command.name, place.cases(command, faults))
+    for command in place.commands.values():
+        faults = sizes(place, command, some(SIZES.get(command.name, OTHER_SIZES)))
+        table.run("full disks", command.name, place.cases(command, faults))
+    small_disks(place, table)
+    rng = random.Random(0)
+    search = place.commands["search"]
+    numbers = [number for number in CODES for _ in range(some(SIGNALS // len(CODES)))]
+    cases = [(n.name, lambda n=n: try_signal(place, search, n, rng)) for n in numbers]
+    table.run("signals", "search", cases)
+
+
+def damaged(place: Place, table: Table, count: int) -> None:
+    """Resume runs whose checkpoints are damaged, at an early and at a late moment."""
+    search, kinds = place.commands["search"], damages()
+    cases = []
+    for number in range(count):
+        name, damage = kinds[number % len(kinds)]
+        kept = interrupted(place, search, (0.35, 0.7)[number // len(kinds) % 2])
+        given: Any = (place, search, kept, damage, number)
+        cases.append((name, lambda given=given: try_damage(*given)))
+    table.run("damaged checkpoints", "search", cases)
+
+
+def small_disks(place: Place, table: Table) -> None:
+    """Run commands on disks that really are full, where they can be mounted."""
+    for name in ("search", "tune", "export peml"):
+        cases = [
+            (f"{size} kB", lambda size=size: try_small_disk(place, place.commands[name], size))  # noqa: B023
+            for size in SMALL_DISKS
+        ]
+        try:
+            table.run("small disks", name, cases)
+        except OSError as error:
+            print(f"small disks, {name}: left out, not mounted: {error}", flush=True)
+            del table.rows["small disks", name]
+
+
+def mutated(place: Place, table: Table, examples: int) -> None:
+    """Read mutated files of every kind, each kind in a process of its own."""
+    for name in _in_a_process(_names, place.folder):
+        tally = _in_a_process(_fuzz, place.folder, name, examples)
+        table.rows["mutated files", name] = tally
+        print(f"mutated files, {name}: {_counted(tally)}", flush=True)
+
+
+def _in_a_process(work: Callable[..., Any], *given: Any) -> Any:
+    ours, theirs = SERVER.Pipe()
+    process = SERVER.Process(target=_send, args=(theirs, work, given))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        process.join()
+        print(f"{given}: ended by signal {process.exitcode}", flush=True)
+        return Counter({Outcome.TRACEBACK: 1})
+
+
+def _send(pipe: Any, work: Callable[..., Any], given: Any) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    with left_out():
+        pipe.send(work(*given))
+
+
+def _names(folder: Path) -> list[str]:
+    from tests.faults.readers import readers
+
+    with tempfile.TemporaryDirectory() as copied:
+        return [reader.name for reader in readers(_copy(folder, Path(copied)))]
+
+
+def _fuzz(folder: Path, name: str, examples: int) -> Counter[Outcome]:
+    from tests.faults.fuzz import fuzz
+    from tests.faults.readers import readers
+
+    with tempfile.TemporaryDirectory() as copied:
+        found = {reader.name: reader for reader in readers(_copy(folder, Path(copied)))}
+        return fuzz(found[name], examples, 0, Path("build/faults"))
+
+
+def _copy(folder: Path, to: Path) -> Path:
+    import shutil
+
+    for name in ("llama", "mood", "run"):
+        shutil.copytree(folder / name, to / name)
+    shutil.copy(folder / "study.yaml", to)
+    return to
+
+
+def main() -> int:
+    """Run the campaigns in memory where there is room, and print the table."""
+    share = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+    memory = Path("/dev/shm")
+    table = Table()
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        try:
+            campaign(Place(Path(folder)), table, share)
+        finally:
+            print(f"\n{table.text()}", flush=True)
+    return 0 if table.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
