@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -77,7 +78,7 @@ def write_state(folder: Path, plain: Any, tensors: str) -> None:
     kept = {tensors}
     if state.is_file() and _content(state)["tensors"] != tensors:
         write_bytes(folder / PREVIOUS, state.read_bytes())
-    if (folder / PREVIOUS).is_file():
+    with suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged: of no use
         kept.add(_content(folder / PREVIOUS)["tensors"])
     write_text(state, json.dumps({**data, "hash": _hash(json.dumps(data).encode())}))
     for old in folder.glob("tensors-*"):

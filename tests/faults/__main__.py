@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from tests.faults.apart import fuzz_apart, names
 from tests.faults.campaigns import (
     CODES,
     damages,
@@ -25,16 +26,12 @@ from tests.faults.campaigns import (
     try_small_disk,
 )
 from tests.faults.outcomes import Outcome, Place, Verdict
-from tests.forked import SERVER
-from tests.plots import left_out
 
-KILLS = {"search": 240, "train": 120, "search by trials": 120, "tune": 70, "compare": 70}
-"""Kills of each command; of the others all that there are, up to `OTHERS`."""
+KILLS = {"search": 120, "search by trials": 200, "train": 60, "tune": 40, "compare": 40}
+"""Kills of each command; of the others up to `OTHERS`, which is nearly every operation."""
 
-OTHERS = 60
-SIZES = {"tune": 30, "compare": 30}
-OTHER_SIZES = 40
-DAMAGES, SIGNALS, MUTATIONS = 160, 60, 120
+OTHERS, SIZES, DAMAGES, SIGNALS, MUTATIONS = 60, 30, 120, 30, 75
+"""Cases of each command, of each reader in the last."""
 
 SMALL_DISKS = (48, 96, 160, 256, 400, 640)
 """Kilobytes."""
@@ -90,18 +87,18 @@ def campaign(place: Place, table: Table, share: float) -> None:
 
     mutated(place, table, some(MUTATIONS))
     damaged(place, table, some(DAMAGES))
+    rng, search = random.Random(0), place.commands["search"]
+    numbers = [number for number in CODES for _ in range(some(SIGNALS // len(CODES)))]
+    cases = [(n.name, lambda n=n: try_signal(place, search, n, rng)) for n in numbers]
+    table.run("signals", "search", cases)
+    small_disks(place, table)
     for command in place.commands.values():
         faults = kills(place, command, some(KILLS.get(command.name, OTHERS)))
         table.run("kills", command.name, place.cases(command, faults))
     for command in place.commands.values():
-        faults = sizes(place, command, some(SIZES.get(command.name, OTHER_SIZES)))
-        table.run("full disks", command.name, place.cases(command, faults))
-    small_disks(place, table)
-    rng = random.Random(0)
-    search = place.commands["search"]
-    numbers = [number for number in CODES for _ in range(some(SIGNALS // len(CODES)))]
-    cases = [(n.name, lambda n=n: try_signal(place, search, n, rng)) for n in numbers]
-    table.run("signals", "search", cases)
+        table.run(
+            "full disks", command.name, place.cases(command, sizes(place, command, some(SIZES)))
+        )
 
 
 def damaged(place: Place, table: Table, count: int) -> None:
@@ -132,56 +129,10 @@ def small_disks(place: Place, table: Table) -> None:
 
 def mutated(place: Place, table: Table, examples: int) -> None:
     """Read mutated files of every kind, each kind in a process of its own."""
-    for name in _in_a_process(_names, place.folder):
-        tally = _in_a_process(_fuzz, place.folder, name, examples)
+    for name in names(place.folder):
+        tally = fuzz_apart(place.folder, name, examples)
         table.rows["mutated files", name] = tally
         print(f"mutated files, {name}: {_counted(tally)}", flush=True)
-
-
-def _in_a_process(work: Callable[..., Any], *given: Any) -> Any:
-    ours, theirs = SERVER.Pipe()
-    process = SERVER.Process(target=_send, args=(theirs, work, given))
-    process.start()
-    theirs.close()
-    try:
-        return ours.recv()
-    except EOFError:
-        process.join()
-        print(f"{given}: ended by signal {process.exitcode}", flush=True)
-        return Counter({Outcome.TRACEBACK: 1})
-
-
-def _send(pipe: Any, work: Callable[..., Any], given: Any) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    with left_out():
-        pipe.send(work(*given))
-
-
-def _names(folder: Path) -> list[str]:
-    from tests.faults.readers import readers
-
-    with tempfile.TemporaryDirectory() as copied:
-        return [reader.name for reader in readers(_copy(folder, Path(copied)))]
-
-
-def _fuzz(folder: Path, name: str, examples: int) -> Counter[Outcome]:
-    from tests.faults.fuzz import fuzz
-    from tests.faults.readers import readers
-
-    with tempfile.TemporaryDirectory() as copied:
-        found = {reader.name: reader for reader in readers(_copy(folder, Path(copied)))}
-        return fuzz(found[name], examples, 0, Path("build/faults"))
-
-
-def _copy(folder: Path, to: Path) -> Path:
-    import shutil
-
-    for name in ("llama", "mood", "run"):
-        shutil.copytree(folder / name, to / name)
-    shutil.copy(folder / "study.yaml", to)
-    return to
 
 
 def main() -> int:

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.faults.commands import Command, Result, of_folder
+from tests.faults.commands import Command, Result
 from tests.faults.layer import WRITE, Fault
 from tests.faults.outcomes import Outcome, Place, Verdict, compared
+from tests.workbench import digest
 
 
 def spread(items: Sequence[Any], most: int) -> list[Any]:
@@ -213,7 +214,7 @@ def try_damage(place: Place, command: Command, kept: Path, damage: Damage, seed:
 
 
 def _untouched(run: Path) -> Result:
-    return {name: held for name, held in of_folder(run).items() if name != ".lock"}
+    return {name: held for name, held in digest(run).items() if name != ".lock"}
 
 
 # Signals

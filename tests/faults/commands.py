@@ -68,11 +68,11 @@ def commands(place: Path) -> dict[str, Command]:
         Command("search", PREFIXNAS, ["search", *model], ["search", *on], of_run),
         Command("search by trials", PREFIXNAS, ["search", *trials], ["search", *on], of_run),
         Command("train", PEML, ["train", *model], ["train", *on], of_run),
-        Command("tune", PREFIXNAS, ["tune", *study], ["tune", *study, "--resume"], of_study),
-        Command("compare", PREFIXNAS, ["compare", *cells], ["compare", *on], of_comparison),
         *(_export(place, out, format) for format in ("merged", "peft", "peml")),
         _export(place, out, "peml", "export into a folder", lambda folder: folder.mkdir()),
         _report(place, out),
+        Command("tune", PREFIXNAS, ["tune", *study], ["tune", *study, "--resume"], of_study),
+        Command("compare", PREFIXNAS, ["compare", *cells], ["compare", *on], of_comparison),
     ]
     return {command.name: command for command in found}
 

@@ -88,7 +88,7 @@ def _said() -> Iterator[list[str]]:
     sys.stderr.flush()
     kept, file = os.dup(2), os.memfd_create("said")
     os.dup2(file, 2)
-    before, sys.stderr = sys.stderr, open(2, "w", closefd=False)  # noqa: PTH123, SIM115
+    before, sys.stderr = sys.stderr, open(2, "w", closefd=False)  # noqa: SIM115
     try:
         yield said
     finally:
