@@ -9,7 +9,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,21 @@ def make_folder(folder: Path) -> None:
     Raises:
         UserError: It cannot be made.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name what cannot be written: a full disk gives Python's errors no name.
+
+    Raises:
+        UserError: Its cause is the `OSError`.
+    """
+    try:
+        yield
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def refuse_used(folder: Path, marker: str, what: str, *, resume: bool = False) -> None:
@@ -138,14 +150,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         UserError: The file cannot be written; its cause is the `OSError`.
     """
     temporary = path.with_name(path.name + ".tmp")
-    try:
+    with writing(path):
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

@@ -77,7 +77,7 @@ def alone(folder: Path, doing: str, seconds: float = 0.0) -> Iterator[Lock]:
         seconds: How long to wait until processes that were killed have ended.
 
     Raises:
-        UserError: Another process holds it; the message names it.
+        UserError: Another process holds it, which the message names, or it cannot be written.
     """
     deadline, path = time.monotonic() + seconds, folder / LOCK
     while (lock := try_lock(path)) is None:
@@ -86,6 +86,9 @@ def alone(folder: Path, doing: str, seconds: float = 0.0) -> Iterator[Lock]:
             raise UserError(f"{folder}: {holder} there already; wait for its end, or end it")
         time.sleep(POLL)
     with lock:
-        os.ftruncate(lock.descriptor, 0)
-        os.write(lock.descriptor, f"process {os.getpid()} {doing}\n".encode())
+        try:
+            os.ftruncate(lock.descriptor, 0)
+            os.write(lock.descriptor, f"process {os.getpid()} {doing}\n".encode())
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written: {error.strerror}") from error
         yield lock

@@ -1,6 +1,7 @@
-"""The long form: `python -m tests.faults [CASES]` runs every campaign and prints the table.
+"""The long form: `python -m tests.faults [CASES [CAMPAIGN ...]]` runs campaigns, prints the table.
 
 Faults are printed as they are found. `CASES` says which share of the cases is run: 0.1 is a tenth.
+Campaigns are `kills`, `disks`, `mutated`, `damaged`, `signals`; all of them if none is named.
 """
 
 from __future__ import annotations
@@ -79,33 +80,39 @@ def _counted(tally: Counter[Outcome]) -> str:
     return ", ".join(f"{count} {outcome}" for outcome, count in tally.items())
 
 
-def campaign(place: Place, table: Table, share: float) -> None:
-    """Run everything."""
+def killed(place: Place, table: Table, share: float) -> None:
+    """Kill every command at its operations."""
+    for command in place.commands.values():
+        faults = kills(place, command, some(KILLS.get(command.name, OTHERS), share))
+        table.run("kills", command.name, place.cases(command, faults))
 
-    def some(count: int) -> int:
-        return max(2, round(count * share))
 
-    mutated(place, table, some(MUTATIONS))
-    damaged(place, table, some(DAMAGES))
-    rng, search = random.Random(0), place.commands["search"]
-    numbers = [number for number in CODES for _ in range(some(SIGNALS // len(CODES)))]
-    cases = [(n.name, lambda n=n: try_signal(place, search, n, rng)) for n in numbers]
-    table.run("signals", "search", cases)
+def filled(place: Place, table: Table, share: float) -> None:
+    """Let every command run out of space, on disks that only seem full and on some that are."""
     small_disks(place, table)
     for command in place.commands.values():
-        faults = kills(place, command, some(KILLS.get(command.name, OTHERS)))
-        table.run("kills", command.name, place.cases(command, faults))
-    for command in place.commands.values():
-        table.run(
-            "full disks", command.name, place.cases(command, sizes(place, command, some(SIZES)))
-        )
+        faults = sizes(place, command, some(SIZES, share))
+        table.run("full disks", command.name, place.cases(command, faults))
 
 
-def damaged(place: Place, table: Table, count: int) -> None:
+def signalled(place: Place, table: Table, share: float) -> None:
+    """Send signals at random moments."""
+    rng, search = random.Random(0), place.commands["search"]
+    numbers = [number for number in CODES for _ in range(some(SIGNALS // len(CODES), share))]
+    cases = [(n.name, lambda n=n: try_signal(place, search, n, rng)) for n in numbers]
+    table.run("signals", "search", cases)
+
+
+def some(count: int, share: float) -> int:
+    """Return a share of a number of cases."""
+    return max(2, round(count * share))
+
+
+def damaged(place: Place, table: Table, share: float) -> None:
     """Resume runs whose checkpoints are damaged, at an early and at a late moment."""
     search, kinds = place.commands["search"], damages()
     cases = []
-    for number in range(count):
+    for number in range(some(DAMAGES, share)):
         name, damage = kinds[number % len(kinds)]
         kept = interrupted(place, search, (0.35, 0.7)[number // len(kinds) % 2])
         given: Any = (place, search, kept, damage, number)
@@ -127,12 +134,21 @@ def small_disks(place: Place, table: Table) -> None:
             del table.rows["small disks", name]
 
 
-def mutated(place: Place, table: Table, examples: int) -> None:
+def mutated(place: Place, table: Table, share: float) -> None:
     """Read mutated files of every kind, each kind in a process of its own."""
     for name in names(place.folder):
-        tally = fuzz_apart(place.folder, name, examples)
+        tally = fuzz_apart(place.folder, name, some(MUTATIONS, share))
         table.rows["mutated files", name] = tally
         print(f"mutated files, {name}: {_counted(tally)}", flush=True)
+
+
+CAMPAIGNS: dict[str, Callable[[Place, Table, float], None]] = {
+    "kills": killed,
+    "disks": filled,
+    "mutated": mutated,
+    "damaged": damaged,
+    "signals": signalled,
+}
 
 
 def main() -> int:
@@ -142,7 +158,9 @@ def main() -> int:
     table = Table()
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         try:
-            campaign(Place(Path(folder)), table, share)
+            place = Place(Path(folder))
+            for name in sys.argv[2:] or CAMPAIGNS:
+                CAMPAIGNS[name](place, table, share)
         finally:
             print(f"\n{table.text()}", flush=True)
     return 0 if table.good else 1

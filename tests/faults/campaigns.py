@@ -21,6 +21,8 @@ from tests.workbench import digest
 
 def spread(items: Sequence[Any], most: int) -> list[Any]:
     """Return at most so many items, from the first to the last, evenly."""
+    if most == 1:
+        return [items[len(items) // 2]]
     if len(items) <= most:
         return list(items)
     return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]

@@ -1,4 +1,4 @@
-"""The commands that the faults are tried on, each as small as it can be, and what each must leave."""
+"""The commands that faults are tried on, as small as they can be, and what each must leave."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def prepare(place: Path) -> None:
 def of_folder(folder: Path) -> dict[str, str]:
     """Return everything in a folder."""
     return {
-        str(path.relative_to(folder)): _content(path) if path.is_file() else "folder"
+        str(path.relative_to(folder)): "folder" if path.is_dir() else _content(path)
         for path in sorted(folder.rglob("*"))
     }
 
@@ -164,8 +164,8 @@ def trials_of(folder: Path) -> list[dict[str, Any]]:
 
 def _content(path: Path) -> str:
     data = path.read_bytes()
-    if path.suffix in (".html", ".md", ".csv", ".png"):
-        return "there"  # they show times, and are made of what is compared
+    if path.parent.name == "checkpoint" or path.suffix in (".html", ".md", ".csv", ".png"):
+        return "there"  # they hold times, and are made of what is compared
     if path.suffix in (".json", ".jsonl"):
         lines = data.splitlines() if path.suffix == ".jsonl" else [data]
         kept = [json.loads(line) for line in lines if WENT_BACK not in line]
