@@ -22,6 +22,7 @@ from prefixnas import (
     build_child,
     option,
 )
+from prefixnas.network.supernet import count_parameters
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Fixed(Strategy):
         if self.arch is not None and settings:
             raise UserError("keys 'arch' and 'set': an architecture leaves nothing to set")
         space.validate(self._architecture(space, settings))
+
+    def trained_at_most(self, space: SearchSpace, settings: Mapping[str, str], width: int) -> int:
+        """Return how many parameters the architecture has."""
+        return count_parameters(space, self._architecture(space, settings), width)
 
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Attach the architecture with fresh weights."""

@@ -15,7 +15,7 @@ from prefixnas.base.memory import TRAINED, memory_of_machine, refuse_beyond
 from prefixnas.base.options import FLAG, make, resolve
 from prefixnas.base.plugins import load_named, trust
 from prefixnas.launch.config import RunConfig, run_options, word_for_alone
-from prefixnas.network.supernet import check_operations, count_parameters
+from prefixnas.network.supernet import check_operations
 from prefixnas.run.baselines import Baseline
 from prefixnas.run.events import Event
 from prefixnas.run.objective import OBJECTIVES, Objective, ObjectiveConfig, fit_space
@@ -72,7 +72,7 @@ class RunPlan:
         self.strategy.check(space, self.run.settings, self.budget)
         check_operations(space, objective.width)
         self.strategy.check_objective(objective)
-        trained = count_parameters(space, space.first(self.run.settings), objective.width)
+        trained = self.strategy.trained_at_most(space, self.run.settings, objective.width)
         refuse_beyond({"the searched module": trained * TRAINED}, memory_of_machine())
 
     def open(
