@@ -42,7 +42,11 @@ class Fixed(Strategy):
         """Refuse an architecture that is not there, or not of the space."""
         if self.arch is not None and settings:
             raise UserError("keys 'arch' and 'set': an architecture leaves nothing to set")
-        space.validate(self._architecture(space, settings))
+        architecture = self._architecture(space, settings)
+        try:
+            space.validate(architecture)
+        except UserError as error:
+            raise UserError(f"{self.arch}: {error}" if self.arch else str(error)) from error
 
     def trained_at_most(self, space: SearchSpace, settings: Mapping[str, str], width: int) -> int:
         """Return how many parameters the architecture has."""

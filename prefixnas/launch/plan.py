@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
     """
     values: dict[str, Any] = {"strategy": RunConfig.strategy, "objective": None}
     plugins: list[tuple[str, str]] = []
+    origin: dict[str, str] = {}
     for where, layer in layers:
         for name in ("strategy", "objective"):
             if layer.get(name) is not None:
@@ -121,7 +123,7 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
                     raise UserError(
                         f"{where}: key {name!r}: expected a name, not {brief(layer[name])}"
                     )
-                values[name] = layer[name]
+                values[name], origin[name] = layer[name], where
         given = layer.get("plugin") or []
         given = [given] if isinstance(given, str) else given
         if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
@@ -132,13 +134,27 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
     for plugin, where in plugins:
         load_named(plugin, where)
     names = {**values, "objective": values["objective"] or _only_objective()}
-    objective = OBJECTIVES.get(names["objective"])
+    with _named(origin.get("objective", FLAG), "objective"):
+        objective = OBJECTIVES.get(names["objective"])
+    with _named(origin.get("strategy", FLAG), "strategy"):
+        strategy = STRATEGIES.get(names["strategy"])
     options: dict[str, type[Any]] = {
         "run": run_options(objective),
-        "strategy": STRATEGIES.get(names["strategy"]),
+        "strategy": strategy,
         "objective": objective,
     }
     return options, names
+
+
+@contextmanager
+def _named(where: str, key: str) -> Iterator[None]:
+    """Put the file and the key in front of what is wrong with a name, if it is from a file."""
+    try:
+        yield
+    except UserError as error:
+        if where == FLAG:
+            raise
+        raise UserError(f"{where}: key {key!r}: {error}") from error
 
 
 def resolve_run(layers: Layers) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,13 @@ EXAMPLES = 3
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Reader]]:
-    yield readers(Place(tmp_path_factory.mktemp("readers")).folder)
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("readers"))
+
+
+@pytest.fixture(scope="module")
+def found(place: Place) -> list[Reader]:
+    return readers(place.folder)
 
 
 def test_whole_files_are_read(found: list[Reader]) -> None:
@@ -37,6 +41,25 @@ def test_what_once_was_a_fault_is_none_any_more(found: list[Reader]) -> None:
         for file in corpus(reader):
             verdict = attempt(reader, file.read_bytes())
             assert verdict.good, (file, verdict)
+
+
+@pytest.mark.parametrize(
+    "name", ["task.parquet", "task.json", "task.csv", "model config.json", "model tensors"]
+)
+def test_a_command_says_one_line_that_names_the_file_and_nothing_in_front(
+    name: str, place: Place, found: list[Reader]
+) -> None:
+    (reader,) = [reader for reader in found if reader.name == name]
+    whole = reader.file.read_bytes()
+    reader.file.write_bytes(whole[: len(whole) * 2 // 3] + b'"')
+    of_model = name.startswith("model")
+    model = reader.file.parent if of_model else place.folder / "llama"
+    tasks = place.folder / "mood" if of_model else reader.file.parent
+    argv = ["search", "--model", str(model), "--tasks", str(tasks), "--out", str(place.out)]
+    end = place.run("prefixnas", [*argv, "--steps", "2"])
+    reader.file.write_bytes(whole)
+    assert end.code == 2 and end.refused, end
+    assert str(reader.file.parent) in end.said
 
 
 def test_another_exception_is_a_fault(found: list[Reader], tmp_path: Path) -> None:
