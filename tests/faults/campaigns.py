@@ -212,6 +212,8 @@ def try_damage(place: Place, command: Command, kept: Path, damage: Damage, seed:
     if end.refused:
         same = compared(before, _untouched(place.out))
         return Verdict(Outcome.REFUSED, end.said) if same.good else Verdict(Outcome.LOST, same.why)
+    if end.code != 0:
+        return Verdict(Outcome.DEAD_END, f"exit code {end.code}: {end.said}")
     return place.judged(command, whole)
 
 
