@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup search test test-all check lint wheel clean
+.PHONY: setup search test test-all faults check lint wheel clean
 
 setup: $(READY)
 
@@ -27,6 +27,10 @@ test: setup
 # With the tests that are not needed at every change.
 test-all: setup
 	$(PYTEST)
+
+# Kills, full disks and damaged files by the hundred, about an hour; docs/reliability.md has the table.
+faults: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
 
 lint: setup
 	$(BIN)/ruff check .

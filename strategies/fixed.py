@@ -23,6 +23,7 @@ from prefixnas import (
     build_child,
     option,
 )
+from prefixnas.network.supernet import count_parameters
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,15 @@ class Fixed(Strategy):
             raise UserError("keys 'arch' and 'space': the space 'none' has no architecture")
         if self.arch is not None and settings:
             raise UserError("keys 'arch' and 'set': an architecture leaves nothing to set")
-        space.validate(self._architecture(space, settings))
+        architecture = self._architecture(space, settings)
+        try:
+            space.validate(architecture)
+        except UserError as error:
+            raise UserError(f"{self.arch}: {error}" if self.arch else str(error)) from error
+
+    def trained_at_most(self, space: SearchSpace, settings: Mapping[str, str], width: int) -> int:
+        """Return how many parameters the architecture has."""
+        return count_parameters(space, self._architecture(space, settings), width)
 
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Attach the architecture with fresh weights; on the space `none`, nothing."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from peml.prefix.sites import Site
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import read_text
+from prefixnas.base.files import parse_json, read_text, sweep_beside, write_text
+from prefixnas.base.locks import try_lock
 from prefixnas.base.tensors import write_tensors, written
 
 MANIFEST, PREFIX, HEADS, LORA = "peml.json", "prefix.safetensors", "heads.safetensors", "lora"
@@ -37,8 +39,8 @@ def read_object(path: Path, most: int) -> dict[str, Any]:
         UserError: It cannot be read, or is something else.
     """
     try:
-        data = json.loads(read_text(path, most))
-    except (ValueError, RecursionError) as error:
+        data = parse_json(read_text(path, most))
+    except ValueError as error:
         raise UserError(f"{path}: damaged: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: damaged: expected an object of keys")
@@ -71,6 +73,8 @@ def hashes(folder: Path) -> dict[str, str]:
 def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a temporary folder that takes its name only when it is complete.
 
+    What kills left of earlier ones is taken away first.
+
     Args:
         folder: The name.
         replace: Put it in the place of a folder that is there and not empty.
@@ -82,6 +86,7 @@ def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
     out = Path(folder).expanduser().resolve()
     mark = uuid.uuid4().hex[:8]
     with written(Path(folder)):
+        _sweep(out)
         occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
         if occupied and not replace:
             raise UserError(f"{folder} exists and is not empty: name a new folder")
@@ -89,24 +94,45 @@ def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
         new = out / f".{mark}.new" if inside else out.with_name(f".{out.name}.{mark}.new")
         new.mkdir(parents=True)
         try:
-            yield new
-            _move_up(new) if inside else _take_name(new, out, mark)
+            with try_lock(new) or nullcontext():  # which ends with this process
+                yield new
+                _move_up(new) if inside else _take_name(new, out, mark, replace)
         finally:
             shutil.rmtree(new, ignore_errors=True)
 
 
+_NAMES = ".names"
+"""In a folder whose files move up: which ones these are."""
+
+
 def _move_up(new: Path) -> None:
     """Fill an empty folder, which stays the very folder that it is; the manifest comes last."""
-    for path in sorted(new.iterdir(), key=lambda path: path.name == MANIFEST):
-        path.rename(new.parent / path.name)
-    new.rmdir()
+    names = sorted((path.name for path in new.iterdir()), key=lambda name: (name == MANIFEST, name))
+    write_text(new / _NAMES, json.dumps(names))
+    for name in names:
+        (new / name).rename(new.parent / name)
+    shutil.rmtree(new)
 
 
-def _take_name(new: Path, out: Path, mark: str) -> None:
-    """Put a folder in the place of another, which is deleted only then."""
+def _sweep(out: Path) -> None:
+    """Take away what kills left below and beside a name; what was moving up is moved back."""
+    for left in out.glob(".*.new") if out.is_dir() else ():
+        if re.fullmatch(r"\.[0-9a-f]{8}\.new", left.name) and (lock := try_lock(left)) is not None:
+            with lock:
+                moving = (left / _NAMES).is_file()
+                for name in parse_json(read_text(left / _NAMES)) if moving else ():
+                    if (out / name).exists() and not (left / name).exists():
+                        (out / name).rename(left / name)
+                shutil.rmtree(left)
+    if out.parent.is_dir():
+        sweep_beside(out)
+
+
+def _take_name(new: Path, out: Path, mark: str, replace: bool) -> None:
+    """Put a folder in the place of another, if it may, which is deleted only then."""
     old = out.with_name(f".{out.name}.{mark}.old")
     try:
-        if out.exists():
+        if replace and out.exists():
             out.rename(old)
         new.rename(out)
     finally:

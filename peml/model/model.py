@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from transformers.models.auto.modeling_auto import (
 
 from peml.model.config import first_line, read_config, refuse_adapter
 from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.files import parse_json
 
 Family = Literal["decoder", "encoder-decoder", "encoder"]
 
@@ -236,7 +236,7 @@ def _check_alone(folder: Path, name: str) -> None:
 def _is_prefix(config: Path) -> bool:
     """Tell whether a file configures a prefix of PEFT, as `peml export` writes above its model."""
     try:
-        return bool(json.loads(config.read_text("utf-8")).get("peft_type") == "PREFIX_TUNING")
+        return bool(parse_json(config.read_text("utf-8")).get("peft_type") == "PREFIX_TUNING")
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -30,7 +30,7 @@ def check_memory(
     collator: Collator,
     sites: Sequence[Site],
 ) -> None:
-    """Refuse a run that cannot fit; the searched module, which is not known yet, is left out.
+    """Refuse a run that cannot fit; the searched module is counted by `RunPlan.fit`.
 
     Raises:
         UserError: Names the estimate and what there is.

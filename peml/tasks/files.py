@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from peml.tasks.values import Cell, Written
 from prefixnas.base.errors import UserError, nearest, unknown
+from prefixnas.base.files import parse_json
 
 if TYPE_CHECKING:
     import pyarrow
@@ -87,8 +88,9 @@ def _read_file(path: Path) -> tuple[Iterable[Numbered], dict[str, tuple[str, ...
     if suffix not in FORMATS:
         raise unknown("file format", path.suffix, FORMATS, str(path))
     if suffix == PARQUET:
-        table = read_table(path)
-        return enumerate(table_records(table), start=1), table_classes(table)
+        with _parquet(path):
+            table = read_table(path)
+            return enumerate(table_records(table), start=1), table_classes(table)
     return _TEXT_FORMATS[suffix](_decode(path), path), {}
 
 
@@ -263,12 +265,20 @@ def read_table(path: Path) -> pyarrow.Table:
     Raises:
         UserError: It is none.
     """
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
+
+    with _parquet(path), parquet.ParquetFile(path) as file:
+        return file.read()
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[None]:
+    """Say in one line that a file can't be read, or that it holds values that are none."""
+    from pyarrow import ArrowException
 
     try:
-        with parquet.ParquetFile(path) as file:
-            return file.read()
-    except (ArrowException, OSError, ValueError) as error:
+        yield
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
 
 
@@ -292,7 +302,7 @@ def table_classes(table: pyarrow.Table) -> dict[str, tuple[str, ...]]:
     """Return the label names that ``datasets`` notes in a table, by column."""
     noted = (table.schema.metadata or {}).get(b"huggingface", b"{}")
     try:
-        features = json.loads(noted)["info"]["features"]
+        features = parse_json(noted)["info"]["features"]
         return {
             name: tuple(map(str, feature["names"]))
             for name, feature in features.items()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import glob
 import io
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.locks import LOCK
+from prefixnas.base.locks import LOCK, try_lock
 
 
 def read_text(path: Path, most: int | None = None) -> str:
@@ -38,16 +42,39 @@ def read_text(path: Path, most: int | None = None) -> str:
         raise UserError(f"{path}: cannot be read: not UTF-8 text") from error
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: It is none, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder that is to be written to, with those above it.
 
     Raises:
         UserError: It cannot be made.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name what cannot be written: a full disk gives Python's errors no name.
+
+    Raises:
+        UserError: Its cause is the `OSError`.
+    """
+    try:
+        yield
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def refuse_used(folder: Path, marker: str, what: str, *, resume: bool = False) -> None:
@@ -82,18 +109,30 @@ def sweep(folder: Path) -> None:
     """Take away what a kill left in a folder that this process holds.
 
     These are files and folders that were to take another's name when they were complete, and
-    folders that one had taken the name of. One that lost its name, and no other has it, gets it
-    back.
+    folders that one had taken the name of; see `sweep_beside`.
     """
     for path in sorted(folder.iterdir()):
-        left = _LEFT.fullmatch(path.name)
-        named = folder / left["name"] if left else None
-        if named is not None and left is not None and left["end"] == "old" and not named.exists():
-            path.rename(named)
-        elif left:
-            shutil.rmtree(path, ignore_errors=True)
+        if left := _LEFT.fullmatch(path.name):
+            sweep_beside(folder / left["name"])
         elif path.suffix == ".tmp" and path.is_file():
             path.unlink(missing_ok=True)
+
+
+def sweep_beside(named: Path) -> None:
+    """Take away what a kill left of a folder that was to take a name.
+
+    One that lost the name, and no other has it, gets it back. One that a process holds (`try_lock`)
+    stays.
+    """
+    for path in sorted(named.parent.glob(f".{glob.escape(named.name)}.*.*")):
+        left = _LEFT.fullmatch(path.name)
+        if left is None or left["name"] != named.name or (lock := try_lock(path)) is None:
+            continue
+        with lock:
+            if left["end"] == "old" and not named.exists():
+                path.rename(named)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 _LEFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<end>new|old)")
@@ -111,14 +150,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         UserError: The file cannot be written; its cause is the `OSError`.
     """
     temporary = path.with_name(path.name + ".tmp")
-    try:
+    with writing(path):
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

@@ -40,7 +40,7 @@ def try_lock(path: Path, *, shared: bool = False, inherited: bool = False) -> Lo
     """Take a lock; None: another process has it.
 
     Args:
-        path: The file, made if missing.
+        path: The file, made if missing; or a folder.
         shared: Together with others that take it so.
         inherited: Whether processes that are started meanwhile hold it, too.
     """
@@ -61,7 +61,8 @@ def wait_for_lock(path: Path) -> Lock:
 
 
 def _open(path: Path, inherited: bool) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags, 0o600)
     os.set_inheritable(descriptor, inherited)
     return descriptor
 
@@ -76,7 +77,7 @@ def alone(folder: Path, doing: str, seconds: float = 0.0) -> Iterator[Lock]:
         seconds: How long to wait until processes that were killed have ended.
 
     Raises:
-        UserError: Another process holds it; the message names it.
+        UserError: Another process holds it, which the message names, or it cannot be written.
     """
     deadline, path = time.monotonic() + seconds, folder / LOCK
     while (lock := try_lock(path)) is None:
@@ -85,6 +86,9 @@ def alone(folder: Path, doing: str, seconds: float = 0.0) -> Iterator[Lock]:
             raise UserError(f"{folder}: {holder} there already; wait for its end, or end it")
         time.sleep(POLL)
     with lock:
-        os.ftruncate(lock.descriptor, 0)
-        os.write(lock.descriptor, f"process {os.getpid()} {doing}\n".encode())
+        try:
+            os.ftruncate(lock.descriptor, 0)
+            os.write(lock.descriptor, f"process {os.getpid()} {doing}\n".encode())
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written: {error.strerror}") from error
         yield lock

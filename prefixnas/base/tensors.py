@@ -78,11 +78,14 @@ def written(path: Path) -> Iterator[None]:
     """Make one line of what stops another library from writing below `path`.
 
     Raises:
-        UserError: Its cause is the `OSError`, also where safetensors hid the number in a text.
+        UserError: Its cause is the `OSError`, also where a library in Rust (safetensors,
+            tokenizers) hid the number in the text of an error of its own.
     """
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:
         cause = error if isinstance(error, OSError) else _hidden(error)
         if cause is None:
             raise
@@ -90,6 +93,6 @@ def written(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be written: {reason}") from cause
 
 
-def _hidden(error: SafetensorError) -> OSError | None:
-    number = re.search(r"os error (\d+)", str(error))
+def _hidden(error: Exception) -> OSError | None:
+    number = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None

@@ -97,8 +97,19 @@ def _stored(out: Path) -> dict[str, Any]:
     data = read_yaml(path)
     if not isinstance(data, dict) or not isinstance(data.get("groups"), dict):
         raise UserError(f"{path}: not what a transfer writes")
-    groups = {str(name): [(str(path), dict(layer))] for name, layer in data["groups"].items()}
-    return {**data, "groups": groups}
+    groups, seeds = data["groups"], data.get("seeds", [])
+    if len(groups) < 2 or not all(_is_group(*group) for group in groups.items()):
+        raise UserError(f"{path}: key 'groups': must be at least two names of folders with keys")
+    if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
+        raise UserError(f"{path}: key 'seeds': must be a list of whole numbers, not {brief(seeds)}")
+    if not isinstance(control := data.get("control", True), bool):
+        raise UserError(f"{path}: key 'control': must be true or false, not {brief(control)}")
+    return {**data, "groups": {name: [(str(path), layer)] for name, layer in groups.items()}}
+
+
+def _is_group(name: Any, keys: Any) -> bool:
+    named = isinstance(name, str) and Path(name).name == name and "\0" not in name
+    return named and isinstance(keys, dict) and all(isinstance(key, str) for key in keys)
 
 
 def _transfer(

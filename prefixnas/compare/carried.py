@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import write_text
+from prefixnas.base.files import parse_json, write_text
 from prefixnas.launch.config import read_config
 from prefixnas.launch.plan import plan_run, resolve_run
 from prefixnas.network.supernet import build_child
@@ -33,11 +33,11 @@ def carry_over(source: Path, target: Mapping[str, Any], path: Path) -> dict[str,
         `score`, `task_scores`, `carried` and `fresh` (numbers of tensors).
 
     Raises:
-        UserError: The modules of the two problems do not have the same width.
+        UserError: The modules of the two problems do not have the same width, or the file there is
+            damaged.
     """
     if path.is_file():
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return kept
+        return _kept(path)
     run, architecture = _opened(source)
     assert run.module is not None
     weights, trained = run.module.state_dict(), run.objective.state_dict()
@@ -92,3 +92,14 @@ def _opened(folder: Path) -> tuple[Run, Any]:
     objective = plan.objective.build(plan.budget.total, plan.run.seed)
     run = plan.open(folder, objective, resume=True)
     return run, search(run, plan.strategy, plan.run, baseline="none").architecture
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """Read what was measured before."""
+    try:
+        kept = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError:
+        kept = None
+    if not isinstance(kept, dict) or not isinstance(kept.get("score"), float | int):
+        raise UserError(f"{path}: damaged: it holds no score; take it away to have it taken again")
+    return kept

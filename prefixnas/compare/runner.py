@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from prefixnas.base.files import make_folder, write_text
+from prefixnas.base.files import make_folder, parse_json, write_text
 from prefixnas.base.locks import Lock
 from prefixnas.base.processes import THREADS, Child, share_of_threads
 from prefixnas.compare.cells import Cell
@@ -24,8 +24,13 @@ CELL = "prefixnas.commands.cell"
 
 
 def unfinished(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells that are still to be run."""
-    return [cell for cell in cells if cell.refused is None and not cell.finished]
+    """Return the cells that are still to be run, or were killed when they had their result."""
+    return [cell for cell in cells if cell.refused is None and not _is_whole(cell)]
+
+
+def _is_whole(cell: Cell) -> bool:
+    """Tell whether a cell wrote everything: its page comes after the result, then its memory."""
+    return cell.finished and (cell.folder / "report.html").is_file() and "error" not in notes(cell)
 
 
 def one_of_each_space(cells: Sequence[Cell]) -> list[Mapping[str, Any]]:
@@ -77,7 +82,7 @@ def beside(cell: Cell, suffix: str) -> Path:
 def notes(cell: Cell) -> dict[str, Any]:
     """Return what is known of a cell from outside of its run: peak memory, or its error."""
     try:
-        found = json.loads(beside(cell, ".json").read_text(encoding="utf-8"))
+        found = parse_json(beside(cell, ".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -51,9 +52,10 @@ def make_pruner(named: Named, where: str, epochs: int | None = None) -> BasePrun
 
 
 def make_sampler(named: Named, seed: int, where: str) -> BaseSampler:
-    """Build a sampler whose proposals follow from the seed and the trial's number.
+    """Build a sampler whose proposals follow from the seed, the trial's number and the names.
 
-    So processes that share a study propose different trials, and a resumed study none again.
+    So processes that share a study propose different trials, and a resumed study none again; a
+    trial that was lost between two proposals gets the second one as it would have been.
 
     Args:
         named: Its name, with options or without.
@@ -92,7 +94,8 @@ def make_sampler(named: Named, seed: int, where: str) -> BaseSampler:
         def sample_independent(
             self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
         ) -> Any:
-            return self._of(trial).sample_independent(study, trial, name, distribution)
+            inner = build(trial.number, name)
+            return inner.sample_independent(study, trial, name, distribution)
 
         def before_trial(self, study: Study, trial: FrozenTrial) -> None:
             self._of(trial).before_trial(study, trial)
@@ -107,10 +110,12 @@ def make_sampler(named: Named, seed: int, where: str) -> BaseSampler:
             with suppress(RuntimeError):  # grid search ends `optimize`, which is not in use here
                 self._of(trial).after_trial(study, trial, state, values)
 
-    def build(number: int) -> BaseSampler:
+    def build(number: int, parameter: str = "") -> BaseSampler:
         name = _split(named, "Sampler", where)[0]
-        own = seed if _short(name, "Sampler") in _SHARED else (seed * 1_000_003 + number) % 2**32
-        sampler: BaseSampler = _build(optuna.samplers, "Sampler", named, {"seed": own}, where)
+        shared = not parameter and _short(name, "Sampler") in _SHARED
+        own = (seed * 1_000_003 + number + zlib.crc32(parameter.encode())) % 2**32
+        given = {"seed": seed if shared else own}
+        sampler: BaseSampler = _build(optuna.samplers, "Sampler", named, given, where)
         return sampler
 
     return Seeded()

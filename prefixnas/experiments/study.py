@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from prefixnas.base.files import make_folder, write_text
+from prefixnas.base.errors import UserError
+from prefixnas.base.files import make_folder, parse_json, write_text
 from prefixnas.base.locks import LOCK, try_lock, wait_for_lock
 from prefixnas.experiments.claim import Claim
 from prefixnas.experiments.experiment import Experiment
@@ -81,7 +82,7 @@ class Study:
             study = cls(experiment, folder, open_storage(experiment.file.storage, folder))
             stored = study.optuna.user_attrs.get(EXPERIMENT)
             if stored is not None:
-                experiment.refuse_change(json.loads(stored), str(folder))
+                experiment.refuse_change(_stored(stored, folder), str(folder))
             if stored != (text := json.dumps(experiment.shown())):
                 study.optuna.set_user_attr(EXPERIMENT, text)
             study._fill_up()
@@ -225,3 +226,13 @@ class Study:
         if not path.is_file():
             write_text(path, uuid.uuid4().hex)
         return path.read_text(encoding="utf-8")
+
+
+def _stored(text: Any, folder: Path) -> Mapping[str, Any]:
+    """Return the experiment that a storage holds."""
+    try:
+        if isinstance(found := parse_json(text), dict):
+            return found
+    except (ValueError, TypeError):
+        pass
+    raise UserError(f"{folder}: its storage is damaged: it does not hold the experiment")

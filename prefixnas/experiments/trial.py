@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import write_text
+from prefixnas.base.files import parse_json, write_text
 from prefixnas.base.locks import try_lock
 from prefixnas.run import events
 from prefixnas.run.evaluation import AVERAGE, BASELINE, EQUAL_WEIGHTS, TRAINED, Evaluation
@@ -87,7 +87,7 @@ def read_trial(folder: Path) -> TrialResult:
     """
     path = folder / RESULT
     try:
-        return TrialResult(**json.loads(path.read_text(encoding="utf-8")))
+        return TrialResult(**parse_json(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise UserError(f"{folder}: holds no finished trial (no {RESULT} in it)") from error
     except (ValueError, TypeError) as error:

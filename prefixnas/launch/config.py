@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import hashlib
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -109,6 +110,12 @@ def dump_config(values: Mapping[str, Any]) -> str:
 
 FREE = ("checkpoint_every",)
 """Keys that may change between a run and its resumption."""
+
+
+def hash_of_config(values: Mapping[str, Any]) -> str:
+    """Return a hash of all values that may not change between a run and its resumption."""
+    kept = {name: value for name, value in values.items() if name not in FREE}
+    return hashlib.sha256(yaml.safe_dump(kept, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_former(stored: Mapping[str, Any], keys: Iterable[str], path: Path) -> None:

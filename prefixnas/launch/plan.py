@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from prefixnas.base.memory import TRAINED, memory_of_machine, refuse_beyond
 from prefixnas.base.options import FLAG, default_of, fields_of, make, renamed, resolve
 from prefixnas.base.plugins import load_named, trust
 from prefixnas.launch.config import RunConfig, run_options, word_for_alone
-from prefixnas.network.supernet import check_operations, count_parameters
+from prefixnas.network.supernet import check_operations
 from prefixnas.run.baselines import Baseline
 from prefixnas.run.events import Event
 from prefixnas.run.objective import OBJECTIVES, Objective, ObjectiveConfig, fit_space
@@ -73,7 +74,7 @@ class RunPlan:
         self.strategy.check(space, self.run.settings, self.budget)
         check_operations(space, objective.width)
         self.strategy.check_objective(objective)
-        trained = count_parameters(space, space.first(self.run.settings), objective.width)
+        trained = self.strategy.trained_at_most(space, self.run.settings, objective.width)
         refuse_beyond({"the searched module": trained * TRAINED}, memory_of_machine())
 
     def open(
@@ -115,6 +116,7 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
     """
     values: dict[str, Any] = {"strategy": RunConfig.strategy, "objective": None}
     plugins: list[tuple[str, str]] = []
+    origin: dict[str, str] = {}
     for where, layer in layers:
         for name in ("strategy", "objective"):
             if layer.get(name) is not None:
@@ -122,7 +124,7 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
                     raise UserError(
                         f"{where}: key {name!r}: expected a name, not {brief(layer[name])}"
                     )
-                values[name] = layer[name]
+                values[name], origin[name] = layer[name], where
         given = layer.get("plugin") or []
         given = [given] if isinstance(given, str) else given
         if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
@@ -133,13 +135,16 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
     for plugin, where in plugins:
         load_named(plugin, where)
     names = {**values, "objective": values["objective"] or _only_objective()}
-    objective = OBJECTIVES.get(names["objective"])
+    with _named(origin.get("objective", FLAG), "objective"):
+        objective = OBJECTIVES.get(names["objective"])
+    with _named(origin.get("strategy", FLAG), "strategy"):
+        strategy = STRATEGIES.get(names["strategy"])
     parts = _parts(objective, layers)
     names |= parts
     objective = objective.with_parts(parts) if parts else objective
     options: dict[str, type[Any]] = {
         "run": run_options(objective),
-        "strategy": STRATEGIES.get(names["strategy"]),
+        "strategy": strategy,
         "objective": objective,
     }
     return options, names
@@ -162,6 +167,17 @@ def _parts(objective: type[Any], layers: Layers) -> dict[str, str]:
                 raise unknown(keys[key].kind, given[key], keys[key].names(), place)
             names[key] = given[key]
     return names
+
+
+@contextmanager
+def _named(where: str, key: str) -> Iterator[None]:
+    """Put the file and the key in front of what is wrong with a name, if it is from a file."""
+    try:
+        yield
+    except UserError as error:
+        if where == FLAG:
+            raise
+        raise UserError(f"{where}: key {key!r}: {error}") from error
 
 
 def resolve_run(layers: Layers) -> dict[str, Any]:

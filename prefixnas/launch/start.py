@@ -10,10 +10,11 @@ from typing import Any
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, refuse_used, sweep, write_text
 from prefixnas.base.locks import alone
-from prefixnas.launch.config import dump_config
+from prefixnas.launch.config import dump_config, hash_of_config
 from prefixnas.launch.plan import plan_run
 from prefixnas.launch.together import start_together
 from prefixnas.report.run_page import write_report
+from prefixnas.run.checkpoint import noted
 from prefixnas.run.events import Event
 from prefixnas.run.ranks import ranks_here
 from prefixnas.run.search import SearchResult, search
@@ -62,13 +63,33 @@ def start_run(
     with _held(folder, resume) if ranks.first else nullcontext():
         if ranks.first and not resume:
             write_text(folder / "config.yaml", dump_config(values))
+        if ranks.first and resume:
+            _refuse_edited(folder, values)
         run = plan.open(folder, objective, on_event, resume=resume)
+        run.once(CONFIGURATION, lambda: hash_of_config(values))
         if ranks.first and resume:  # and not refused: what a refusal leaves is as it was
             write_text(folder / "config.yaml", dump_config(values))
         result = search(run, plan.strategy, plan.run, baseline=plan.baseline)
         if ranks.first:
             write_report(folder, run.space)
         return result
+
+
+CONFIGURATION = "configuration"
+"""The note of what a run was begun with."""
+
+
+def _refuse_edited(folder: Path, values: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run whose configuration was edited, before anything is changed.
+
+    A run of an earlier version has no note of it.
+    """
+    notes: Mapping[str, Any] = noted(folder / "checkpoint", "notes", {})
+    if notes.get(CONFIGURATION) not in (None, hash_of_config(values)):
+        raise UserError(
+            f"{folder / 'config.yaml'}: was changed since the run began; put it back as it was, or "
+            "begin a new run"
+        )
 
 
 @contextmanager

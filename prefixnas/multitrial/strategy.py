@@ -16,7 +16,7 @@ from typing import Literal
 
 from prefixnas.base.options import option
 from prefixnas.multitrial.weights import WEIGHTS
-from prefixnas.network.supernet import build_child
+from prefixnas.network.supernet import build_child, count_at_most
 from prefixnas.run import events
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
@@ -97,6 +97,10 @@ class TrialStrategy(Strategy):
         super().check(space, settings, budget)
         weights = WEIGHTS[self.weights]
         weights.check(weights.open_space(space, settings), budget, self.trials)
+
+    def trained_at_most(self, space: SearchSpace, settings: Mapping[str, str], width: int) -> int:
+        """Return how many parameters a supernet has, or the largest child."""
+        return count_at_most(space, settings, width, together=WEIGHTS[self.weights].together)
 
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Propose, score, repeat; attach the best child with its weights."""

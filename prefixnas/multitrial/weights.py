@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from prefixnas.base.errors import UserError
 from prefixnas.network.relaxations import SinglePath
@@ -26,7 +26,12 @@ class ChildWeights(ABC):
         run: The run.
         recipe: How weights are trained.
         trials: How many architectures will be tried.
+
+    Attributes:
+        together: Whether all candidates train at once.
     """
+
+    together: ClassVar[bool] = False
 
     @classmethod
     def open_space(cls, space: SearchSpace, settings: Mapping[str, str]) -> OpenSpace:
@@ -129,6 +134,8 @@ class OneShot(ChildWeights):
     The whole search budget goes into the supernet; a child is scored with the weights that it
     inherits and no training of its own (single path one-shot, Guo et al., ECCV 2020).
     """
+
+    together: ClassVar[bool] = True
 
     @classmethod
     def open_space(cls, space: SearchSpace, settings: Mapping[str, str]) -> OpenSpace:

@@ -6,7 +6,7 @@ has the same parameter names as one built from its architecture alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import torch
@@ -155,8 +155,44 @@ def build_child(space: SearchSpace, architecture: Architecture, width: int) -> C
 def count_parameters(space: SearchSpace, architecture: Architecture, width: int) -> int:
     """Count the trainable parameters of a child; no memory is taken for them."""
     with torch.device("meta"):
-        child = build_child(space, architecture, width)
-    return sum(parameter.numel() for parameter in child.parameters() if parameter.requires_grad)
+        return _trainable(build_child(space, architecture, width))
+
+
+def count_at_most(
+    space: SearchSpace, settings: Mapping[str, str], width: int, *, together: bool
+) -> int:
+    """Count the parameters of a space that train at a time, at most; no memory is taken for them.
+
+    Args:
+        space: The space.
+        settings: Options of choices that are set by hand.
+        width: Width of the input.
+        together: All candidates of the choices by alpha at once, as in a supernet; else one of
+            each choice, as in a child.
+    """
+    held = space.settle(settings)
+
+    def decide(choice: Choice, scope: str, width: int, build: Build) -> tuple[nn.Module, int]:
+        label = held.get(scope + choice.key)
+        built = [
+            build(option, option_scope(scope, choice, option), width)
+            for option in choice.options
+            if label in (None, option.label)
+        ]
+        if together and choice.decided_by == "alpha":
+            return nn.ModuleList([module for module, _ in built]), built[0][1]
+        return max(built, key=lambda one: _trainable(one[0]))
+
+    # As in `check_operations`; of what cannot be built without memory nothing is known.
+    with torch.device("meta"), suppress(NotImplementedError, RuntimeError):
+        return _trainable(
+            build_node(space.root, "", width, decide, lambda stack, scope: max(stack.depths))[0]
+        )
+    return 0
+
+
+def _trainable(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def check_operations(space: SearchSpace, width: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -17,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import write_bytes, write_text
+from prefixnas.base.files import parse_json, write_bytes, write_text
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ def write_state(folder: Path, plain: Any, tensors: str) -> None:
     kept = {tensors}
     if state.is_file() and _content(state)["tensors"] != tensors:
         write_bytes(folder / PREVIOUS, state.read_bytes())
-    if (folder / PREVIOUS).is_file():
+    with suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged: of no use
         kept.add(_content(folder / PREVIOUS)["tensors"])
     write_text(state, json.dumps({**data, "hash": _hash(json.dumps(data).encode())}))
     for old in folder.glob("tensors-*"):
@@ -167,7 +168,7 @@ def _damage(path: Path) -> str:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
     return content
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, ClassVar, Self
 from pydantic import TypeAdapter, ValidationError
 
 from prefixnas.base.errors import UserError
+from prefixnas.base.files import parse_json
 
 Numbers = Mapping[str, float]
 
@@ -320,7 +320,7 @@ def parse_event(line: str | bytes, where: str) -> Event:
         ValueError: It is no JSON.
         UserError: It is no event, or a key of its class is missing or of another type.
     """
-    data = json.loads(line)
+    data = parse_json(line)
     if not isinstance(data, dict) or not isinstance(data.get("event"), str):
         raise UserError(f"{where}: not an event, which is an object with the key 'event'")
     kind, time = data.pop("event"), data.pop("time", 0.0)

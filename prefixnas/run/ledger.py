@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from prefixnas.base.errors import UserError
+from prefixnas.base.files import writing
 from prefixnas.run.checkpoint import (
     PREVIOUS,
     STATE,
@@ -78,7 +79,8 @@ class Ledger:
         elif ranks.first:  # once there are events there is a checkpoint, or it was lost
             for name in (PREVIOUS, STATE):
                 (self._checkpoint / name).unlink(missing_ok=True)
-            self._events.write_text("", encoding="utf-8")
+            with writing(self._events):
+                self._events.write_text("", encoding="utf-8")
             self.save()
 
     # Steps

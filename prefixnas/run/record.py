@@ -5,17 +5,18 @@ A run that was interrupted has only some of them; whatever is there can be read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, brief
+from prefixnas.base.files import parse_json
 from prefixnas.base.yaml import read_yaml
 from prefixnas.run import events
 from prefixnas.run.evaluation import ARGMAX, MIXTURE
@@ -38,7 +39,7 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not valid JSON") from error
     check_columns(result, str(path))
@@ -50,19 +51,42 @@ def check_columns(result: Any, where: str) -> Columns:
     """Return the columns of a result.
 
     Raises:
-        UserError: A column lacks its scores.
+        UserError: A key is missing or of another type; names it.
     """
-    columns = result.get("columns") if isinstance(result, dict) else None
-    if not isinstance(columns, dict):
-        raise UserError(f"{where}: expected an object with the key 'columns'")
-    for label, column in columns.items():
-        if column is not None and not (
-            isinstance(column, dict)
-            and isinstance(column.get("task_scores"), dict)
-            and isinstance(column.get("score"), (int, float, type(None)))
-        ):
-            raise UserError(f"{where}: column {label!r} lacks 'task_scores' or 'score'")
+    try:
+        TypeAdapter(_Result).validate_python(result)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        found = "is missing" if first["type"] == "missing" else f"holds {brief(first['input'])}"
+        place = f"key {key!r}: {found}" if key else "expected an object with the key 'columns'"
+        raise UserError(f"{where}: {place}") from error
+    columns: Columns = result["columns"]
     return columns
+
+
+@dataclass(frozen=True)
+class _Column:
+    """What is used of a column; it may hold more."""
+
+    task_scores: dict[str, float | None]
+    score: float | None
+    scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    standard_errors: dict[str, float] | None = None
+    standard_error: float | None = None
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What is used of a result; it may hold more."""
+
+    columns: dict[str, _Column | None]
+    steps: dict[str, int] | None = None
+    width: int | None = None
+    baselines: dict[str, str] | None = None
+    space: str | None = None
+    seed: int | None = None
+    trained_parameters: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from prefixnas.base.files import writing
 from prefixnas.run import events
 from prefixnas.run.checkpoint import Stateful
 from prefixnas.run.evaluation import Evaluation, Split
@@ -149,7 +150,7 @@ class Run:
         if not self.ranks.first:
             return
         event = replace(event, time=round(time.monotonic() - self._began, 3))
-        with self._metrics.open("a", encoding="utf-8") as file:
+        with writing(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event.to_json()) + "\n")
         if self._on_event is not None:
             self._on_event(event)

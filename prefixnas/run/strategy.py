@@ -10,6 +10,7 @@ from typing import ClassVar
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import Options
 from prefixnas.base.registry import Registry
+from prefixnas.network.supernet import count_at_most
 from prefixnas.run.evaluation import Evaluation
 from prefixnas.run.objective import Objective
 from prefixnas.run.recipe import Recipe
@@ -82,6 +83,19 @@ class Strategy(Options, ABC):
         Raises:
             UserError: Names what is missing.
         """
+
+    def trained_at_most(self, space: SearchSpace, settings: Mapping[str, str], width: int) -> int:
+        """Return how many parameters of the searched module train at a time, at most.
+
+        A run that memory does not suffice for is refused by it. Unless a strategy knows better,
+        all candidates of the choices by alpha do, as in a supernet.
+
+        Args:
+            space: The search space.
+            settings: Options of choices that are set by hand.
+            width: Width of the module's input.
+        """
+        return count_at_most(space, settings, width, together=True)
 
     def default_space(self) -> str | None:
         """Return the space to search where the user names none; None: the usual default."""

@@ -78,8 +78,8 @@ def trajectory_figure(record: Record) -> Figure | None:
         options = list(found[0].alphas[name])
         for place, (option, label) in enumerate(zip(options, short_labels(options), strict=True)):
             steps = [event.step for event in found]
-            values = [event.alphas[name][option] for event in found]
-            left = [event.probabilities[name][option] > 0 for event in found]
+            values = [event.alphas.get(name, {}).get(option, np.nan) for event in found]
+            left = [event.probabilities.get(name, {}).get(option, 0.0) > 0 for event in found]
             colour, style = hue(place), dash(place)
             kept = np.where(left, np.array(values, dtype=np.float64), np.nan)
             wide = 2.2 if taken.get(name) == option else 1.1

@@ -15,6 +15,12 @@ from peml.objective import memory
 from peml.prefix.encoder import PrefixEncoder
 from prefixnas.base.errors import UserError
 from prefixnas.base.memory import TRAINED, memory_of_machine, refuse_beyond
+from prefixnas.network.supernet import Supernet, count_parameters
+from prefixnas.run.recipe import Recipe
+from prefixnas.run.run import Run
+from prefixnas.run.strategy import Found, Strategy
+from prefixnas.space.loading import space_from_yaml
+from prefixnas.strategies import Darts, Evolution, Fixed, RandomSearch, TwoStage
 from tests.peml.objective.test_objective import config
 
 
@@ -92,4 +98,65 @@ def test_a_searched_module_that_cannot_fit_is_refused(
     argv += ["--space", str(tmp_path / "wide.yaml"), "--strategy", "fixed"]
     assert prefixnas.__main__.main(argv) == 2
     assert "(the searched module 3,200" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+SPACE = """
+name: two
+stack: {layers: 3, cell: [{choice: {key: a, options: [linear, {linear: {bias: false}}]}}, linear]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "counted"),
+    [
+        (Darts(), "supernet"),
+        (TwoStage(), "supernet"),
+        (Evolution(weights="one-shot"), "supernet"),
+        (Evolution(), "largest child"),
+        (RandomSearch(), "largest child"),
+        (Fixed(), "first child"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_a_strategy_really_builds_is_counted(strategy: Strategy, counted: str) -> None:
+    space, width = space_from_yaml(SPACE), 5
+    alphas = sum(alpha.numel() for alpha in Supernet(space, width).alphas)
+    built = {
+        "supernet": sum(weight.numel() for weight in Supernet(space, width).parameters()) - alphas,
+        "largest child": 6 * (width * width + width),
+        "first child": count_parameters(space, space.first({}), width),
+    }
+    assert built["supernet"] > built["largest child"]
+    assert strategy.trained_at_most(space, {}, width) == built[counted]
+    without = {"a": "linear(bias=False)"}
+    left = 3 * (2 * width * width + width)
+    assert strategy.trained_at_most(space, without, width) == left
+
+
+def test_a_strategy_that_says_nothing_counts_all_candidates() -> None:
+    class Mine(Strategy):
+        def search(self, run: Run, recipe: Recipe) -> Found:
+            raise NotImplementedError
+
+    space = space_from_yaml(SPACE)
+    assert Mine().trained_at_most(space, {}, 5) == Darts().trained_at_most(space, {}, 5)
+
+
+def test_a_supernet_that_cannot_fit_is_refused(
+    bench: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One of its architectures fits."""
+    (tmp_path / "wide.yaml").write_text(
+        "name: wide\nstack: {layers: 1, cell: [{choice: {key: a, options: [relu, "
+        + ", ".join(f"{{seq: [linear, {{dropout: 0.{n}}}]}}" for n in range(100, 400))
+        + "]}}]}\n"
+    )
+    given = ["--model", str(bench / "llama"), "--tasks", str(bench / "mood"), "--steps", "4"]
+    argv = ["search", *given, "--out", str(tmp_path / "run"), "--prefix-width", "30000"]
+    argv += ["--space", str(tmp_path / "wide.yaml"), "--prefix-length", "2"]
+    assert prefixnas.__main__.main(argv) == 2
+    assert "(the searched module 4,320" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

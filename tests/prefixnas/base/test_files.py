@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from peml.adapters.files import new_folder
+from prefixnas.base.errors import UserError
 from prefixnas.base.files import sweep
 from tests.workbench import digest
 
@@ -51,6 +54,68 @@ def test_an_adapter_that_was_being_replaced_is_there_whole(
         assert [path.name for path in sorted(run.iterdir())] == ["adapter", "config.yaml"]
     else:
         assert digest(run) == before
+
+
+@pytest.mark.parametrize("moved", range(5))
+def test_a_folder_that_was_being_filled_is_filled_anew(
+    moved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename, left = tmp_path / "out", Path.rename, moved
+    out.mkdir()
+
+    def killing(path: Path, target: Path) -> Path:
+        nonlocal left
+        if path.parent.parent == out and not path.name.startswith("."):
+            if not left:
+                raise Killed
+            left -= 1
+        return rename(path, target)
+
+    def fill(text: str) -> None:
+        with new_folder(out) as new:
+            for name in ("peml.json", "lora", "model"):
+                (new / name).write_text(text)
+
+    monkeypatch.setattr("shutil.rmtree", lambda *given, **more: None)
+    monkeypatch.setattr(Path, "rename", killing)
+    with suppress(Killed):
+        fill("first")
+    monkeypatch.undo()
+    assert len([path for path in out.iterdir() if path.name.endswith(".new")]) == 1
+    gc.collect()
+    fill("second")
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "peml.json": "second",
+        "lora": "second",
+        "model": "second",
+    }
+
+
+def test_what_a_kill_left_beside_a_folder_is_taken_away_before_it_is_written(
+    tmp_path: Path,
+) -> None:
+    left = [tmp_path / ".out.01234567.new", tmp_path / ".out.0123abcd.old"]
+    other = tmp_path / ".other.01234567.new"
+    for folder in (*left, other):
+        folder.mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(UserError, match="not empty"), new_folder(tmp_path / "out"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_what_another_process_is_filling_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="cannot be written: Directory not"), new_folder(out) as new:
+        (new / "first").touch()
+        with new_folder(out) as other:
+            (other / "second").touch()
+            assert new.is_dir()
+            out.mkdir()
+            (out / "mine").touch()
+    assert [path.name for path in out.iterdir()] == ["mine"]
 
 
 def test_what_is_the_users_stays(tmp_path: Path) -> None:

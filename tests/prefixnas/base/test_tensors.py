@@ -50,3 +50,23 @@ def test_the_number_that_safetensors_hides_is_found(tmp_path: Path) -> None:
         save_file({"a": torch.ones(100)}, tmp_path / "missing" / "x")
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOENT
+
+
+def test_the_number_that_tokenizers_hides_is_found(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+
+    with (
+        pytest.raises(UserError, match="model: cannot be written: No such file") as caught,
+        written(Path("model")),
+    ):
+        Tokenizer(BPE()).save(str(tmp_path / "missing" / "x"))
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno == errno.ENOENT
+
+
+def test_what_has_nothing_to_do_with_writing_passes() -> None:
+    with pytest.raises(UserError, match=r"^mine \(os error 2\)$"), written(Path("model")):
+        raise UserError("mine (os error 2)")
+    with pytest.raises(ZeroDivisionError), written(Path("model")):
+        raise ZeroDivisionError

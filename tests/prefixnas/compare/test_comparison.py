@@ -21,6 +21,7 @@ from prefixnas.base.processes import share_of_threads
 from prefixnas.compare.cells import REFERENCES, Cell, refuse_other_cells
 from prefixnas.compare.comparison import AVERAGE_RANDOM, Comparison
 from prefixnas.compare.results import CellResult
+from prefixnas.compare.runner import beside, unfinished
 from prefixnas.compare.summary import HAND_MADE, RANDOM_SEARCH, Summary, summarise
 from prefixnas.compare.tables import markdown, write_comparison
 from prefixnas.compare.variants import CompareConfig
@@ -386,3 +387,15 @@ def test_a_comparison_without_a_finished_run_has_tables(tmp_path: Path) -> None:
         assert len(list(csv.DictReader(file))) == len(cells)
     assert "darts: refused: space 'mlp' leaves no choice" in (tmp_path / "summary.md").read_text()
     assert not (tmp_path / "compute.png").exists()
+
+
+def test_a_cell_that_was_killed_before_its_page_is_run_again(tmp_path: Path) -> None:
+    cell = plan(space=["default"], strategies=["darts"]).cells(tmp_path)[0]
+    cell.folder.mkdir(parents=True)
+    for name in ("config.yaml", "result.json"):
+        (cell.folder / name).touch()
+    assert cell.finished and unfinished([cell]) == [cell]
+    (cell.folder / "report.html").touch()
+    assert unfinished([cell]) == []
+    beside(cell, ".json").write_text('{"error": "ended by SIGKILL"}')
+    assert unfinished([cell]) == [cell]

@@ -13,6 +13,7 @@ import torch
 
 import prefixnas.__main__
 import prefixnas.compare.runner
+from prefixnas.base.files import write_text
 from prefixnas.base.options import option
 from prefixnas.compare.carried import carry_over, taken_over
 from prefixnas.compare.cells import Cell
@@ -62,7 +63,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     monkeypatch.setattr(prefixnas.compare.runner, "run_cells", run_cells)
     monkeypatch.setattr("prefixnas.launch.check.check_problem", lambda configs: None)
-    monkeypatch.setattr("prefixnas.launch.start.write_report", lambda folder, space=None: folder)
+    page = lambda folder, space=None: write_text(folder / "report.html", "")  # noqa: E731
+    monkeypatch.setattr("prefixnas.launch.start.write_report", page)
     yield tmp_path
 
 

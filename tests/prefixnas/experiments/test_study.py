@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,9 @@ import pytest
 import peml.__main__
 import prefixnas.__main__
 from prefixnas.base.errors import RunLost, UserError
+from prefixnas.base.locks import Lock, try_lock
+from prefixnas.experiments import claim as claims
+from prefixnas.experiments import study as studies
 from prefixnas.experiments.experiment import load_experiment
 from prefixnas.experiments.nni import trial_process
 from prefixnas.experiments.nni.client import Channel
@@ -171,6 +175,39 @@ def test_a_trial_that_is_let_go_is_taken_up_again_with_its_parameters(tmp_path: 
     assert (again.number, again.params, again.folder) == (0, params, folder)
     third = study.claim()
     assert third is not None and third.number == 2
+
+
+@pytest.mark.parametrize("proposals", [1, 2, 3])
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_trial_that_was_lost_between_two_proposals_gets_the_second_as_ever(
+    sampler: str, proposals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Stands for the end of the process, with which its locks end."""
+
+    whole = open_small(tmp_path / "whole", sampler=sampler).claim()
+    suggest, left, locks = claims.suggest, proposals, ExitStack()
+
+    def killing(trial: optuna.Trial, parameter: Any) -> Any:
+        nonlocal left
+        if not left:
+            raise Killed
+        left -= 1
+        return suggest(trial, parameter)
+
+    def taking(path: Path) -> Lock | None:
+        lock = try_lock(path)
+        return locks.enter_context(lock) if lock is not None else None
+
+    study = open_small(tmp_path, sampler=sampler)
+    with monkeypatch.context() as patched, locks, pytest.raises(Killed):
+        patched.setattr(claims, "suggest", killing)
+        patched.setattr(studies, "try_lock", taking)
+        study.claim()
+    assert len(study.row(0).params) == proposals
+    claim = open_small(tmp_path, sampler=sampler).claim()
+    assert whole is not None and claim is not None
+    assert (claim.number, claim.params) == (0, whole.params)
 
 
 def test_a_trial_whose_process_dies_again_and_again_has_failed(tmp_path: Path) -> None:

@@ -225,7 +225,9 @@ def test_missing_runs_and_damaged_results_are_user_errors(finished: Path) -> Non
     with pytest.raises(UserError, match=r"no metrics\.jsonl"):
         write_report(finished / "empty")
     (finished / "result.json").write_text('{"columns": {"untouched": {"score": 1}}}')
-    with pytest.raises(UserError, match=r"result\.json: column 'untouched' lacks"):
+    with pytest.raises(
+        UserError, match=r"result\.json: key 'columns\.untouched\.task_scores': is missing"
+    ):
         read_record(finished)
     (finished / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"result\.json: not valid JSON"):
