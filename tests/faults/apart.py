@@ -67,7 +67,7 @@ def _fuzz(folder: Path, name: str, examples: int) -> Counter[Outcome]:
 
 
 def _copy(folder: Path, to: Path) -> Path:
-    for name in ("llama", "mood", "run"):
+    for name in ("llama", "mood", "kept"):
         shutil.copytree(folder / name, to / name)
     shutil.copy(folder / "study.yaml", to)
     return to

@@ -193,7 +193,7 @@ def _edited(key: str) -> Damage:
         import yaml
 
         data = yaml.safe_load((run / "config.yaml").read_text())
-        data[key] = data[key] * 2 if isinstance(data[key], list) else data[key] + 1
+        data[key] = data[key] * 2 if isinstance(data[key], list) else (data[key] or 0) + 1
         (run / "config.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
 
     return damage

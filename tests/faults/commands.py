@@ -84,13 +84,13 @@ def _export(
     name: str | None = None,
     before: Callable[[Path], None] = lambda out: None,
 ) -> Command:
-    argv = ["export", str(place / "run"), out, "--format", format]
+    argv = ["export", str(place / "kept" / "run"), out, "--format", format]
     return Command(name or f"export {format}", PEML, argv, argv, of_folder, before)
 
 
 def _report(place: Path, out: str) -> Command:
     def copy(folder: Path) -> None:
-        shutil.copytree(place / "run", folder)
+        shutil.copytree(place / "kept" / "run", folder)
 
     return Command("report", PREFIXNAS, ["report", out], ["report", out], of_run, copy)
 

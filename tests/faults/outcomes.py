@@ -95,7 +95,9 @@ class Place:
         self._whole: dict[str, tuple[Result, list[str]]] = {}
         search = self.commands["search"]
         self.whole(search)
-        self.out.rename(self.folder / "run")
+        kept = self.folder / "kept" / "run"  # as deep as `out`: an adapter's model is beside it
+        kept.parent.mkdir()
+        self.out.rename(kept)
 
     def run(
         self, program: str, argv: Sequence[str], fault: Fault | None = None, limit: float = LIMIT

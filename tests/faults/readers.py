@@ -57,9 +57,9 @@ def _of_yaml(place: Path) -> list[Reader]:
     space.write_text(_SPACE)
     shutil.copy(place / "study.yaml", experiment)
     config, architecture = folder / "config.yaml", folder / "architecture.yaml"
-    shutil.copy(place / "run" / "config.yaml", config)
-    shutil.copy(place / "run" / "architecture.yaml", architecture)
-    of_run = load_space(str(place / "run" / "space.yaml"))
+    shutil.copy(place / "kept" / "run" / "config.yaml", config)
+    shutil.copy(place / "kept" / "run" / "architecture.yaml", architecture)
+    of_run = load_space(str(place / "kept" / "run" / "space.yaml"))
     toy = ToyObjective()
 
     def read_space() -> None:
@@ -152,7 +152,7 @@ def _of_runs(place: Path) -> list[Reader]:
     from prefixnas.run.record import read_record
 
     run = place / "read"
-    shutil.copytree(place / "run", run)
+    shutil.copytree(place / "kept" / "run", run)
     (run / "trial.json").write_text(json.dumps(_TRIAL))
     show, report = (_command("prefixnas", [name, str(run)]) for name in ("show", "report"))
     files = {
@@ -198,9 +198,9 @@ def _of_models(place: Path) -> list[Reader]:
     from peml.model.quiet import quiet_libraries
 
     quiet_libraries()
-    model, adapter = place / "model", place / "adapter"
+    model, adapter = place / "model", place / "kept" / "copy" / "adapter"
     shutil.copytree(place / "llama", model)
-    shutil.copytree(place / "run" / "adapter", adapter)
+    shutil.copytree(place / "kept" / "run" / "adapter", adapter)
     manifest = adapter / "peml.json"
     whole = manifest.read_text()
 
