@@ -61,7 +61,7 @@ class LinearMethod(Ranked, Method):
 
     def size(self, lm: LanguageModel, tasks: int) -> int:
         """Return how many numbers train, from the shapes alone."""
-        from peml.methods.targets import find_targets
+        from peml.methods.targets import find_targets, places_of
 
         with torch.device("meta"):
             places = places_of(find_targets(lm.model, self.lora_targets))
@@ -94,7 +94,7 @@ class LinearTerms(Attached):
     method: LinearMethod
 
     def __init__(self, method: LinearMethod, lm: LanguageModel, setting: Setting) -> None:
-        from peml.methods.targets import find_targets
+        from peml.methods.targets import find_targets, places_of
 
         self.method, self.tasks, self.lm = method, setting.tasks, lm
         self.layers: dict[str, nn.Module] = dict(find_targets(lm.model, method.lora_targets))
@@ -284,14 +284,3 @@ class LinearTerms(Attached):
             return output + F.linear(h, b).to(output.dtype)
 
         return add
-
-
-def places_of(layers: Mapping[str, Any]) -> list[Place]:
-    """Return names and widths of linear layers, Conv1D included."""
-    found = []
-    for name, layer in layers.items():
-        first, second = layer.weight.shape
-        if isinstance(layer, nn.Linear):
-            first, second = second, first
-        found.append(Place(name, int(first), int(second)))
-    return found
