@@ -252,6 +252,8 @@ class MethodCheck:
         attached = self._attach(lm)
         self._train(lm, attached, 3)
         attached.detach()
+        asked = self._refused(lambda: output(lm, some_inputs(lm)))
+        expect(not asked, "detached", "the model asks for a task still")
         after = output(lm, some_inputs(lm))
         expect(torch.equal(after, before), "detached", "the model computes something else")
         same = names == [name for name, _ in lm.model.named_modules()]

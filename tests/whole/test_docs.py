@@ -348,7 +348,7 @@ def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
             *(["experiment", action] for action in ACTIONS),
         ]
     ]
-    commands = ("tasks", "train", "tune", "evaluate", "export", "generate")
+    commands = ("tasks", "methods", "train", "tune", "evaluate", "export", "generate")
     calls += [(peml.__main__.main, [name]) for name in commands]
     calls += [(prefixnas.__main__.main, []), (peml.__main__.main, [])]
     capsys.readouterr()
