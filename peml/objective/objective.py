@@ -87,7 +87,7 @@ class JointObjective(Objective):
     ) -> None:
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
-        self.config = config
+        self.config, asked = config, method or method_of(config)
         self.shares = Shares(ranks_here())
         device = device_of_rank()
         self.autocast = autocast(config.mixed_precision, device)
@@ -111,7 +111,6 @@ class JointObjective(Objective):
         check_text(config, [self._form.start])
         if config.prefix_text is not None:
             text_tokens(self.lm, config.prefix_text)
-        asked = method or method_of(config)
         check_memory(config, asked, self.lm, self.tasks, self.collator, self.sites)
         names = tuple(task.name for task in self.tasks)
         self.method = attach_method(asked, self.lm, Setting(names, total_steps, seed))
