@@ -66,7 +66,7 @@ class LinearMethod(Ranked, Method):
         with torch.device("meta"):
             places = places_of(find_targets(lm.model, self.lora_targets))
             terms = nn.ModuleList(self.terms(places, tasks))
-        return sum(parameter.numel() for parameter in terms.parameters())
+        return sum(weight.numel() for weight in terms.parameters() if weight.requires_grad)
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,10 @@ class LinearTerms(Attached):
         """Return the factors, what does not decay, and the routers."""
         kinds: dict[str, list[nn.Parameter]] = {"factors": [], "undecayed": [], "routers": []}
         seen: set[int] = set()
-        for module in self.terms.modules():
+        for module in self.terms:
+            assert isinstance(module, Term)
             for name, parameter in module.named_parameters():
-                if not isinstance(module, Term) or id(parameter) in seen:
+                if not parameter.requires_grad or id(parameter) in seen:
                     continue
                 seen.add(id(parameter))
                 own = name.split(".")[0]
@@ -186,7 +187,8 @@ class LinearTerms(Attached):
 
     def save(self, folder: Path) -> None:
         """Write the weights."""
-        write_tensors(folder / TENSORS, self.state_dict())
+        tensors = {name: parameter.detach() for name, parameter in self.named().items()}
+        write_tensors(folder / TENSORS, tensors)
 
     def load(self, folder: Path) -> None:
         """Read the weights that `save` wrote.

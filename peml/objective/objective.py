@@ -231,6 +231,8 @@ class JointObjective(Objective):
                     torch.autograd.backward(whole / len(drawn))
                 losses[task.name] = loss.item()
         losses = self.shares.gather(leaves, before, losses)
+        if split == "train":
+            self.method.observed(losses)
         prefix.backward(gathered)
         of_weights: Tensor | None = self.method.step_loss()
         if of_weights is not None:
