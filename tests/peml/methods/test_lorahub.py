@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def test_loras_are_held_while_weights_are_tried_and_the_best_are_kept() -> None:
         hub.stepped(step)
         trained.append([parameter.detach().clone() for parameter in hub.parameters()])
         best.append((hub._hub.best.clone(), hub._hub.scores.clone()))
-    for before, after in zip(trained[5:], trained[6:], strict=False):
+    for before, after in pairwise(trained[5:]):
         assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(trained[3], trained[4], strict=True))
     assert all(torch.equal(weights, torch.eye(3).double()) for weights, _ in best[:6])
