@@ -8,7 +8,7 @@ and the encoder's backward pass runs once with the sum. The gradient is the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from peml.answers.loss import answer_loss
 from peml.batches.collate import Collator
 from peml.batches.sampler import JointSampler
 from peml.batches.shares import Shares
-from peml.methods.method import METHODS, Method, Setting, attach_method
+from peml.methods.method import Method, Setting, attach_method
 from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel, load_language_model
+from peml.objective.asked import method_of
 from peml.objective.knobs import PrefixForm, check_knobs, check_text, kinds_of_attention
 from peml.objective.memory import check_memory
 from peml.objective.options import LanguageModelOptions
@@ -48,7 +49,6 @@ from peml.prefix.starts import check_start, initialise, text_tokens
 from peml.tasks.sources import embedded_tasks
 from peml.tasks.task import Example, Task, check_unchanged, load_tasks
 from prefixnas.base.errors import UserError
-from prefixnas.base.options import make
 from prefixnas.network.modes import evaluation_mode
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
@@ -367,21 +367,3 @@ class JointObjective(Objective):
             temperature=config.temperature,
             seed=seed,
         )
-
-
-def method_of(config: LanguageModelOptions) -> Method:
-    """Return the method that a configuration names, set as it says.
-
-    Raises:
-        UserError: Unknown, or the configuration lacks its options or has those of another.
-    """
-    cls: Any = METHODS.get(config.method, "key 'method'")
-    needed = {entry.name for entry in fields(cls)}
-    common = {entry.name for entry in fields(LanguageModelOptions)}
-    if needed != {entry.name for entry in fields(config)} - common:
-        raise UserError(
-            f"key 'method': {config.method!r} has options of its own: make the configuration by "
-            f"LanguageModelConfig.of({config.method!r})"
-        )
-    made: Method = make(cls, vars(config))
-    return made
