@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from peml.adapters.base import load_base
 from peml.adapters.files import LORA
+from peml.adapters.load import attach_trained
 from peml.adapters.lora import with_adapter
 from peml.adapters.manifest import Manifest
 from peml.adapters.tensors import check_hashes, read_blocks
@@ -35,9 +37,13 @@ def some_examples(collator: Collator, tasks: Sequence[Task]) -> list[dict[str, l
 
 
 def trained_outputs(
-    folder: Path, manifest: Manifest, device: str | torch.device, dtype: str
+    folder: Path,
+    manifest: Manifest,
+    device: str | torch.device,
+    dtype: str,
+    task: str | None = None,
 ) -> list[Tensor]:
-    """Return what the model computes as it was trained: with LoRA apart from its weights.
+    """Return what the model computes as it was trained: with its method apart from its weights.
 
     Raises:
         UserError: The folder, or the base model that it names, can't be loaded.
@@ -48,7 +54,9 @@ def trained_outputs(
         lm = replace(
             lm, model=with_adapter(lm.model, folder / LORA, manifest.lora).get_base_model()
         )
-    return _outputs(lm, manifest, read_blocks(folder, manifest))
+    attach_trained(lm, folder, manifest)
+    with lm.on(task) if task is not None else nullcontext():
+        return outputs(lm, manifest, read_blocks(folder, manifest))
 
 
 def check_written(
@@ -64,9 +72,19 @@ def check_written(
     Raises:
         UserError: They differ by more than rounding does.
     """
-    lm = load_with_prefix(model, device=device, dtype=dtype)
+    compare_outputs(load_with_prefix(model, device=device, dtype=dtype), manifest, blocks, expected)
+
+
+def compare_outputs(
+    lm: LanguageModel, manifest: Manifest, blocks: Tensor | None, expected: Sequence[Tensor]
+) -> None:
+    """Compare what a model computes with what it should.
+
+    Raises:
+        UserError: They differ by more than rounding does.
+    """
     tolerance = TOLERANCES.get(lm.model.dtype, _COARSE)
-    for wanted, found in zip(expected, _outputs(lm, manifest, blocks), strict=True):
+    for wanted, found in zip(expected, outputs(lm, manifest, blocks), strict=True):
         scale = max(1.0, float(wanted.abs().max()))
         difference = float((wanted - found).abs().max()) / scale
         if not difference <= tolerance:
@@ -77,7 +95,7 @@ def check_written(
 
 
 @torch.no_grad()
-def _outputs(lm: LanguageModel, manifest: Manifest, blocks: Tensor | None) -> list[Tensor]:
+def outputs(lm: LanguageModel, manifest: Manifest, blocks: Tensor | None) -> list[Tensor]:
     """Return logits, or an encoder's hidden states, of the adapter's examples."""
     handle = None
     if blocks is not None:

@@ -5,20 +5,23 @@ All are exact: what was written is loaded and compared with the model as it was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from peml.adapters.check import check_written, trained_outputs
+from peml.adapters.base import load_base
+from peml.adapters.check import check_written, compare_outputs, trained_outputs
 from peml.adapters.files import adapter_folder, new_folder, save_heads, save_prefix
-from peml.adapters.load import open_adapter
+from peml.adapters.load import attach_trained, open_adapter
 from peml.adapters.manifest import Manifest
 from peml.adapters.peft import write_peft
+from peml.adapters.stock_lora import with_stock_lora, write_stock_lora
 from peml.answers.heads import TaskHeads
 from peml.batches.collate import Collator
+from peml.methods.linear import LinearTerms
 from peml.model.device import pick_device
 from peml.model.model import LanguageModel
 from peml.tasks.task import load_tasks
@@ -30,6 +33,7 @@ def export(
     out: str | Path,
     format: str = "peml",
     *,
+    task: str | None = None,
     device: str | torch.device = "cpu",
     dtype: str = "auto",
     model: str | Path | None = None,
@@ -42,6 +46,7 @@ def export(
       part of this project is needed to load them. ``ADAPTION_PROMPT`` for a prefix beside the text
       (Llama, Mistral), ``PREFIX_TUNING`` for one in front of it (decoder-only models with rotary
       positions). Compared with the run on prompts of its own tasks before it is done.
+      Without a prefix, and of a method that is none of PEFT's: a stock LoRA of the base model.
     - ``peml``: one self-contained folder (merged model, tokenizer, prefix, heads) for
       `peml.load`, every family.
 
@@ -49,13 +54,15 @@ def export(
         adapter: An adapter folder, or a run directory that has one.
         out: A folder that does not exist yet, or is empty.
         format: One of `FORMATS`.
+        task: For which task, where the method merges into the model per task.
         device: Where to compute, as for `load`.
         dtype: Dtype of the merged weights, as in `load_language_model`.
         model: The base model, as for `load`.
 
     Raises:
-        UserError: Unknown format, a model that the format can't hold, an unusable folder, or a
-            result that does not compute what was trained.
+        UserError: Unknown format, a method that does not merge, a task too few or too many, a
+            model that the format can't hold, an unusable folder, or a result that does not compute
+            what was trained.
 
     Example:
         >>> from pathlib import Path
@@ -76,12 +83,65 @@ def export(
     folder = adapter_folder(adapter)
     manifest = Manifest.read(folder).on(model, folder)
     device = pick_device(device)
+    check_task(manifest, task)
     with new_folder(out) as new:
-        expected = trained_outputs(folder, manifest, device, dtype)
-        lm, blocks, heads = open_adapter(folder, manifest, device, dtype)
+        expected = trained_outputs(folder, manifest, device, dtype, task)
+        if format == "peft" and manifest.method is not None and not manifest.sites:
+            _stock_lora(new, folder, manifest, task, expected, device, dtype)
+            return
+        lm, blocks, heads = open_adapter(folder, manifest, device, dtype, task)
         FORMATS[format](_Export(new, Path(out).resolve(), manifest, lm, blocks, heads))
         written = new / "merged" if (new / "merged").is_dir() else new
         check_written(written, manifest, blocks, expected, device, dtype)
+
+
+def check_task(manifest: Manifest, task: str | None) -> None:
+    """Refuse a task too few or too many, and methods that no weights can hold.
+
+    Raises:
+        UserError: Says what is to be done.
+    """
+    if manifest.method is None:
+        if task is not None:
+            raise UserError("this adapter is the same for all tasks; leave the task out")
+        return
+    method, setting = manifest.trained_method()
+    if method.merges == "no":
+        raise UserError(
+            f"method {method.label!r} cannot be put into weights: what it adds depends on the "
+            "input; load it by peml.load"
+        )
+    if method.merges == "always" and task is not None:
+        raise UserError(f"method {method.label!r} is the same for all tasks; leave the task out")
+    if method.merges == "per task" and task is None:
+        raise UserError(
+            f"method {method.label!r} makes a model of each task: name one by --task "
+            f"({', '.join(setting.tasks)})"
+        )
+    if task is not None and task not in setting.tasks:
+        raise unknown("task", task, setting.tasks)
+
+
+def _stock_lora(
+    new: Path,
+    folder: Path,
+    manifest: Manifest,
+    task: str | None,
+    expected: Sequence[Tensor],
+    device: str | torch.device,
+    dtype: str,
+) -> None:
+    """Write a method as a stock PEFT LoRA, and load it once into a fresh base."""
+    lm = load_base(folder, manifest, device, dtype)
+    attached = attach_trained(lm, folder, manifest)
+    if not isinstance(attached, LinearTerms):
+        raise UserError(
+            f"format 'peft': {manifest.trained_method()[0].label!r} is no low-rank update; "
+            "use the format 'merged'"
+        )
+    write_stock_lora(lm, attached, task, new)
+    attached.detach()
+    compare_outputs(with_stock_lora(lm, new), manifest, None, expected)
 
 
 @dataclass(frozen=True)
@@ -107,7 +167,7 @@ def _peml(job: _Export) -> None:
     _merged(job)
     if job.heads is not None:
         save_heads(job.heads, job.new)
-    bare = replace(job.manifest, base=None, revision=None, lora=None)
+    bare = replace(job.manifest, base=None, revision=None, lora=None, method=None)
     bare.write(job.new, job.out)
 
 

@@ -107,6 +107,7 @@ def open_adapter(
     attached = attach_trained(lm, folder, manifest)
     if attached is not None and (task is not None or attached.method.merges == "always"):
         attached.merge(task)
+        lm.attached.clear()
     heads = read_heads(folder, manifest)
     if heads is not None:
         heads.to(lm.device).requires_grad_(False)

@@ -81,7 +81,7 @@ def _portable_name(name: str) -> str:
 
 def _describe_method(method: Attached | None) -> dict[str, Any] | None:
     """Return what it takes to attach a method again; PEFT's adapters say it themselves."""
-    if method is None or isinstance(method, LoraHandle):
+    if method is None or isinstance(method, LoraHandle) or not method.parameters():
         return None
     name = METHODS.name_of(type(method.method))
     if name is None:

@@ -17,12 +17,13 @@ def main(argv: Sequence[str], prog: str) -> int:
     add_adapter(parser, device="cpu")
     parser.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
     parser.add_argument("--format", default="peml", help="merged, peft or peml")
+    parser.add_argument("--task", help="for which task, where the method makes a model of each")
     args = parser.parse_intermixed_args(argv)
 
     from peml.adapters.export import export
     from peml.model.quiet import quiet_libraries
 
     quiet_libraries()
-    export(args.adapter, args.out, args.format, **loading(args))
+    export(args.adapter, args.out, args.format, task=args.task, **loading(args))
     print(args.out)
     return 0

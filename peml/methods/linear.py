@@ -61,12 +61,12 @@ class LinearMethod(Ranked, Method):
 
     def size(self, lm: LanguageModel, tasks: int) -> int:
         """Return how many numbers train, from the shapes alone."""
-        from peml.methods.targets import find_targets
+        from peml.methods.targets import find_targets, places_of
 
         with torch.device("meta"):
             places = places_of(find_targets(lm.model, self.lora_targets))
             terms = nn.ModuleList(self.terms(places, tasks))
-        return sum(parameter.numel() for parameter in terms.parameters())
+        return sum(weight.numel() for weight in terms.parameters() if weight.requires_grad)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class LinearTerms(Attached):
     method: LinearMethod
 
     def __init__(self, method: LinearMethod, lm: LanguageModel, setting: Setting) -> None:
-        from peml.methods.targets import find_targets
+        from peml.methods.targets import find_targets, places_of
 
         self.method, self.tasks, self.lm = method, setting.tasks, lm
         self.layers: dict[str, nn.Module] = dict(find_targets(lm.model, method.lora_targets))
@@ -122,9 +122,10 @@ class LinearTerms(Attached):
         """Return the factors, what does not decay, and the routers."""
         kinds: dict[str, list[nn.Parameter]] = {"factors": [], "undecayed": [], "routers": []}
         seen: set[int] = set()
-        for module in self.terms.modules():
+        for module in self.terms:
+            assert isinstance(module, Term)
             for name, parameter in module.named_parameters():
-                if not isinstance(module, Term) or id(parameter) in seen:
+                if not parameter.requires_grad or id(parameter) in seen:
                     continue
                 seen.add(id(parameter))
                 own = name.split(".")[0]
@@ -186,7 +187,8 @@ class LinearTerms(Attached):
 
     def save(self, folder: Path) -> None:
         """Write the weights."""
-        write_tensors(folder / TENSORS, self.state_dict())
+        tensors = {name: parameter.detach() for name, parameter in self.named().items()}
+        write_tensors(folder / TENSORS, tensors)
 
     def load(self, folder: Path) -> None:
         """Read the weights that `save` wrote.
@@ -284,14 +286,3 @@ class LinearTerms(Attached):
             return output + F.linear(h, b).to(output.dtype)
 
         return add
-
-
-def places_of(layers: Mapping[str, Any]) -> list[Place]:
-    """Return names and widths of linear layers, Conv1D included."""
-    found = []
-    for name, layer in layers.items():
-        first, second = layer.weight.shape
-        if isinstance(layer, nn.Linear):
-            first, second = second, first
-        found.append(Place(name, int(first), int(second)))
-    return found

@@ -117,6 +117,13 @@ class Attached(ABC):
         """Return a term of the weights alone; None: none. It counts once an optimiser step."""
         return None
 
+    def observed(self, losses: Mapping[str, float]) -> None:  # noqa: B027
+        """Take note of the losses of a step by task, before the optimiser's step.
+
+        Args:
+            losses: Those of the whole batches, the same on all processes.
+        """
+
     def stepped(self, step: int) -> None:  # noqa: B027
         """Do what is due after ``optimizer.step()`` and before ``zero_grad()``.
 

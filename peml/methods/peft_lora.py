@@ -22,6 +22,7 @@ from peml.methods.targets import (
     find_targets,
     linear_modules,
     matches,
+    places_of,
     target_names,
 )
 from peml.model.device import isolated_random
@@ -317,11 +318,14 @@ def add_lora(
 
 
 def size_of_lora(lm: LanguageModel, kind: str, rank: int, targets: Sequence[str] | None) -> int:
-    """Return how many numbers `add_lora` would train at least, without adding anything."""
+    """Return how many numbers `add_lora` would train, without adding anything."""
     names = attention_projections(lm.model) if targets is None else targets
-    sides = sum(
-        sum(module.weight.shape)
-        for name, module in linear_modules(lm.model).items()
-        if matches(name, names)
+    linear = linear_modules(lm.model)
+    places = places_of({n: m for n, m in linear.items() if matches(n, names)})
+    made = _first_rank(LORA_KINDS[kind](rank, 1, 0.0, 1))
+    # AdaLoRA has a singular value beside each pair of vectors, DoRA a magnitude for each output.
+    values, magnitudes = kind == "adalora", kind == "dora"
+    return sum(
+        made * (place.width_in + place.width_out + values) + magnitudes * place.width_out
+        for place in places
     )
-    return sides * (rank + max(1, rank // 2) if kind == "adalora" else rank)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from peml.methods.term import Place
 from peml.prefix.sites import find_sites
 from prefixnas.base.errors import UserError, unknown
 
@@ -91,3 +93,14 @@ def refuse_shared(model: PreTrainedModel, targets: Mapping[str, nn.Module]) -> N
                     f"lora: module {name!r} shares its weights with {others[0]!r}, which its "
                     "update would change too once it is merged; leave it out of the targets"
                 )
+
+
+def places_of(layers: Mapping[str, Any]) -> list[Place]:
+    """Return names and widths of linear layers, Conv1D included."""
+    found = []
+    for name, layer in layers.items():
+        first, second = layer.weight.shape
+        if isinstance(layer, nn.Linear):
+            first, second = second, first
+        found.append(Place(name, int(first), int(second)))
+    return found

@@ -8,7 +8,7 @@ and the encoder's backward pass runs once with the sum. The gradient is the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from peml.answers.loss import answer_loss
 from peml.batches.collate import Collator
 from peml.batches.sampler import JointSampler
 from peml.batches.shares import Shares
-from peml.methods.method import METHODS, Method, Setting, attach_method
+from peml.methods.method import Method, Setting, attach_method
 from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel, load_language_model
+from peml.objective.asked import method_of
 from peml.objective.knobs import PrefixForm, check_knobs, check_text, kinds_of_attention
 from peml.objective.memory import check_memory
 from peml.objective.options import LanguageModelOptions
@@ -49,7 +50,6 @@ from peml.prefix.starts import check_start, initialise, text_tokens
 from peml.tasks.sources import embedded_tasks
 from peml.tasks.task import Example, Task, check_unchanged, load_tasks
 from prefixnas.base.errors import UserError
-from prefixnas.base.options import make
 from prefixnas.network.modes import evaluation_mode
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
@@ -88,7 +88,7 @@ class JointObjective(Objective):
     ) -> None:
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
-        self.config = config
+        self.config, asked = config, method or method_of(config)
         self.shares = Shares(ranks_here(), config.micro_batch_size)
         device = device_of_rank()
         self.autocast = autocast(config.mixed_precision, device)
@@ -116,7 +116,6 @@ class JointObjective(Objective):
         check_text(config, [self._form.start])
         if config.prefix_text is not None:
             text_tokens(self.lm, config.prefix_text)
-        asked = method or method_of(config)
         check_memory(config, asked, self.lm, self.tasks, self.collator, self.sites)
         names = tuple(task.name for task in self.tasks)
         self.method = attach_method(asked, self.lm, Setting(names, total_steps, seed))
@@ -245,6 +244,8 @@ class JointObjective(Objective):
                         torch.autograd.backward(both / len(drawn))
                         losses[task.name] += loss.item()
         losses = self.shares.gather(leaves, before, losses)
+        if split == "train":
+            self.method.observed(losses)
         prefix.backward(gathered)
         of_weights: Tensor | None = self.method.step_loss()
         if of_weights is not None:
@@ -374,21 +375,3 @@ class JointObjective(Objective):
             temperature=config.temperature,
             seed=seed,
         )
-
-
-def method_of(config: LanguageModelOptions) -> Method:
-    """Return the method that a configuration names, set as it says.
-
-    Raises:
-        UserError: Unknown, or the configuration lacks its options or has those of another.
-    """
-    cls: Any = METHODS.get(config.method, "key 'method'")
-    needed = {entry.name for entry in fields(cls)}
-    common = {entry.name for entry in fields(LanguageModelOptions)}
-    if needed != {entry.name for entry in fields(config)} - common:
-        raise UserError(
-            f"key 'method': {config.method!r} has options of its own: make the configuration by "
-            f"LanguageModelConfig.of({config.method!r})"
-        )
-    made: Method = make(cls, vars(config))
-    return made

@@ -108,7 +108,7 @@ def _result(cell: Cell, record: Record | None) -> CellResult:
         scores.get(MIXTURE),
         record.result["steps"]["search"],
         record.result["steps"]["total"],
-        _seconds_until(record, events.Architecture),
+        _seconds_until(record, events.Architecture) if record.of(events.Architecture) else 0.0,
         _seconds_until(record, events.Evaluation, TRAINED),
         known.get("peak_memory"),
         known.get("peak_device_memory"),

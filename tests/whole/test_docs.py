@@ -366,7 +366,7 @@ def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
             *(["experiment", action] for action in ACTIONS),
         ]
     ]
-    commands = ("tasks", "train", "tune", "evaluate", "predict", "generate", "export")
+    commands = ("tasks", "methods", "train", "tune", "evaluate", "predict", "generate", "export")
     calls += [(peml.__main__.main, [name]) for name in commands]
     calls += [(prefixnas.__main__.main, []), (peml.__main__.main, [])]
     capsys.readouterr()

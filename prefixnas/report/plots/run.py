@@ -232,6 +232,6 @@ def score_figure(record: Record) -> Figure | None:
 
 
 def _architecture_figure(record: Record, space: SearchSpace | None) -> Figure | None:
-    if space is None or record.architecture is None:
+    if space is None or space.empty or record.architecture is None:
         return None
     return graph_figure(architecture_graph(space, record.architecture))

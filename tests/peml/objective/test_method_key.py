@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from peml.methods.method import METHODS
+from peml.objective.asked import method_of
 from peml.objective.config import LanguageModelConfig
-from peml.objective.objective import JointObjective, method_of
+from peml.objective.objective import JointObjective
 from prefixnas.base.errors import UserError
 from tests.peml.objective.test_objective import config
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from prefixnas.base.errors import UserError
+from prefixnas.report.run_page import write_report
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import SearchResult, search
@@ -201,6 +202,8 @@ def test_without_a_module_the_problem_is_trained_alone(tmp_path: Path) -> None:
     assert bare.score == other.columns["linear alone"].score  # type: ignore[union-attr]
     assert SearchResult.read(tmp_path / "none").score == bare.score
     assert load_space(str(tmp_path / "none" / "space.yaml")).empty
+    write_report(tmp_path / "none")
+    assert not (tmp_path / "none" / "plots" / "architecture.png").exists()
 
 
 def test_nothing_can_be_searched_without_a_module(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Every shipped method keeps the contract, on every family; each promise can be broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from peml.methods.method import METHODS, Method
+from peml.testing import FAMILIES, MethodCheck
+from prefixnas.testing import BrokenPromise
+from prefixnas.testing.promise import promises_of
+from tests.peml.methods.broken import BROKEN
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "moelora": {"experts": 2},
+    "loramoe": {"experts": 4, "balance": 0.1},
+    "mhr": {"splits": 2},
+}
+
+
+def make(name: str) -> Method:
+    cls: Any = METHODS.get(name)
+    small = {"lora_rank": 4} if "lora_rank" in cls.__dataclass_fields__ else {}
+    made: Method = cls(**small, **OPTIONS.get(name, {}))
+    return made
+
+
+# A family in turn for every method at every change, the others where all is tried.
+PAIRS = [
+    pytest.param(name, family, marks=() if place == turn % len(FAMILIES) else pytest.mark.slow)
+    for turn, name in enumerate(METHODS.names())
+    for place, family in enumerate(FAMILIES)
+]
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_it_keeps_its_promises(name: str, family: str) -> None:
+    check = MethodCheck(lambda: make(name), family)
+    for promise in promises_of(MethodCheck):
+        getattr(check, promise)()
+
+
+@pytest.mark.parametrize("promise", promises_of(MethodCheck))
+def test_a_broken_promise_is_noticed(promise: str) -> None:
+    broken: Callable[[], Method] = BROKEN[promise]
+    with pytest.raises(BrokenPromise) as caught:
+        getattr(MethodCheck(broken, "llama"), promise)()
+    assert caught.value.promise == promise

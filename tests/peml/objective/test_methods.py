@@ -1,0 +1,115 @@
+"""Methods in the joint loss: tasks, groups, terms of the loss, what trains nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import peml
+from peml.methods.linear import LinearTerms
+from peml.objective.config import LanguageModelConfig
+from peml.objective.objective import JointObjective
+from prefixnas.base.errors import UserError
+from prefixnas.network.supernet import build_child
+from prefixnas.testing import ObjectiveCheck
+from tests.peml.objective.test_objective import SPACE
+
+
+def build(bench: Path, method: str, family: str = "llama", **options: Any) -> JointObjective:
+    given: dict[str, Any] = {
+        "model": str(bench / family),
+        "tasks": [str(bench / "mood"), str(bench / "order")],
+        "prefix_length": 3,
+        "prefix_start": "random",
+        "batch_size": 4,
+        **options,
+    }
+    return JointObjective(LanguageModelConfig.of(method)(**given), 20, 0)
+
+
+def test_every_task_trains_its_own_part(bench: Path) -> None:
+    objective = build(bench, "mtl-lora", lora_rank=2)
+    objective.reset(None, 0)
+    assert isinstance(objective.method, LinearTerms)
+    with torch.no_grad():
+        for term in objective.method.terms:
+            term.b.normal_()  # type: ignore[operator, union-attr]
+    objective.backward()
+    term: Any = objective.method.terms[0]
+    assert all(item.grad is not None for item in [*term.mixture, *term.middle])
+    assert not torch.equal(term.middle[0].grad, term.middle[1].grad)
+
+
+def test_groups_have_the_rates_of_method_router_and_configuration(bench: Path) -> None:
+    objective = build(bench, "poly", lora_rank=2, learning_rate=0.03, weight_decay=0.5)
+    objective.reset(None, 0)
+    factors, routers = objective.parameters()
+    assert (factors["lr"], factors["weight_decay"]) == (0.03, 0.5)
+    assert (routers["lr"], routers["weight_decay"]) == (0.1, 0.0)
+    (matrices, vectors) = build(bench, "full").parameters()
+    assert (matrices["lr"], vectors["lr"], vectors["weight_decay"]) == (1e-4, 1e-4, 0.0)
+
+
+def test_the_balance_loss_joins_the_gradient(bench: Path) -> None:
+    found = []
+    for balance in (0.0, 10.0):
+        objective = build(bench, "loramoe", balance=balance, experts=2, lora_dropout=0.0)
+        objective.reset(None, 0)
+        losses = objective.backward()
+        term: Any = objective.method.terms[0]  # type: ignore[attr-defined]
+        found.append((losses, term.router.grad))
+        assert objective.splits_batches == (not balance)
+    (without, _), (with_it, gradient) = found
+    assert without == with_it  # the losses that are told are the tasks'
+    assert gradient is not None and bool((gradient != 0).any())
+
+
+def test_a_frozen_model_trains_a_prefix_alone(bench: Path, tmp_path: Path) -> None:
+    objective = build(bench, "frozen")
+    assert not objective.optional
+    objective.reset(build_child(SPACE, SPACE.first(), objective.width), 0)
+    before = {name: p.clone() for name, p in objective.lm.model.named_parameters()}
+    objective.backward()
+    torch.optim.AdamW(objective.parameters()).step()
+    for name, parameter in objective.lm.model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    objective.save(tmp_path)
+    loaded = peml.load(tmp_path)
+    assert loaded.prefix is not None and loaded.manifest.lora is None
+
+
+def test_a_frozen_encoder_trains_its_heads(bench: Path) -> None:
+    objective = build(bench, "frozen", "bert")
+    assert objective.optional
+    objective.reset(None, 0)
+    assert objective.heads is not None
+    (heads,) = objective.parameters()
+    assert len(heads["params"]) == len(list(objective.heads.parameters()))
+
+
+def test_full_fine_tuning_leaves_the_base_to_others(bench: Path) -> None:
+    objective = build(bench, "full")
+    objective.reset(None, 0)
+    others = {id(parameter) for parameter in objective.bare.parameters()}
+    assert not others & {id(parameter) for parameter in objective.lm.model.parameters()}
+    with pytest.raises(UserError, match="take --dtype float32"):
+        build(bench, "full", dtype="bfloat16")
+
+
+def test_a_configuration_of_another_method_is_refused(bench: Path) -> None:
+    with pytest.raises(UserError, match=r"LanguageModelConfig\.of\('poly'\)"):
+        LanguageModelConfig(method="poly", model=str(bench / "llama")).build(2, 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "family"), [("mtl-lora", "llama"), ("poly", "bert"), ("full", "t5")]
+)
+def test_with_a_searched_prefix_it_keeps_the_contract(
+    method: str, family: str, bench: Path
+) -> None:
+    check = ObjectiveCheck(lambda: build(bench, method, family), space=SPACE)
+    for promise in ("reset", "evaluate", "backward", "splits", "state", "replace", "save"):
+        getattr(check, promise)()
