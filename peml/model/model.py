@@ -87,6 +87,11 @@ class LanguageModel:
             yield
 
     @property
+    def input_rows(self) -> int:
+        """Positions of the model's window that what is attached takes, and no text can have."""
+        return sum(getattr(each, "input_rows", 0) for each in self.attached)
+
+    @property
     def device(self) -> torch.device:
         """Where the model's parameters live."""
         return self.model.device
