@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from peml.methods.beside import Beside, Part
 from peml.methods.method import Method, Setting
 from peml.methods.projections import Projection, Projections, find_projections
+from peml.model.probing import is_probing
 from peml.prefix.attention import ModulePrefix
 from peml.prefix.concat import Concat
 from peml.prefix.interception import intercept, own_attention, use_dense_masks
@@ -173,11 +174,14 @@ class AttentionTerms(Beside):
         return watched
 
     def _keep(self, layer: nn.Module, module: nn.Module, args: Any, output: Tensor) -> None:
-        self._plain[layer] = output
+        if not is_probing():
+            self._plain[layer] = output
 
     def _attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
+        if is_probing():
+            return own_attention(module)(module, query, key, value, mask, **kwargs)
         term, scale = self._terms[module], kwargs.get("scaling")
         prefix = term.front(self.task)
         if prefix is None:

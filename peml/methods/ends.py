@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from peml.model.probing import is_probing, probing
 from peml.prefix.interception import intercept, own_attention
 from peml.prefix.sites import Site, find_sites, trial_inputs
 from prefixnas.base.errors import UserError
@@ -103,7 +104,7 @@ def _order(model: PreTrainedModel, sites: list[Site]) -> list[str]:
         *[module.register_forward_hook(note).remove for module in linears],
     ]
     try:
-        with evaluation_mode(model):
+        with evaluation_mode(model), probing():
             model(**trial_inputs(model))
     finally:
         for each in undo:
@@ -123,4 +124,4 @@ def at_end(add: Callable[[Tensor], Tensor], module: nn.Module) -> Callable[[], o
 
 
 def _replaced(add: Callable[[Tensor], Tensor], module: nn.Module, args: Any, output: Tensor) -> Any:
-    return add(output)
+    return output if is_probing() else add(output)

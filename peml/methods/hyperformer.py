@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from peml.methods.beside import Beside, Part
 from peml.methods.ends import End, at_end, find_ends
-from peml.methods.linear import by_task, empty
 from peml.methods.method import Attached, Merges, Method, Setting
+from peml.methods.term import by_task, empty
 from prefixnas.base.options import option
 
 if TYPE_CHECKING:

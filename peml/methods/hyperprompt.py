@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from peml.methods.attention import AttentionMethod, AttentionTerm, Layer
 from peml.methods.beside import Part
-from peml.methods.linear import by_task, empty, kaiming
 from peml.methods.method import Merges
+from peml.methods.term import by_task, empty, kaiming
 from peml.prefix.attention import ModulePrefix
 from peml.prefix.sites import SiteKind, block_shape
 from prefixnas.base.options import option

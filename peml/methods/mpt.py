@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peml.methods.linear import by_task, empty
 from peml.methods.method import Merges
 from peml.methods.rows import RowsMethod, RowsPart
+from peml.methods.term import by_task, empty
 from prefixnas.base.options import option
 
 NOISE = 0.02

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from peml.methods.beside import Beside, Part
 from peml.methods.method import Method, Setting
+from peml.model.probing import is_probing
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import option
 
@@ -96,6 +97,8 @@ class InputRows(Beside):
 
     def _grow(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Put virtual ids, their mask and their positions into the inputs of a pass."""
+        if is_probing():
+            return None
         given = _bound(module, args, kwargs)
         ids, mask, cache = (
             given.get(n) for n in ("input_ids", "attention_mask", "past_key_values")
@@ -123,6 +126,8 @@ class InputRows(Beside):
 
     def _grow_mask(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Let the decoder of an encoder-decoder read the rows in the encoder's states."""
+        if is_probing():
+            return None
         given = _bound(module, args, kwargs)
         if (mask := given.get("attention_mask")) is not None:
             given["attention_mask"] = inserted(mask, mask.new_ones(self.input_rows), leading(mask))

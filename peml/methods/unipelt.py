@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from peml.methods.beside import Beside, Part
 from peml.methods.ends import at_end, find_ends
-from peml.methods.linear import empty, kaiming
 from peml.methods.method import Attached, Merges, Method, Setting
 from peml.methods.projections import Projection, Projections, find_projections
+from peml.methods.term import empty, kaiming
+from peml.model.probing import is_probing
 from peml.prefix.attention import ModulePrefix
 from peml.prefix.concat import Concat
-from peml.prefix.interception import intercept, use_dense_masks
+from peml.prefix.interception import intercept, own_attention, use_dense_masks
 from peml.prefix.sites import Site, find_sites
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import option
@@ -186,6 +187,8 @@ class _Unified(Beside):
         args: tuple[Tensor, ...],
         output: Tensor,
     ) -> Tensor:
+        if is_probing():
+            return output
         x = args[0].to(layer.a[place].dtype)
         if place == 0:
             self._gates[module] = self._gate(layer, "prefix", x)
@@ -195,6 +198,8 @@ class _Unified(Beside):
         return output + F.pad(update, (projection.start, behind)).to(output.dtype)
 
     def _attend(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        if is_probing():
+            return own_attention(module)(module, *args, **kwargs)
         prefix = self._layers[module].prefix(self.all.hidden(), self._gates.pop(module))
         return Concat().read(prefix, module, *args, **kwargs)
 
