@@ -102,8 +102,9 @@ class _Layer(Part):
         for a, b in zip(self.a, self.b, strict=True):
             kaiming(a)
             nn.init.zeros_(b)
-        for module in (self.keys, *self.gates.values()):
-            module.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
         for module in (self.down, self.up):
             nn.init.normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
@@ -206,4 +207,5 @@ class _Unified(Beside):
     def _adapt(self, layer: Any, y: Tensor) -> Tensor:
         read = y.to(layer.down.weight.dtype)
         gate = self._gate(layer, "adapter", read)[:, None, None]
-        return y + (gate * layer.up(F.relu(layer.down(read)))).to(y.dtype)
+        added: Tensor = gate * layer.up(F.relu(layer.down(read)))
+        return y + added.to(y.dtype)
