@@ -133,7 +133,7 @@ def _shared(one: Ids, other: Ids) -> int:
 def can_go_on(lm: LanguageModel) -> bool:
     """Tell whether a model's attention goes by positions, whatever padding stands between."""
     model = lm.model
-    if lm.family != "decoder" or not accepts(model, "position_ids"):
+    if lm.family != "decoder" or not lm.goes_on or not accepts(model, "position_ids"):
         return False
     config = model.config.get_text_config()
     layers = DynamicCache(config=config).layers

@@ -120,6 +120,8 @@ class Collator:
         lm: The language model.
         max_length: Longest row in tokens, prompt and answer; default: the model's window.
         longest: Most tokens of an answer by task, where its training examples are not at hand.
+        input_rows: Positions of the window that are not for text; default: what is attached to
+            `lm` takes.
 
     Attributes:
         truncation: Counts prompts that were cut on the left to make room.
@@ -131,11 +133,14 @@ class Collator:
         *,
         max_length: int | None = None,
         longest: Mapping[str, int] | None = None,
+        input_rows: int | None = None,
     ) -> None:
         self.lm = lm
         self.text = TextTokenizer(lm.tokenizer, closed=lm.family != "decoder")
         self.truncation = TruncationCounter()
         window = _window(lm, self.text)
+        if window is not None:
+            window -= lm.input_rows if input_rows is None else input_rows
         self.max_length = min((n for n in (window, max_length) if n is not None), default=None)
         self._examples: dict[tuple[str, str], Encoded] = {}
         self._scored: dict[tuple[str, str], Ids] = {}

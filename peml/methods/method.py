@@ -68,6 +68,7 @@ class Attached(ABC):
     Attributes:
         method: What was attached.
         tasks: Names of the tasks that it was attached for.
+        input_rows: Positions of the model's window that are not for text.
         rewrites_weights: Whether `stepped` changes weights.
         splits_batches: Whether the gradients of parts of a batch add up to those of the batch:
             several processes may share it.
@@ -75,8 +76,18 @@ class Attached(ABC):
 
     method: Method
     tasks: tuple[str, ...] = ()
+    input_rows: int = 0
     rewrites_weights: bool = False
     splits_batches: bool = True
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a decoder may read what prompts have in common once, and go on from its cache.
+
+        A change of weights is the same for every token; what does not merge may look at the whole
+        input, or at places in it.
+        """
+        return self.method.merges != "no"
 
     @abstractmethod
     def groups(self) -> list[Group]:
@@ -181,6 +192,8 @@ class Method(Options, ABC):
         merges: Whether what was trained can be put into the weights of the base model: ``always``,
             ``per task`` (one model for each), or ``no``.
         starts_at_base: Whether the model computes at the start what the base does.
+        changes_keys: Whether attention gets other keys and values than the text's, so that a
+            searched prefix can't stand beside it.
         rate: Learning rate where the user gives none.
     """
 
@@ -188,6 +201,7 @@ class Method(Options, ABC):
     needs_task: ClassVar[bool] = False
     merges: ClassVar[Merges] = "always"
     starts_at_base: ClassVar[bool] = True
+    changes_keys: ClassVar[bool] = False
     rate: ClassVar[float] = RATE
 
     @abstractmethod
@@ -197,6 +211,11 @@ class Method(Options, ABC):
         Raises:
             UserError: The model or an option is not usable.
         """
+
+    @property
+    def input_rows(self) -> int:
+        """Positions of the model's window that the method takes, and that are not for text."""
+        return 0
 
     def size(self, lm: LanguageModel, tasks: int) -> int:
         """Return how many numbers it would train in a model at least, without attaching it."""

@@ -90,6 +90,16 @@ class LanguageModel:
             yield
 
     @property
+    def goes_on(self) -> bool:
+        """Whether what is attached reads a text as well in parts, each with the cache of the former."""
+        return all(getattr(each, "goes_on", True) for each in self.attached)
+
+    @property
+    def input_rows(self) -> int:
+        """Positions of the model's window that what is attached takes, and no text can have."""
+        return sum(getattr(each, "input_rows", 0) for each in self.attached)
+
+    @property
     def device(self) -> torch.device:
         """Where the model's parameters live."""
         return self.model.device

@@ -55,7 +55,7 @@ from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
 from prefixnas.run.ranks import ranks_here
 from prefixnas.space.ops import width_after
-from prefixnas.space.space import Decision
+from prefixnas.space.space import Decision, SearchSpace
 
 
 class JointObjective(Objective):
@@ -101,7 +101,9 @@ class JointObjective(Objective):
         )
         self.lm = lm or load_language_model(config.model, device=device, dtype=config.dtype)
         self.bare, self._built = skeleton(self.lm.model), (total_steps, seed)
-        self.collator = Collator(self.lm, max_length=config.max_length)
+        asked = method or method_of(config)
+        rows = asked.input_rows
+        self.collator = Collator(self.lm, max_length=config.max_length, input_rows=rows)
         self.collator.check(self.tasks)
         self.data = {task.name: task.digest() for task in self.tasks}
         for task in self.tasks:  # prompts that leave no room show now, not in the middle of a run
@@ -141,6 +143,14 @@ class JointObjective(Objective):
         self.width = config.prefix_width or self.lm.hidden_size
         self.encoder: PrefixEncoder | None = None
         self._samplers: dict[str, JointSampler] = {}
+
+    def check_space(self, space: SearchSpace) -> None:
+        """Refuse a searched prefix beside a method that has keys and values of its own."""
+        if self.method.method.changes_keys and not space.empty:
+            raise UserError(
+                f"method {self.method.method.label!r} gives attention keys and values of its own, "
+                f"so no searched prefix goes with it (space {space.name!r}); take --space none"
+            )
 
     def check_knobs(self, knobs: Sequence[Decision]) -> None:
         """Refuse knobs that a prefix does not have, or that an option decides already."""

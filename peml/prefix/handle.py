@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 
 from peml.prefix.attention import PREFIX, ModulePrefix, PrefixAttention
 from peml.prefix.gates import Gates
-from peml.prefix.interception import View
+from peml.prefix.interception import interceptions
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.positions import count_text, move_text
 from peml.prefix.sites import Site, check_blocks, find_sites
@@ -142,7 +143,8 @@ def attach(
         UserError: The architecture can't take a prefix, or has no such sites.
     """
     kind = prefix_attention(attention)
-    if any(isinstance(module.__dict__.get("config"), View) for module in model.modules()):
+    functions = chain.from_iterable(map(interceptions, model.modules()))
+    if any(isinstance(getattr(each, "__self__", None), PrefixAttention) for each in functions):
         raise RuntimeError("the model has a prefix attached already: detach that one first")
     found = find_sites(model)
     chosen = found if sites is None else tuple(sites)

@@ -10,7 +10,7 @@ that the function which it would have called finds nothing changed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -87,7 +87,7 @@ def intercept(modules: Iterable[nn.Module], function: Attention) -> Callable[[],
     """Let modules call a function of ours; return what makes them call their own again.
 
     Interceptions nest: the one that came last is called first, and `own_attention` gives it the
-    one before.
+    one before. They may be undone in any order.
     """
     views = {module: View(module.__dict__["config"], function) for module in modules}
     for module, view in views.items():
@@ -97,7 +97,21 @@ def intercept(modules: Iterable[nn.Module], function: Attention) -> Callable[[],
 
 def _give_back(views: Mapping[nn.Module, View]) -> None:
     for module, view in views.items():
-        module.__dict__["config"] = view.own
+        outer, config = None, module.__dict__["config"]
+        while isinstance(config, View) and config is not view:
+            outer, config = config, config.own
+        if outer is None:
+            module.__dict__["config"] = view.own
+        elif config is view:
+            outer.own = view.own
+
+
+def interceptions(module: nn.Module) -> Iterator[Attention]:
+    """Yield the functions of ours that a module calls, the one that comes first first."""
+    config = module.__dict__.get("config")
+    while isinstance(config, View):
+        yield config.function
+        config = config.own
 
 
 def use_dense_masks(model: PreTrainedModel) -> Callable[[], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -104,14 +104,19 @@ def _kind(model: PreTrainedModel, kv_length: int, q_length: int) -> SiteKind:
 
 def _attention_calls(model: PreTrainedModel, refused: str) -> list[Call]:
     """Run a few tokens through the model and list the calls of attention functions."""
-    tokens = torch.ones(1, _ENCODER_TOKENS, dtype=torch.long, device=model.device)
-    inputs: dict[str, Any] = {"input_ids": tokens}
-    if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = tokens[:, :_DECODER_TOKENS]
     try:
-        return watch(model, inputs)
+        return watch(model, trial_inputs(model))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(refused + f"a trial pass failed ({error})") from error
+
+
+def trial_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return a few tokens as a model reads them, more for an encoder than for its decoder."""
+    tokens = torch.ones(1, _ENCODER_TOKENS, dtype=torch.long, device=model.device)
+    inputs = {"input_ids": tokens}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = tokens[:, :_DECODER_TOKENS]
+    return inputs
 
 
 def block_shape(sites: Sequence[Site]) -> tuple[int, int]:

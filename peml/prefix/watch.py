@@ -26,15 +26,20 @@ class Call:
 
     Attributes:
         module: The attention module.
-        q_length: Number of query positions.
+        query: The queries, ``[batch, heads, q, head_dim]``.
         key: The text's keys, ``[batch, kv_heads, kv, head_dim]``.
         value: Its values, as `key`.
     """
 
     module: nn.Module
-    q_length: int
+    query: Tensor
     key: Tensor
     value: Tensor
+
+    @property
+    def q_length(self) -> int:
+        """Number of query positions."""
+        return self.query.shape[2]
 
 
 def watch(model: PreTrainedModel, inputs: dict[str, Any]) -> list[Call]:
@@ -48,7 +53,7 @@ def watch(model: PreTrainedModel, inputs: dict[str, Any]) -> list[Call]:
     def look(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        seen.append(Call(module, query.shape[2], key, value))
+        seen.append(Call(module, query, key, value))
         return own_attention(module)(module, query, key, value, *args, **kwargs)
 
     if family_of(model.config, type(model).__name__) != "encoder":
