@@ -91,7 +91,7 @@ class LanguageModel:
 
     @property
     def goes_on(self) -> bool:
-        """Whether what is attached reads a text as well in parts, each with the cache of the former."""
+        """Whether what is attached may read a text in parts, each with the cache of the former."""
         return all(getattr(each, "goes_on", True) for each in self.attached)
 
     @property
