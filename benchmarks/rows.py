@@ -20,6 +20,7 @@ import json
 import os
 import shutil
 import statistics
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,22 +116,20 @@ def cells(suite: Mapping[str, Any], out: Path, only: list[str]) -> Iterator[Cell
 
 
 def work(suite: Mapping[str, Any], out: Path, only: list[str]) -> None:
-    """Carry out what is due and not taken by another process."""
-    moved = True
-    while moved:
-        moved = False
-        for cell in cells(suite, out, only):
-            if cell.result(out) is not None:
-                continue
+    """Carry out what is due and not taken by another process, until nothing is due."""
+    while due := [cell for cell in cells(suite, out, only) if cell.result(out) is None]:
+        for cell in due:
             folder = cell.folder(out)
             folder.mkdir(parents=True, exist_ok=True)
             if (lock := try_lock(folder / LOCK)) is None:
                 continue
             with lock:
-                carry_out(suite, cell, out)
-            moved = True
-            print(f"finished: {cell}", flush=True)
+                if cell.result(out) is None:
+                    carry_out(suite, cell, out)
+                    print(f"finished: {cell}", flush=True)
             break
+        else:  # all of them are taken; more may be due once the others have finished
+            time.sleep(2)
 
 
 def interval(differences: list[float]) -> str:
