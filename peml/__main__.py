@@ -9,7 +9,7 @@ from prefixnas.base.console import program, run_command
 
 COMMANDS = {
     name: f"peml.commands.{name}"
-    for name in ("tasks", "train", "tune", "evaluate", "export", "generate")
+    for name in ("tasks", "train", "tune", "table", "evaluate", "export", "generate")
 }
 
 
