@@ -86,6 +86,7 @@ def _finished(table: Table, out: Path, label: str) -> int:
 
 def _carry_out(table: Table, file: Path, out: Path, *, run: bool) -> int:
     """Carry out what is missing, write the table, print it; 1 if a row failed."""
+    from peml.tables.plan import count
     from peml.tables.work import refuse_other_runs, work
     from peml.tables.write import write_soon, write_table
     from prefixnas.report.terminal import Terminal
@@ -95,11 +96,13 @@ def _carry_out(table: Table, file: Path, out: Path, *, run: bool) -> int:
     failed: dict[str, str] = {}
     if run:
         write_text(out / COPY, read_text(file))
+        every = count(table)["trials"] + count(table)["runs"]
 
         def told(cell: Cell) -> None:
             record = cell.record(out)
             assert record is not None
-            print(f"{cell.name}: {record.validation:.3f}", flush=True)
+            done = sum(cell.record(out) is not None for cell in table.cells(out))
+            print(f"[{done}/{every}] {cell.name}: {record.validation:.3f}", flush=True)
             write_soon(table, out)
 
         failed = work(table, out, told)

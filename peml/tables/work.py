@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import statistics
 import time
@@ -15,6 +16,7 @@ from peml.tables.columns import measured
 from peml.tables.plan import Table
 from peml.tables.record import RunRecord
 from peml.tables.saved import saved_bytes
+from prefixnas import Run, SearchResult, search
 from prefixnas.base.errors import RunLost, UserError
 from prefixnas.base.files import make_folder, sweep, write_text
 from prefixnas.base.locks import LOCK, try_lock
@@ -23,8 +25,6 @@ from prefixnas.launch.plan import plan_run
 from prefixnas.run.checkpoint import STATE
 from prefixnas.run.evaluation import TRAINED
 from prefixnas.run.events import Step, read_events
-from prefixnas.run.run import Run
-from prefixnas.run.search import SearchResult, search
 
 CONFIG = "config.yaml"
 PAUSE = 2.0
@@ -91,6 +91,7 @@ def _take(table: Table, cell: Cell, out: Path, told: Callable[[Cell], None]) -> 
             sweep(folder)
             _refuse_other(cell, out)
             carry_out(table, cell, folder)
+            gc.collect()  # a model in a circle of references would stay beside the next
             told(cell)
     return True
 
