@@ -108,22 +108,34 @@ def plan_table(file: TableFile, where: str) -> Table:
         columns = columns_of({row.label: row.values for row in rows}, file.metrics)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    return Table(file, rows, columns, paper_of(file))
+    table = Table(file, rows, columns, paper_of(file))
+    _check_runs(table, where)
+    return table
+
+
+def _check_runs(table: Table, where: str) -> None:
+    """Plan a run of each kind: factors move rates beyond limits, trials may be too short."""
+    for row in table.rows:
+        runs = [table.runs(row, factor)[0] for factor in table.file.rates]
+        for cell in [*table.trials(row), *runs]:
+            try:
+                plan_run(cell.values)
+            except UserError as error:
+                raise UserError(f"{where}: row {cell.name}: {error}") from error
 
 
 def _refuse_keys(file: TableFile, where: str) -> None:
-    for place, keys, more in [
-        ("key 'common'", file.common, ()),
-        *((f"row {label!r}", keys or {}, EQUAL) for label, keys in file.rows.items()),
-    ]:
-        for key in keys:
-            if key in OWN and not (key == "tasks" and more):
-                raise UserError(f"{where}: {place}: the key {key!r} is the table's to set")
-            if key in more:
-                raise UserError(
-                    f"{where}: {place}: the key {key!r} is the same for all rows; set it in "
-                    "'common'"
-                )
+    """Refuse keys that are not to be set; a row may have tasks of its own."""
+    for key in file.common:
+        if key in OWN:
+            raise UserError(f"{where}: key 'common': the key {key!r} is the table's to set")
+    for label, keys in file.rows.items():
+        place = f"{where}: row {label!r}: the key"
+        for key in keys or {}:
+            if key in OWN and key != "tasks":
+                raise UserError(f"{place} {key!r} is the table's to set")
+            if key in EQUAL:
+                raise UserError(f"{place} {key!r} is the same for all rows; set it in 'common'")
 
 
 def _layers(file: TableFile, label: str, where: str) -> Layers:

@@ -11,6 +11,9 @@ from prefixnas.base.errors import UserError
 from tests.peml.tables.files import small, write
 
 
+RANDOM = {"space": "default", "strategy": "random", "trials": 3}
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as refused:
         plan_table(read_table(path), str(path))
@@ -39,6 +42,14 @@ def refusal(path: Path) -> str:
         ({"paper": {"rows": {"LoRA": [1.0]}}}, "key 'paper': row 'LoRA' has 1 numbers for 0"),
         ({"paper": {"rows": {"PELM": []}}}, "key 'paper': unknown row 'PELM': did you mean 'PEML'"),
         ({"left_out": {"PEML": "no"}}, "key 'left_out': 'PEML' is a row of the table"),
+        ({"rates": [1, 9999]}, "row LoRA, rates x 9999, seed 100: key 'learning_rate': must be"),
+        (
+            {
+                "trial_steps": 2,
+                "rows": {"search": {"space": "default", "strategy": "random", "trials": 3}},
+            },
+            "row search, rates x 1, seed 100: ",
+        ),
         ({"metrics": "pearson"}, "key 'metrics': task 'mood': "),
         ({"metrics": {"moods": "accuracy"}}, "key 'metrics': unknown task 'moods'"),
     ],
