@@ -10,7 +10,6 @@ from peml.tables.plan import plan_table
 from prefixnas.base.errors import UserError
 from tests.peml.tables.files import small, write
 
-
 RANDOM = {"space": "default", "strategy": "random", "trials": 3}
 
 
