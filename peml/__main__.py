@@ -9,7 +9,17 @@ from prefixnas.base.console import program, run_command
 
 COMMANDS = {
     name: f"peml.commands.{name}"
-    for name in ("tasks", "methods", "train", "tune", "evaluate", "predict", "generate", "export")
+    for name in (
+        "tasks",
+        "methods",
+        "train",
+        "tune",
+        "table",
+        "evaluate",
+        "predict",
+        "generate",
+        "export",
+    )
 }
 
 

@@ -29,6 +29,7 @@ from peml.adapters.export import FORMATS
 from peml.batches.sampler import MODES
 from peml.methods.method import METHODS
 from peml.prefix.starts import STARTS
+from peml.tables.file import TableFile, read_table
 from peml.tasks.metrics import METRICS
 from peml.tasks.spec import KEYS, make_spec
 from peml.tasks.task import load_task
@@ -242,7 +243,10 @@ def run_block(block: Block, place: Path) -> None:
 def check_yaml(block: Block, place: Path) -> None:
     """A YAML block is a configuration, a space or a task."""
     data = yaml.safe_load(block.text)
-    if "hyperparameters" in data:
+    if "rows" in data:
+        assert block.file is not None, f"{block}: no command reads it"
+        read_table(place / block.file)
+    elif "hyperparameters" in data:
         read_experiment([(str(block), data)], str(block))
     elif "strategies" in data:
         assert block.file is not None, f"{block}: no command reads it"
@@ -366,7 +370,17 @@ def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
             *(["experiment", action] for action in ACTIONS),
         ]
     ]
-    commands = ("tasks", "methods", "train", "tune", "evaluate", "predict", "generate", "export")
+    commands = (
+        "tasks",
+        "methods",
+        "train",
+        "tune",
+        "table",
+        "evaluate",
+        "predict",
+        "generate",
+        "export",
+    )
     calls += [(peml.__main__.main, [name]) for name in commands]
     calls += [(prefixnas.__main__.main, []), (peml.__main__.main, [])]
     capsys.readouterr()
@@ -476,6 +490,12 @@ def test_every_key_of_an_experiment_is_documented_with_its_default() -> None:
     }
     table = {(name, cells[0]) for name, cells in table_rows(ROOT / "docs/experiments.md", "key")}
     assert table == keys
+
+
+def test_every_entry_of_a_table_is_documented() -> None:
+    rows = [name for name, _ in table_rows(ROOT / "docs" / "tables.md", "entry")]
+    named = {name for row in rows for name in re.findall(r"\w+", row)}
+    assert named == set(fields_of({"table": TableFile}))
 
 
 def test_the_picture_of_the_rooms_is_that_of_the_folders() -> None:

@@ -1,0 +1,153 @@
+"""A table that is killed and resumed, or made by two processes, is that of one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from peml.__main__ import main
+from tests.forked import Forked
+from tests.peml.tables.files import small, write
+
+CELLS = 2 * (2 + 2)
+"""Two rows, each with two trials and two seeds."""
+
+
+def start(file: Path, out: Path, log: Path, *more: str) -> Forked:
+    return Forked(["-m", "peml", "table", str(file), "--out", str(out), *more], log)
+
+
+def wait_for(true: Callable[[], bool], process: Forked) -> None:
+    while not true():
+        assert process.poll() is None, "it ended before it was killed"
+        time.sleep(0.01)
+
+
+def finished(out: Path) -> int:
+    return len(list(out.glob("*/x*/seed*/row.json")))
+
+
+def numbers(out: Path) -> list[list[dict[str, str]]]:
+    """Return the tables without times."""
+    tables = []
+    for name in ("table.csv", "runs.csv"):
+        with (out / name).open() as stream:
+            tables.append(list(csv.DictReader(stream)))
+    for line in [line for table in tables for line in table]:
+        assert float(line.pop("seconds_a_step")) >= 0
+    return tables
+
+
+@pytest.fixture(scope="module")
+def file(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("table") / "file.yaml", small(bench))
+
+
+@pytest.fixture(scope="module")
+def whole(file: Path) -> Path:
+    out = file.parent / "whole"
+    process = start(file, out, file.parent / "whole.log")
+    assert process.wait() == 0, (file.parent / "whole.log").read_text()
+    return out
+
+
+def test_a_table_that_was_killed_twice_goes_on(file: Path, whole: Path, tmp_path: Path) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    for number, done in enumerate((1, 5)):
+        process = start(file, out, log, *["--resume"] * bool(number))
+
+        def in_the_middle(done: int = done) -> bool:
+            checkpoints = list(out.glob("*/x*/seed*/checkpoint/state.json"))
+            return finished(out) >= done and bool(checkpoints)
+
+        wait_for(in_the_middle, process)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert finished(out) < CELLS
+    assert start(file, out, log, "--resume").wait() == 0, log.read_text()
+    assert numbers(out) == numbers(whole)
+    assert not list(out.glob("*/x*/seed*/checkpoint"))
+
+
+def test_several_processes_share_the_work(file: Path, whole: Path, tmp_path: Path) -> None:
+    out, logs = tmp_path / "out", [tmp_path / "one", tmp_path / "two"]
+    one = start(file, out, logs[0])
+    wait_for((out / "table.yaml").is_file, one)
+    two = start(file, out, logs[1], "--resume")
+    assert (one.wait(), two.wait()) == (0, 0)
+    said = "".join(log.read_text() for log in logs)
+    assert said.count(", seed ") == CELLS
+    assert numbers(out) == numbers(whole)
+
+
+def test_a_resumed_table_trains_nothing_again(
+    file: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = numbers(whole)
+    assert main(["table", str(file), "--out", str(whole), "--resume"]) == 0
+    assert ", seed " not in capsys.readouterr().out
+    assert numbers(whole) == before
+
+
+def test_a_finished_run_under_other_keys_is_refused(
+    bench: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = small(bench)
+    table["common"]["lora_rank"] = 3
+    other = write(tmp_path / "other.yaml", table)
+    assert main(["table", str(other), "--out", str(whole), "--resume"]) == 2
+    assert "'lora_rank' was 2 and is now 3" in capsys.readouterr().err
+
+
+def test_a_dry_run_lists_and_counts(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["table", str(file), "--dry-run", "--out", str(tmp_path / "none")]) == 0
+    said = capsys.readouterr().out
+    assert "LoRA: method lora, space none; 2 trials of 4 steps, 2 runs of 6 steps" in said
+    assert "4 runs and 4 trials of learning rates, 40 joint steps" in said
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ([], "holds a table already; add --resume"),
+        (["--out"], "expected one argument"),
+        (["--resume", "--bogus"], "unknown argument '--bogus'"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    file: Path, whole: Path, more: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["table", str(file), "--out", str(whole), *more]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def test_without_a_folder_nothing_begins(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", str(file)]) == 2
+    assert "needs --out DIR" in capsys.readouterr().err
+    assert main(["table", str(file), "--out", str(file.parent / "no"), "--resume"]) == 2
+    assert "no table to resume" in capsys.readouterr().err
+
+
+def test_a_row_that_a_model_refuses_does_not_stop_the_others(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {"LoRA": {}, "nowhere": {"lora_targets": ["no_such_layer"]}}
+    table = small(bench, rows=rows, rates=[1], seeds=[0], paper={})
+    out = tmp_path / "out"
+    assert main(["table", str(write(tmp_path / "t.yaml", table)), "--out", str(out)]) == 1
+    assert "failed: nowhere: " in capsys.readouterr().err
+    assert "nowhere: failed: " in (out / "table.md").read_text()
+    assert finished(out) == 1
+    kept = json.loads(next(out.glob("LoRA/*/*/row.json")).read_text())
+    assert kept["weights_in_use"] == kept["weights"] > 0 < kept["saved_bytes"]
