@@ -156,7 +156,8 @@ def place(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         shutil.copytree(models / name, tmp_path / name)
     for name in ("tickets.csv", "new.csv"):
         shutil.copy(models / name, tmp_path)
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    for name in ("examples", "tables"):
+        shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -382,6 +383,7 @@ def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
         "export",
     )
     calls += [(peml.__main__.main, [name]) for name in commands]
+    calls += [(peml.__main__.main, ["methods", name]) for name in METHODS.names()]
     calls += [(prefixnas.__main__.main, []), (peml.__main__.main, [])]
     capsys.readouterr()
     for main, arguments in calls:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -56,6 +57,7 @@ def write_model(folder: Path) -> None:
     ).save_pretrained(folder)
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     shape |= {"num_attention_heads": 4, "max_position_embeddings": 64}
+    torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=len(words), **shape)).save_pretrained(folder)
 
 

@@ -122,6 +122,8 @@ def check_padding(method: Method, kind: str) -> None:
         "input_ids": torch.cat([torch.cat(parts, dim=1), longer]),
         "attention_mask": torch.cat([torch.cat(seen, dim=1), torch.ones_like(longer)]),
     }
+    if kind == "gpt2":  # which counts padding among its positions, unless it is told them
+        both["position_ids"] = (both["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     if "decoder_input_ids" in alone:
         both["decoder_input_ids"] = alone["decoder_input_ids"].expand(2, -1)
     found, expected = result(lm, given=both)[:1], result(lm, given=alone)
