@@ -122,11 +122,14 @@ def test_a_signal_while_everything_is_imported_is_no_traceback(
 ) -> None:
     """An interpreter of its own: what tests fork has everything imported already."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "prefixnas", *begin(bench, tmp_path / "run")],
+        [sys.executable, "-X", "importtime", "-m", "prefixnas", *begin(bench, tmp_path / "run")],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
     )
+    assert process.stderr is not None
+    while "prefixnas.base.console" not in process.stderr.readline():
+        assert process.poll() is None  # before that, Python itself is being imported
     time.sleep(seconds)
     process.send_signal(number)
     _, err = process.communicate()
