@@ -204,7 +204,7 @@ def resolve(options: Sections, layers: Sequence[tuple[str, Mapping[str, Any]]]) 
         layers: Pairs of where the values come from (`FLAG`, a file) and the values.
 
     Raises:
-        UserError: Unknown key, or a value that its type does not allow.
+        UserError: Unknown key, or a value that its type or its limits do not allow.
     """
     known, kinds = fields_of(options), types_of(options)
     values = {name: default_of(entry) for name, entry in known.items()}
@@ -218,6 +218,8 @@ def resolve(options: Sections, layers: Sequence[tuple[str, Mapping[str, Any]]]) 
                 if value in ("none", ["none"]) and type(None) in get_args(kinds[name]):
                     value = None
             values[name] = _convert(value, kinds[name], place)
+            limited = f"key {name!r}" if where == FLAG else place
+            _check_limits(values[name], known[name].metadata.get("limits", {}), limited)
     return values
 
 

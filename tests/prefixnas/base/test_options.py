@@ -11,7 +11,7 @@ import pytest
 
 from peml.objective.options import LanguageModelOptions
 from prefixnas.base.errors import LINE, UserError
-from prefixnas.base.options import LEAST, MOST, Options, default_of, option, types_of
+from prefixnas.base.options import LEAST, MOST, Options, default_of, option, resolve, types_of
 from prefixnas.compare.variants import CompareConfig
 from prefixnas.experiments.experiment import ExperimentFile
 from prefixnas.experiments.hyperparameters import read_hyperparameters
@@ -76,3 +76,8 @@ def test_no_bound_is_absurd(kind: str, bound: object) -> None:
     ) as said:
         read_hyperparameters({"steps": {kind: [1, bound]}}, "f.yaml")
     assert len(str(said.value)) <= LINE
+
+
+def test_a_number_out_of_its_limits_is_named_with_its_file() -> None:
+    with pytest.raises(UserError, match=r"^study\.yaml: key 'steps': must be at least 1"):
+        resolve({"run": RunConfig}, [("study.yaml", {"steps": 0})])
