@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from peml.methods.linear import TENSORS
 from peml.methods.method import Attached, Group, Method, Setting
 from peml.model.device import isolated_random
 from prefixnas.base.errors import UserError, unknown
@@ -23,6 +22,10 @@ from prefixnas.base.tensors import check_tensors, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from peml.model.model import LanguageModel
+
+
+TENSORS = "method.safetensors"
+"""What was trained, in an adapter folder."""
 
 
 class Part(nn.Module, ABC):
@@ -94,6 +97,11 @@ class Beside(Attached):
             self._task = before
 
     @property
+    def current(self) -> str | None:
+        """The task that passes are of."""
+        return None if self._task is None else self.tasks[self._task]
+
+    @property
     def task(self) -> int:
         """Place of the task that passes are of; 0 for methods that need none.
 
@@ -107,9 +115,13 @@ class Beside(Attached):
             )
         return self._task or 0
 
+    def named(self) -> dict[str, nn.Parameter]:
+        """Return every trained weight once, by name."""
+        return dict(self.weights.named_parameters())
+
     def state_dict(self) -> dict[str, Any]:
         """Return the weights by name."""
-        return {name: weight.detach() for name, weight in self.weights.named_parameters()}
+        return {name: weight.detach() for name, weight in self.named().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put weights back.
@@ -117,7 +129,7 @@ class Beside(Attached):
         Raises:
             ValueError: They are of other parts.
         """
-        named = dict(self.weights.named_parameters())
+        named = self.named()
         if set(state) != set(named):
             raise ValueError("the saved weights belong to other parts of the model")
         with torch.no_grad():
@@ -126,7 +138,8 @@ class Beside(Attached):
 
     def save(self, folder: Path) -> None:
         """Write the weights."""
-        write_tensors(folder / TENSORS, self.state_dict())
+        tensors = {name: weight.detach() for name, weight in self.named().items()}
+        write_tensors(folder / TENSORS, tensors)
 
     def load(self, folder: Path) -> None:
         """Read the weights that `save` wrote.
@@ -135,8 +148,7 @@ class Beside(Attached):
             UserError: They are missing, damaged or of another model.
         """
         tensors = read_tensors(folder / TENSORS)
-        named = self.weights.named_parameters()
-        shapes = {name: tuple(parameter.shape) for name, parameter in named}
+        shapes = {name: tuple(parameter.shape) for name, parameter in self.named().items()}
         check_tensors(folder / TENSORS, tensors, shapes)
         self.load_state_dict(tensors)
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
+from peml.methods.beside import TENSORS
 from peml.methods.method import Attached, Group, Method, Setting
 from prefixnas.base.errors import UserError
 from prefixnas.base.tensors import check_tensors, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from peml.model.model import LanguageModel
-
-TENSORS = "method.safetensors"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from peml.methods.beside import Part
 from peml.methods.linear import ScaledMethod
 from peml.methods.method import Merges
 from peml.methods.term import Pass, Place, Term, by_task, empty, kaiming
@@ -51,7 +52,7 @@ class HyperLoraId(ScaledMethod):
         return made
 
 
-class _Tasks(nn.Module):
+class _Tasks(Part):
     per_task = ("embedding",)
 
     def __init__(self, method: HyperLoraId, tasks: int) -> None:
@@ -63,7 +64,7 @@ class _Tasks(nn.Module):
             nn.init.normal_(row)
 
 
-class _Maker(nn.Module):
+class _Maker(Part):
     """The networks of one shape of layers."""
 
     def __init__(self, method: HyperLoraId, place: Place) -> None:

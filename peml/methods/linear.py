@@ -14,28 +14,23 @@ backward pass once, however many parts there are.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peml.methods.beside import Beside
 from peml.methods.lowrank import LowRank, Ranked
-from peml.methods.method import Attached, Group, Method, Setting
+from peml.methods.method import Group, Method, Setting
 from peml.methods.term import Pass, Place, Routed, Term
 from peml.model.probing import is_probing
 from prefixnas.base.errors import UserError, unknown
-from prefixnas.base.tensors import check_tensors, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from peml.model.model import LanguageModel
-
-TENSORS = "method.safetensors"
-"""What was trained, in an adapter folder."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class ScaledMethod(LowRank, LinearMethod):
         return self.lora_dropout
 
 
-class LinearTerms(Attached):
+class LinearTerms(Beside):
     """The terms of a method on a model's layers.
 
     Args:
@@ -96,18 +91,14 @@ class LinearTerms(Attached):
     def __init__(self, method: LinearMethod, lm: LanguageModel, setting: Setting) -> None:
         from peml.methods.targets import find_targets, places_of
 
-        self.method, self.tasks, self.lm = method, setting.tasks, lm
         self.layers: dict[str, nn.Module] = dict(find_targets(lm.model, method.lora_targets))
-        places = places_of(self.layers)
-        dtype = torch.promote_types(torch.float32, lm.model.dtype)
-        self.terms = nn.ModuleList(method.terms(places, len(setting.tasks)))
-        self.terms.to(lm.device, dtype)
-        self._task: int | None = None
+        self.terms = nn.ModuleList(method.terms(places_of(self.layers), len(setting.tasks)))
+        super().__init__(method, lm, setting, self.terms)
         self._masks: list[Tensor] = []
         pairs = zip(self.layers.values(), self.terms, strict=True)
-        self._hooks = [layer.register_forward_hook(self._hook(term)) for layer, term in pairs]
-        self._hooks.append(lm.model.register_forward_pre_hook(self._see, with_kwargs=True))
-        self.reset(setting.seed)
+        hooks = [layer.register_forward_hook(self._hook(term)) for layer, term in pairs]
+        hooks.append(lm.model.register_forward_pre_hook(self._see, with_kwargs=True))
+        self.undo_by(hook.remove for hook in hooks)
 
     def named(self) -> dict[str, nn.Parameter]:
         """Return every trained weight once, by the name of its layer and its own."""
@@ -138,76 +129,6 @@ class LinearTerms(Attached):
             Group(kinds["routers"], learning_rate=rate, weight_decay=0.0),
         ]
         return [group for group in groups if group.parameters]
-
-    def reset(self, seed: int) -> None:
-        """Draw all weights anew."""
-        from peml.model.device import isolated_random
-
-        with isolated_random(self.lm.device), torch.no_grad():
-            torch.manual_seed(seed)
-            for module in self.terms.modules():
-                if callable(reset := getattr(module, "reset", None)):
-                    reset()
-        for parameter in self.parameters():
-            parameter.grad = None
-
-    @contextmanager
-    def on(self, task: str) -> Iterator[None]:
-        """Let passes be of a task."""
-        if task not in self.tasks and self.method.needs_task:
-            raise unknown("task", task, self.tasks, f"method {self.method.label!r}")
-        before = self._task
-        self._task = self.tasks.index(task) if task in self.tasks else None
-        try:
-            yield
-        finally:
-            self._task = before
-
-    @property
-    def current(self) -> str | None:
-        """The task that passes are of."""
-        return None if self._task is None else self.tasks[self._task]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the weights by name."""
-        return {name: parameter.detach() for name, parameter in self.named().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put weights back.
-
-        Raises:
-            ValueError: They are of other layers.
-        """
-        named = self.named()
-        if set(state) != set(named):
-            raise ValueError("the saved weights belong to other layers of the model")
-        with torch.no_grad():
-            for name, parameter in named.items():
-                parameter.copy_(state[name])
-
-    def save(self, folder: Path) -> None:
-        """Write the weights."""
-        tensors = {name: parameter.detach() for name, parameter in self.named().items()}
-        write_tensors(folder / TENSORS, tensors)
-
-    def load(self, folder: Path) -> None:
-        """Read the weights that `save` wrote.
-
-        Raises:
-            UserError: They are missing, damaged or of another model.
-        """
-        tensors = read_tensors(folder / TENSORS)
-        shapes = {name: tuple(parameter.shape) for name, parameter in self.named().items()}
-        check_tensors(folder / TENSORS, tensors, shapes)
-        self.load_state_dict(tensors)
-
-    def weights_in_use(self) -> int:
-        """Count what is of one task once."""
-        others = 0
-        for module in self.terms.modules():
-            for name in getattr(module, "per_task", ()):
-                others += sum(weight.numel() for weight in [*getattr(module, name)][1:])
-        return sum(weight.numel() for weight in self.parameters()) - others
 
     @torch.no_grad()
     def updates(self, task: str | None = None) -> dict[str, tuple[Tensor, Tensor]]:
@@ -241,26 +162,13 @@ class LinearTerms(Attached):
             )
         self.detach()
 
-    def detach(self) -> None:
-        """Take the terms out of the model."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-        if self in self.lm.attached:
-            self.lm.attached.remove(self)
-
-    def _index(self, task: str | None = None) -> int:
+    def _index(self, task: str | None) -> int:
         """Return the place of the named task, or of the one that passes are of."""
-        if task is not None:
-            if task not in self.tasks:
-                raise unknown("task", task, self.tasks, f"method {self.method.label!r}")
-            return self.tasks.index(task)
-        if self._task is None and self.method.needs_task:
-            raise UserError(
-                f"method {self.method.label!r} needs a task, by lm.on(NAME): "
-                f"{', '.join(self.tasks)}"
-            )
-        return self._task or 0
+        if task is None:
+            return self.task
+        if task not in self.tasks:
+            raise unknown("task", task, self.tasks, f"method {self.method.label!r}")
+        return self.tasks.index(task)
 
     def _see(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Note the masks of a pass, for terms that sum over positions."""
@@ -279,7 +187,7 @@ class LinearTerms(Attached):
             if is_probing():
                 return output
             (x, *_) = args
-            now = Pass(self._index(), layer.training, self._mask_of(x))
+            now = Pass(self.task, layer.training, self._mask_of(x))
             a, b = term.factors(now)
             x = x.to(a.dtype)
             h = term.mix(now, x, F.linear(F.dropout(x, dropout, layer.training), a))

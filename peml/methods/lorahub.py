@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from peml.methods.beside import Part
 from peml.methods.linear import LinearTerms, ScaledMethod
 from peml.methods.method import Merges, Setting
 from peml.methods.term import Pass, Place, Term, by_task, kaiming
@@ -56,7 +57,7 @@ class LoraHub(ScaledMethod):
         return _Searched(self, lm, setting)
 
 
-class _Hub(nn.Module):
+class _Hub(Part):
     """Weights of each task, `[tasks, tasks]`: the best so far, and what is being tried."""
 
     def __init__(self, tasks: int) -> None:

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from peml.methods.beside import Part
 from peml.methods.linear import ScaledMethod
 from peml.methods.method import Merges
 from peml.methods.term import Pass, Place, Routed, Term, by_task, empty, kaiming
@@ -52,7 +53,7 @@ class MoeLora(ScaledMethod, Routed):
         return [_Term(self, place, gate) for place in places]
 
 
-class _Gate(nn.Module):
+class _Gate(Part):
     per_task = ("embedding",)
 
     def __init__(self, method: MoeLora, tasks: int) -> None:

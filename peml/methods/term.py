@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from peml.methods.beside import Part
 from peml.methods.method import Method
 from prefixnas.base.options import option
 
@@ -43,23 +44,14 @@ class Pass:
     mask: Tensor | None = None
 
 
-class Term(nn.Module, ABC):
+class Term(Part):
     """What a method adds to one linear layer.
 
     Attributes:
         routers: Names of the weights that learn at the router's rate, without weight decay.
-        undecayed: Names of other weights without weight decay.
-        per_task: Names of `nn.ParameterList`s with one item a task. A task that is absent from a
-            step leaves its items without gradient, so that they do not move.
     """
 
     routers: ClassVar[tuple[str, ...]] = ()
-    undecayed: ClassVar[tuple[str, ...]] = ()
-    per_task: ClassVar[tuple[str, ...]] = ()
-
-    @abstractmethod
-    def reset(self) -> None:
-        """Draw all weights anew, from torch's random numbers."""
 
     @abstractmethod
     def factors(self, now: Pass) -> tuple[Tensor, Tensor]:

@@ -137,7 +137,7 @@ class Counting(LinearTerms):
         super().__init__(*args)
         self.passes = 0
         first = next(iter(self.layers.values()))
-        self._hooks.append(first.register_forward_hook(self._count))
+        self.undo_by([first.register_forward_hook(self._count).remove])
 
     def _count(self, *args: Any) -> None:
         self.passes += self.lm.model.training
@@ -155,7 +155,7 @@ class Repeating(LinearTerms):
 
 class Sticky(LinearTerms):
     def detach(self) -> None:
-        self._hooks.pop().remove()
+        self._undo.pop()()
 
 
 BROKEN: dict[str, Callable[[], Any]] = {
