@@ -21,7 +21,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from peml.answers.evaluation import predict
+from peml.answers.evaluation import answer_examples
 from peml.batches.collate import Collator
 from peml.model.model import LanguageModel, load_language_model
 from peml.model.quiet import quiet_libraries
@@ -51,7 +51,8 @@ def ours(lm: LanguageModel) -> Scorer:
     """Score with this project, from the texts on."""
 
     def score(task: Task, examples: Sequence[Example]) -> list[int]:
-        return [int(choice) for choice in predict(Collator(lm), task, examples)]
+        answers = answer_examples(Collator(lm), task, examples)
+        return [int(answer.prediction) for answer in answers if answer.prediction is not None]
 
     return score
 

@@ -115,46 +115,6 @@ def evaluate_tasks(
     return Evaluation(scores, means, errors)
 
 
-def predict(
-    collator: Collator,
-    task: Task,
-    examples: Sequence[Example],
-    *,
-    heads: TaskHeads | None = None,
-    batch_tokens: int | None = None,
-    normalisation: Normalisation = "sum",
-    ranks: Ranks = ALONE,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> list[Prediction]:
-    """Predict examples of a task: index of the choice, number or text, in the examples' order.
-
-    Args:
-        collator: Tokenises for the language model ``collator.lm``.
-        task: Whose examples they are.
-        examples: What to predict.
-        heads: The task heads of an encoder-only model.
-        batch_tokens: As for `evaluate_tasks`.
-        normalisation: As for `evaluate_tasks`.
-        ranks: As for `evaluate_tasks`.
-        autocast: As for `evaluate_tasks`.
-
-    Raises:
-        UserError: Free generation asked of an encoder-only model.
-        ValueError: An encoder-only model without heads.
-    """
-    answers = answer_examples(
-        collator,
-        task,
-        examples,
-        heads=heads,
-        batch_tokens=batch_tokens,
-        normalisation=normalisation,
-        ranks=ranks,
-        autocast=autocast,
-    )
-    return _predictions(_with_numbers(task, answers))
-
-
 def answer_examples(
     collator: Collator,
     task: Task,
@@ -170,10 +130,10 @@ def answer_examples(
     """Answer examples of a task, in the examples' order.
 
     Args:
-        collator: As for `predict`.
-        task: As for `predict`.
-        examples: As for `predict`.
-        heads: As for `predict`.
+        collator: Tokenises for the language model ``collator.lm``.
+        task: Whose examples they are.
+        examples: What to answer.
+        heads: The task heads of an encoder-only model.
         batch_tokens: As for `evaluate_tasks`.
         normalisation: As for `evaluate_tasks`.
         ranks: As for `evaluate_tasks`.

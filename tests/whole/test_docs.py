@@ -371,18 +371,7 @@ def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
             *(["experiment", action] for action in ACTIONS),
         ]
     ]
-    commands = (
-        "tasks",
-        "methods",
-        "train",
-        "tune",
-        "table",
-        "evaluate",
-        "predict",
-        "generate",
-        "export",
-    )
-    calls += [(peml.__main__.main, [name]) for name in commands]
+    calls += [(peml.__main__.main, [name]) for name in peml.__main__.COMMANDS]
     calls += [(peml.__main__.main, ["methods", name]) for name in METHODS.names()]
     calls += [(prefixnas.__main__.main, []), (peml.__main__.main, [])]
     capsys.readouterr()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from peml.answers import beginning as room
 from peml.answers.beginning import can_go_on, common_beginning, read_beginning
 from peml.answers.choices import choice_scores
-from peml.answers.evaluation import predict
+from peml.answers.evaluation import answer_examples
 from peml.answers.generation import generate_answers
 from peml.batches.collate import Collator
 from peml.model.model import LanguageModel
@@ -120,6 +120,10 @@ def tokens_read(lm: LanguageModel) -> list[int]:
     return sizes
 
 
+def predictions(*args: Any, **options: Any) -> list[Any]:
+    return [answer.prediction for answer in answer_examples(*args, **options)]
+
+
 @pytest.mark.parametrize("kind", ["llama", "sliding"])
 def test_predictions_read_the_beginning_once(kind: str) -> None:
     lm = zoo.language_model(kind)
@@ -127,9 +131,9 @@ def test_predictions_read_the_beginning_once(kind: str) -> None:
     # One whose beginning is another, like those that were cut.
     task = tiny.task_of("t", [*rows, ("c so very film d", "bad")], choices=("bad", "good"))
     examples, collator = task.splits["validation"], Collator(lm)
-    alone = [predict(collator, task, [example])[0] for example in examples]
+    alone = [predictions(collator, task, [example])[0] for example in examples]
     sizes = tokens_read(lm)
-    assert predict(collator, task, examples, batch_tokens=4) == alone
+    assert predictions(collator, task, examples, batch_tokens=4) == alone
     assert sum(sizes) == (6 + len(WORDS) + 5 if kind == "llama" else 7 * len(WORDS) + 5)
 
 

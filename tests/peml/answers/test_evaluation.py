@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from peml.answers.choices import choice_scores
-from peml.answers.evaluation import Answer, evaluate_tasks, predict
+from peml.answers.evaluation import Answer, answer_examples, evaluate_tasks
 from peml.answers.heads import TaskHeads
 from peml.batches.collate import Collator
 from prefixnas.base.errors import UserError
@@ -28,6 +28,10 @@ RATING = tiny.task_of(
 )
 
 
+def predictions(*args: Any, **options: Any) -> list[Any]:
+    return [answer.prediction for answer in answer_examples(*args, **options)]
+
+
 @pytest.mark.parametrize("make", [tiny.llama, tiny.t5])
 @pytest.mark.parametrize("batch_tokens", [1, 12, 4096])
 def test_predictions_keep_the_order_whatever_the_batches(make: Any, batch_tokens: int) -> None:
@@ -35,8 +39,8 @@ def test_predictions_keep_the_order_whatever_the_batches(make: Any, batch_tokens
     collator = Collator(lm)
     for task in (CHOICE, TEXT):
         examples = task.splits["validation"]
-        alone = [predict(collator, task, [example])[0] for example in examples]
-        assert predict(collator, task, examples, batch_tokens=batch_tokens) == alone
+        alone = [predictions(collator, task, [example])[0] for example in examples]
+        assert predictions(collator, task, examples, batch_tokens=batch_tokens) == alone
         assert len(set(map(str, alone))) > 1
 
 
@@ -48,7 +52,7 @@ def test_choices_are_the_likeliest() -> None:
         chosen: Any = normalisation
         scores = choice_scores(collator, CHOICE, examples, normalisation=chosen)
         wanted = [row.index(max(row)) for row in scores]
-        assert predict(collator, CHOICE, examples, normalisation=chosen) == wanted
+        assert predictions(collator, CHOICE, examples, normalisation=chosen) == wanted
 
 
 @pytest.mark.parametrize("make", [tiny.llama, tiny.t5])
@@ -56,7 +60,7 @@ def test_choices_are_the_likeliest() -> None:
 def test_generation_is_greedy_step_by_step(make: Any) -> None:
     lm = make()
     tokenizer: Any = lm.tokenizer
-    found = predict(Collator(lm), TEXT, TEXT.splits["validation"])
+    found = predictions(Collator(lm), TEXT, TEXT.splits["validation"])
     for prompt, answer in zip(PROMPTS, found, strict=True):
         ids = tokenizer(prompt)["input_ids"]
         written: list[int] = []
@@ -75,7 +79,7 @@ def test_generation_is_greedy_step_by_step(make: Any) -> None:
 def test_max_new_tokens_of_a_task() -> None:
     lm = tiny.llama()
     short = replace(TEXT, max_new_tokens=1)
-    found = predict(Collator(lm), short, short.splits["validation"])
+    found = predictions(Collator(lm), short, short.splits["validation"])
     assert max(len(str(answer).split()) for answer in found) == 1
 
 
@@ -94,10 +98,10 @@ def test_written_numbers_are_parsed_and_missing_ones_told(
 ) -> None:
     answers = ["0.5", "it is 1.0", "dunno", "3.0 or 4", "4", "5.0"]
     monkeypatch.setattr("peml.answers.evaluation.generate_answers", Speaker(answers))
-    lm = tiny.llama()
+    lm, seen = tiny.llama(), list[Answer]()
     with caplog.at_level(logging.WARNING):
-        found = predict(Collator(lm), RATING, RATING.splits["validation"])
-    assert found == [0.5, 1.0, 2.5, 3.0, 4.0, 5.0]
+        evaluate_tasks(lm, [RATING], seen=lambda task, examples, answers: seen.extend(answers))
+    assert [answer.prediction for answer in seen] == [0.5, 1.0, 2.5, 3.0, 4.0, 5.0]
     assert "r: 1 of 6 answers hold no number and count as the training mean 2.50" in caplog.text
 
 
@@ -119,7 +123,7 @@ def test_heads_decide_for_encoders() -> None:
     for task in (CHOICE, RATING):
         batch = collator.prompts(task, task.splits["validation"])
         outputs = heads(task.name, lm.model(**batch).last_hidden_state, batch["attention_mask"])
-        found = predict(collator, task, task.splits["validation"], heads=heads, batch_tokens=8)
+        found = predictions(collator, task, task.splits["validation"], heads=heads, batch_tokens=8)
         if task is CHOICE:
             assert found == outputs.argmax(-1).tolist()
         else:
@@ -140,7 +144,7 @@ def test_a_head_cannot_choose_what_an_example_does_not_offer() -> None:
         layer.bias.copy_(torch.tensor([0.0, 1.0, 2.0]))
     fewer = replace(CHOICE.splits["validation"][0], choices=CHOICES[:2], id="fewer")
     examples = [fewer, CHOICE.splits["validation"][1]]
-    assert predict(Collator(lm), CHOICE, examples, heads=heads) == [1, 2]
+    assert predictions(Collator(lm), CHOICE, examples, heads=heads) == [1, 2]
 
 
 def test_a_head_knows_choices_by_their_texts() -> None:
@@ -148,8 +152,8 @@ def test_a_head_knows_choices_by_their_texts() -> None:
     heads = TaskHeads.for_tasks(32, [CHOICE], seed=3).double()
     examples = CHOICE.splits["validation"]
     turned = CHOICE.in_order_of(CHOICES[::-1])
-    found = predict(Collator(lm), CHOICE, examples, heads=heads)
-    again = predict(Collator(lm), turned, turned.splits["validation"], heads=heads)
+    found = predictions(Collator(lm), CHOICE, examples, heads=heads)
+    again = predictions(Collator(lm), turned, turned.splits["validation"], heads=heads)
     assert [CHOICES[int(p)] for p in found] == [CHOICES[::-1][int(p)] for p in again]
     with pytest.raises(UserError, match="task 't': its head: unknown choice 'no'"):
         heads.places("t", ("no", "yes"))
@@ -166,7 +170,7 @@ def test_encoders_need_heads_and_cannot_generate() -> None:
 def test_metrics_and_the_split() -> None:
     lm = tiny.llama()
     collator = Collator(lm)
-    found = predict(collator, CHOICE, CHOICE.splits["validation"])
+    found = predictions(collator, CHOICE, CHOICE.splits["validation"])
     right = [p == e.label for p, e in zip(found, CHOICE.splits["validation"], strict=True)]
     splits = {**CHOICE.splits, "selection": CHOICE.splits["selection"][:1]}
     task = replace(CHOICE, splits=splits)
