@@ -35,7 +35,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     from prefixnas.compare.comparison import Comparison
     from prefixnas.compare.variants import CompareConfig, option_classes
     from prefixnas.launch.config import read_config
-    from prefixnas.launch.plan import find_options
+    from prefixnas.launch.plan import check_space, find_options
 
     first, _ = _parser(prog, [], help=False).parse_known_args(argv)
     out: Path | None = first.out
@@ -68,6 +68,7 @@ def main(argv: Sequence[str], prog: str) -> int:
         for key in layer:
             if key not in known:
                 raise unknown("key", key, known | own, where)
+    check_space(mine)
     comparison = Comparison.of(settings, [*basis, (FLAG, _only(typed, known))])
     cells = comparison.cells(out)
     if first.tables:

@@ -25,7 +25,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     """
     from prefixnas.base.options import FLAG, fields_of
     from prefixnas.launch.config import dump_config, read_config, refuse_change, refuse_former
-    from prefixnas.launch.plan import find_options, plan_run, resolve_run
+    from prefixnas.launch.plan import check_space, find_options, plan_run, resolve_run
     from prefixnas.run.ranks import launched
 
     fixed = dict(fixed or {})
@@ -62,6 +62,7 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     if launched() > 1 and not any("processes" in layer for _, layer in layers):
         layers.append(("launcher", {"processes": launched()}))
     values = resolve_run(layers)
+    check_space(layers)
     if resume:
         refuse_change(stored, values, out)
     if dry_run:

@@ -117,6 +117,7 @@ def _transfer(
 ) -> Transfer:
     from prefixnas.base.options import FLAG
     from prefixnas.compare.transfer import Transfer
+    from prefixnas.launch.plan import check_space
 
     try:
         seeds = [int(seed) for seed in layers.get("seeds", first.seeds.split(","))]
@@ -127,6 +128,8 @@ def _transfer(
     if len(set(seeds)) < len(seeds):
         raise UserError("--seeds: one is named twice")
     groups = {name: [*group, (FLAG, flags)] for name, group in layers["groups"].items()}
+    for group in groups.values():
+        check_space(group)
     return Transfer(groups, seeds, bool(layers.get("control", first.control)), first.out)
 
 

@@ -109,13 +109,14 @@ class Experiment:
         Raises:
             UserError: A key or a value that the search does not allow.
         """
-        from prefixnas.launch.plan import plan_run, resolve_run
+        from prefixnas.launch.plan import check_space, plan_run, resolve_run
 
         layers = [
             (f"{self.where}: base", self.base()),
             (f"{self.where}: hyperparameters", assigned),
         ]
         values = resolve_run(layers)
+        check_space(layers)
         plan_run(values)
         return values
 

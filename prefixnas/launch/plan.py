@@ -199,6 +199,19 @@ def resolve_run(layers: Layers) -> dict[str, Any]:
     return values
 
 
+def check_space(layers: Layers) -> None:
+    """Look for the spaces that the last layer to name any names, so that what is wrong says where.
+
+    Raises:
+        UserError: There is no such space, or a mistake in it.
+    """
+    named = ((where, layer["space"]) for where, layer in reversed(layers) if layer.get("space"))
+    where, spaces = next(named, (FLAG, []))
+    for space in [spaces] if isinstance(spaces, str) else spaces:
+        with _named(where, "space"):
+            load_space(space)
+
+
 def _part_alone(options: Mapping[str, type[Any]], layers: Layers) -> bool:
     """Tell whether the user names a part of the objective, and nothing of a module.
 

@@ -373,3 +373,37 @@ def test_cut_prompts_are_counted_in_a_warning_and_in_the_report(
     assert said in " ".join(capsys.readouterr().out.split())
     assert peml.__main__.main(["evaluate", str(run)]) == 0
     assert "long: 1 of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        ("search --dry-run --config f.yaml", "WRONG"),
+        ("compare --dry-run --config f.yaml", "WRONG"),
+        ("transfer --dry-run f.yaml g.yaml", "WRONG"),
+        (
+            "tune --dry-run f.yaml",
+            "base: {WRONG}\nhyperparameters: {seed: {int: [0, 3]}}\ntrials: 2",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("space: sapce", "unknown space 'sapce'"), ("prefix_length: -1", "must be at least 1")],
+)
+def test_what_a_file_names_wrongly_is_said_with_the_file_and_the_key(
+    command: str,
+    keys: str,
+    wrong: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f.yaml").write_text(keys.replace("WRONG", wrong))
+    Path("g.yaml").write_text("space: default\n")
+    assert prefixnas.__main__.main([*command.split(), "--out", "out"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: f.yaml: ") and said in err and err.count("\n") == 1
+    assert f"key '{wrong.partition(':')[0]}'" in err and not Path("out").exists()
