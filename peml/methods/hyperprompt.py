@@ -12,6 +12,7 @@ in the paper's main results, which train all of it.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -80,9 +81,9 @@ class _Made(AttentionTerm):
         super().__init__()
         self.prompts, self.site = prompts, layer.site
 
+    @abstractmethod
     def maps(self, task: int) -> tuple[Tensor, Tensor]:
         """Return D `[2, hidden, b]` and U `[2, b, kv_heads * head_dim]`, for keys and values."""
-        raise NotImplementedError
 
     def front(self, task: int) -> ModulePrefix:
         down, up = self.maps(task)

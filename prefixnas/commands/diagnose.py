@@ -36,6 +36,7 @@ def main(argv: Sequence[str], prog: str) -> int:
         raise UserError("--batches: must be at least 2, for an interval")
 
     from prefixnas.base.files import make_folder, write_text
+    from prefixnas.base.locks import alone
     from prefixnas.base.plugins import trust
     from prefixnas.report.diagnosis import diagnose
     from prefixnas.report.diagnosis_view import figure, text
@@ -44,17 +45,18 @@ def main(argv: Sequence[str], prog: str) -> int:
     from prefixnas.run.record import read_search
 
     record = read_search(args.run)
-    if args.replay is not None:
-        trust(args.plugin)
-        record = _replayed(record, args.replay, args.batches)
-    diagnosis = diagnose(record)
-    Terminal(soft_wrap=True).print(text(diagnosis))
-    path = args.run / "diagnosis.json"
-    write_text(path, json.dumps(diagnosis.to_json(), indent=2) + "\n")
-    make_folder(args.run / "plots")
-    if (drawn := figure(diagnosis)) is not None:
-        save_figure(drawn, args.run / "plots" / "diagnosis.png")
-    print(f"written: {path}")
+    with alone(args.run, "diagnoses"):
+        if args.replay is not None:
+            trust(args.plugin)
+            record = _replayed(record, args.replay, args.batches)
+        diagnosis = diagnose(record)
+        Terminal(soft_wrap=True).print(text(diagnosis))
+        path = args.run / "diagnosis.json"
+        write_text(path, json.dumps(diagnosis.to_json(), indent=2) + "\n")
+        make_folder(args.run / "plots")
+        if (drawn := figure(diagnosis)) is not None:
+            save_figure(drawn, args.run / "plots" / "diagnosis.png")
+        print(f"written: {path}")
     return 0
 
 

@@ -16,7 +16,11 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument("run", type=Path, help="a run directory")
     args = parser.parse_intermixed_args(argv)
 
+    from prefixnas.base.locks import alone
     from prefixnas.report.run_page import write_report
+    from prefixnas.run.record import read_record
 
-    print(write_report(args.run))
+    read_record(args.run)  # before a lock is left in a folder that holds no run
+    with alone(args.run, "draws"):
+        print(write_report(args.run))
     return 0

@@ -337,12 +337,13 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("command", ["search --resume --out", "report", "diagnose"])
 def test_a_folder_in_which_another_process_runs_is_refused_in_one_line(
-    finished: Path, bench: Path, capsys: pytest.CaptureFixture[str]
+    command: str, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = digest(finished)
     with alone(finished, "runs"):
-        assert main(["search", "--resume", "--out", str(finished)]) == 2
+        assert main([*command.split(), str(finished)]) == 2
     said = capsys.readouterr().err
     assert f"{finished}: process {os.getpid()} runs there already" in said and said.count("\n") == 1
     changed = {name for name, now in digest(finished).items() if before.get(name) != now}
