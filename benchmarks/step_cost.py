@@ -30,12 +30,14 @@ from peml.methods.targets import attention_projections
 from peml.model.model import load_language_model
 from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
+from peml.objective.options import LanguageModelOptions
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.oneshot.alphas import AlphaOptimizer
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.training import WeightOptimizer
 from prefixnas.space.loading import load_space
+from prefixnas.space.space import NO_MODULE
 
 Step = Callable[[], None]
 
@@ -80,10 +82,10 @@ def stock_step(config: LanguageModelConfig) -> Step:
     return step
 
 
-def our_step(config: LanguageModelConfig, folder: Path, module: str) -> Step:
+def our_step(config: LanguageModelOptions, folder: Path, module: str) -> Step:
     """Build one of ours: `module` is "none", "preembedd", "fixed" or "supernet"."""
     objective = JointObjective(config, 1000, 0)
-    space = load_space("preembedd" if module == "preembedd" else "default")
+    space = load_space(module if module in (NO_MODULE, "preembedd") else "default")
     run = Run(folder / config.prefix_attention / module, space, objective, Budget(1000, 0), 0)
     net: nn.Module | None = None
     if module == "preembedd":
