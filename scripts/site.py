@@ -33,6 +33,9 @@ FACES = {
 }
 """Per package with a face the folder that it lies in."""
 
+UNSEARCHED = "---\nsearch: {exclude: true}\n---\n\n"
+"""Begins a page that the search leaves out: those of code would come first for many words."""
+
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 
 
@@ -83,7 +86,8 @@ def page_of(path: PurePosixPath) -> str:
     text = (ROOT / path).read_text(encoding="utf-8")
     if place(path).parts[0] != "files":
         return text
-    return f"# `{path}`\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n````\n"
+    language = LANGUAGES.get(path.suffix, "text")
+    return f"{UNSEARCHED}# `{path}`\n\n````{language}\n{text.rstrip()}\n````\n"
 
 
 def names_of(folder: str) -> list[tuple[str, str]]:
