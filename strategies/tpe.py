@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from prefixnas import Architecture, OpenSpace, Scored, TrialStrategy, option
+from prefixnas.base.extras import require
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class Tpe(TrialStrategy):
     """Optuna's TPE sampler over the space's decisions."""
 
     startup: int = option(5, "random architectures before the densities are fitted", at_least=1)
+
+    def __post_init__(self) -> None:
+        """Refuse to begin without Optuna."""
+        require("optuna", "strategy 'tpe'")
 
     def random_start(self) -> int:
         """Return how many of the first proposals are drawn whatever the others scored."""

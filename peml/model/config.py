@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from prefixnas.base.errors import UserError, brief
+from prefixnas.base.extras import require
 from prefixnas.base.memory import memory_of_machine, refuse_beyond
 
 _LAYERS, _LARGEST = 1000, 10**8
@@ -80,12 +81,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _check_gguf(name: str) -> None:
-    try:
-        import gguf  # noqa: F401
-    except ImportError:
-        raise UserError(
-            f"{name}: reading GGUF files needs the package 'gguf' (pip install 'prefixnas[gguf]')"
-        ) from None
+    require("gguf", f"{name}: reading GGUF files")
 
 
 def _check(data: Any, name: str) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 
 def quiet_libraries() -> None:
-    """Turn off progress bars and notes of transformers, datasets and the hub; ours stay."""
+    """Turn off progress bars and notes of transformers and the hub; ours stay."""
     import logging as standard
     import warnings
 
-    import datasets
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    datasets.disable_progress_bars()
     standard.getLogger("huggingface_hub").setLevel(standard.ERROR)  # retries while offline
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -21,6 +21,7 @@ import numpy as np
 from peml.tasks import jackknife
 from peml.tasks.spec import TaskKind
 from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.extras import require
 
 Predictions = Sequence[Any]
 
@@ -237,6 +238,8 @@ def check_metrics(names: Sequence[str], kind: TaskKind, n_choices: int, where: s
             raise UserError(
                 f"{where}: metric {name!r} is not for {kind} tasks (allowed: {fitting})"
             )
+        if name.startswith("rouge"):
+            require("torchmetrics", f"{where}: metric {name!r}")
         if name == "f1" and n_choices != 2:
             raise UserError(
                 f"{where}: metric 'f1' needs exactly two choices, not {n_choices}; use 'macro_f1'"

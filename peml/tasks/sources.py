@@ -10,6 +10,7 @@ from typing import Any
 from peml.tasks.files import FORMATS, Records, read_files, table_records
 from peml.tasks.spec import SPLITS, TaskSpec
 from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.extras import require
 
 EMBEDDED_COUNTS = {"train": 1000, "validation": 300}
 
@@ -120,6 +121,7 @@ def _read_hub(spec: TaskSpec, source: str) -> dict[str, Records]:
         for split in SPLITS
         if split in spec.splits or split != "selection"
     }
+    require("datasets", f"{spec.where('source')}: the hub dataset {source!r}")
     found: dict[str, Records] = {}
     for split, name in wanted.items():
         try:

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import Any, NoReturn
 
 from prefixnas.base.errors import RunLost, UserError, brief, nearest, one_line, unknown
+from prefixnas.base.extras import missing
 
 MOST = 10**9
 """The largest number that a flag of a command's own takes."""
@@ -49,6 +50,12 @@ def guarded(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None)
     except RunLost as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        lacking = missing(error)
+        if lacking is None:
+            raise
+        print(f"error: {one_line(str(lacking))}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as error:
         return _interrupted(error)
     except BrokenPipeError:

@@ -87,11 +87,13 @@ def _run(
     comparison: Comparison, cells: Sequence[Cell], values: Mapping[str, Any], out: Path
 ) -> None:
     """Run what is not finished."""
+    from prefixnas.base.extras import require
     from prefixnas.base.locks import alone
     from prefixnas.compare.runner import PATIENCE, one_of_each_space, run_cells, unfinished
     from prefixnas.launch.check import check_problem
     from prefixnas.launch.config import dump_config
 
+    require("matplotlib", "a comparison")
     if waiting := unfinished(cells):
         print(f"{len(waiting)} runs; first the problem is built once, to find mistakes", flush=True)
         check_problem(one_of_each_space(waiting))

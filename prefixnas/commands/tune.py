@@ -27,6 +27,7 @@ HELP = "many searches: hyper-parameters and architecture together"
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
     flags = _parser(prog).parse_args(argv)
+    from prefixnas.base.extras import require
     from prefixnas.base.plugins import trust
     from prefixnas.experiments.experiment import load_experiment
     from prefixnas.experiments.nni.settings import read_settings
@@ -36,6 +37,8 @@ def main(argv: Sequence[str], prog: str) -> int:
         for name in ("trials", "workers", "storage", "sampler", "pruner")
         if (value := getattr(flags, name)) is not None
     }
+    for module in ("optuna", "matplotlib"):
+        require(module, "a study")
     trust(flags.plugin)
     experiment = load_experiment(flags.file, changes)
     read_settings(experiment)  # the same file is for every engine

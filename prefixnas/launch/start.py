@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from prefixnas.base.errors import UserError
+from prefixnas.base.extras import lacking
 from prefixnas.base.files import make_folder, refuse_used, sweep, write_text
 from prefixnas.base.locks import alone
 from prefixnas.launch.config import dump_config, hash_of_config
 from prefixnas.launch.plan import plan_run
 from prefixnas.launch.together import start_together
-from prefixnas.report.run_page import write_report
 from prefixnas.run.checkpoint import noted
-from prefixnas.run.events import Event
+from prefixnas.run.events import Event, Warning
 from prefixnas.run.ranks import ranks_here
+from prefixnas.run.run import Run
 from prefixnas.run.search import SearchResult, search
+from prefixnas.space.space import SearchSpace
 
 
 def start_run(
@@ -71,8 +73,24 @@ def start_run(
             write_text(folder / "config.yaml", dump_config(values))
         result = search(run, plan.strategy, plan.run, baseline=plan.baseline)
         if ranks.first:
-            write_report(folder, run.space)
+            _report(run)
         return result
+
+
+def _report(run: Run) -> None:
+    """Write the report, or say what it needs: a run is not lost for want of its plots."""
+    line = lacking("matplotlib", "the report of this run")
+    if line is not None:
+        run.emit(Warning(line))
+    else:
+        write_report(run.folder, run.space)
+
+
+def write_report(folder: Path, space: SearchSpace | None = None) -> Path:
+    """Write the report of a run, as `prefixnas.report.run_page.write_report` does."""
+    from prefixnas.report import run_page  # it draws
+
+    return run_page.write_report(folder, space)
 
 
 CONFIGURATION = "configuration"
