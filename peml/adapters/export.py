@@ -181,7 +181,8 @@ def _peft(job: _Export) -> None:
     prompts = _prompts(job)
     write_peft(job.lm, known.sites, job.blocks, known.attention, job.new, base, prompts)
     job.lm.model.save_pretrained(job.new / "merged")
-    job.lm.tokenizer.save_pretrained(job.new / "merged")
+    for folder in (job.new, job.new / "merged"):
+        job.lm.tokenizer.save_pretrained(folder)
 
 
 PROMPTS = 2
