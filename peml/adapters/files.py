@@ -103,7 +103,7 @@ def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _let_read(new: Path) -> None:
-    """Give all files the mode of any new one: safetensors keeps those that it writes to the user."""
+    """Give all files the mode of any new one; safetensors lets nobody else read what it writes."""
     usual = new / ".usual"
     usual.touch()
     mode = usual.stat().st_mode
