@@ -5,6 +5,7 @@ All are exact: what was written is loaded and compared with the model as it was 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from peml.adapters.adapted import Adapted
 from peml.adapters.base import load_base
+from peml.adapters.card import STOCK_LORA, write_card
 from peml.adapters.check import check_written, compare_outputs, trained_outputs
 from peml.adapters.files import adapter_folder, new_folder, save_heads, save_prefix
+from peml.adapters.left_out import left_out
 from peml.adapters.load import attach_trained, open_adapter
 from peml.adapters.manifest import Manifest
+from peml.adapters.origin import origin_of
 from peml.adapters.peft import write_peft
 from peml.adapters.stock_lora import with_stock_lora, write_stock_lora
 from peml.answers.heads import TaskHeads
@@ -26,6 +31,7 @@ from peml.model.device import pick_device
 from peml.model.model import LanguageModel
 from peml.tasks.task import load_tasks
 from prefixnas.base.errors import UserError, unknown
+from prefixnas.report.grid import in_markdown
 
 
 def export(
@@ -37,6 +43,7 @@ def export(
     device: str | torch.device = "cpu",
     dtype: str = "auto",
     model: str | Path | None = None,
+    warn: Callable[[str], object] = warnings.warn,
 ) -> None:
     """Turn an adapter folder into something to deploy.
 
@@ -58,6 +65,8 @@ def export(
         device: Where to compute, as for `load`.
         dtype: Dtype of the merged weights, as in `load_language_model`.
         model: The base model, as for `load`.
+        warn: Called with a line where the format leaves out what the model needs, and what its
+            model card lacks.
 
     Raises:
         UserError: Unknown format, a method that does not merge, a task too few or too many, a
@@ -86,13 +95,20 @@ def export(
     check_task(manifest, task)
     with new_folder(out) as new:
         expected = trained_outputs(folder, manifest, device, dtype, task)
+        origin = origin_of(folder, manifest, warn).of(task)
         if format == "peft" and manifest.method is not None and not manifest.sites:
             _stock_lora(new, folder, manifest, task, expected, device, dtype)
+            write_card(new, STOCK_LORA, manifest, origin)
             return
         lm, blocks, heads = open_adapter(folder, manifest, device, dtype, task)
         FORMATS[format](_Export(new, Path(out).resolve(), manifest, lm, blocks, heads))
         written = new / "merged" if (new / "merged").is_dir() else new
         check_written(written, manifest, blocks, expected, device, dtype)
+        trained = Adapted(lm, heads, None, manifest, folder)
+        note = left_out(trained, blocks, task) if format == "merged" else ""
+        if note:
+            warn(note)
+        write_card(new, format, manifest, origin, note and f"> **Warning:** {in_markdown(note)}")
 
 
 def check_task(manifest: Manifest, task: str | None) -> None:
@@ -181,7 +197,8 @@ def _peft(job: _Export) -> None:
     prompts = _prompts(job)
     write_peft(job.lm, known.sites, job.blocks, known.attention, job.new, base, prompts)
     job.lm.model.save_pretrained(job.new / "merged")
-    job.lm.tokenizer.save_pretrained(job.new / "merged")
+    for folder in (job.new, job.new / "merged"):
+        job.lm.tokenizer.save_pretrained(folder)
 
 
 PROMPTS = 2

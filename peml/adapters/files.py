@@ -96,9 +96,21 @@ def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
         try:
             with try_lock(new) or nullcontext():  # which ends with this process
                 yield new
+                _let_read(new)
                 _move_up(new) if inside else _take_name(new, out, mark, replace)
         finally:
             shutil.rmtree(new, ignore_errors=True)
+
+
+def _let_read(new: Path) -> None:
+    """Give all files the mode of any new one; safetensors lets nobody else read what it writes."""
+    usual = new / ".usual"
+    usual.touch()
+    mode = usual.stat().st_mode
+    usual.unlink()
+    for path in new.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 _NAMES = ".names"

@@ -8,6 +8,8 @@ An *adapter folder* is small and holds what was trained, the base model by name:
     heads.safetensors    the task heads of an encoder-only model
     lora/                a plain PEFT adapter
     method.safetensors   what a method trained that is none of PEFT's kinds of LoRA
+    tokenizer.json ...   the base model's tokenizer
+    README.md            the model card of a run that is done
 """
 
 from __future__ import annotations

@@ -70,6 +70,7 @@ def save_adapter(
             save_heads(heads, new)
         if method is not None:
             method.save(new / LORA if isinstance(method, LoraHandle) else new)
+        lm.tokenizer.save_pretrained(new)
         manifest.write(new, Path(folder))
 
 

@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from peml.adapters.files import LORA_TENSORS
 from peml.methods.linear import LinearTerms
+from peml.methods.peft_lora import name_base
 from peml.model.model import LanguageModel
 from prefixnas.base.errors import UserError
 from prefixnas.base.tensors import write_tensors
@@ -20,7 +21,7 @@ from prefixnas.base.tensors import write_tensors
 def write_stock_lora(
     lm: LanguageModel, attached: LinearTerms, task: str | None, folder: Path
 ) -> None:
-    """Write ``adapter_config.json`` and the tensors; alpha is the rank, so nothing is scaled.
+    """Write the adapter and the tokenizer; alpha is the rank, so nothing is scaled.
 
     Args:
         lm: The base model, named in the configuration.
@@ -42,15 +43,16 @@ def write_stock_lora(
         lora_dropout=0.0,
         target_modules=sorted(updates),
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in attached.layers.values()),
-        base_model_name_or_path=str(Path(lm.name).resolve()) if Path(lm.name).exists() else lm.name,
         inference_mode=True,
     )
+    name_base(config, lm)
     config.save_pretrained(str(folder))
     tensors = {}
     for name, (a, b) in updates.items():
         tensors[f"base_model.model.{name}.lora_A.weight"] = a
         tensors[f"base_model.model.{name}.lora_B.weight"] = b
     write_tensors(folder / LORA_TENSORS, tensors)
+    lm.tokenizer.save_pretrained(folder)
 
 
 def with_stock_lora(lm: LanguageModel, folder: Path) -> LanguageModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from peml.commands.flags import add_adapter, loading
+from peml.commands.flags import add_adapter, loading, say
 from prefixnas.base.console import Parser
 
 HELP = "write something to deploy"
@@ -24,6 +24,6 @@ def main(argv: Sequence[str], prog: str) -> int:
     from peml.model.quiet import quiet_libraries
 
     quiet_libraries()
-    export(args.adapter, args.out, args.format, task=args.task, **loading(args))
+    export(args.adapter, args.out, args.format, task=args.task, warn=say, **loading(args))
     print(args.out)
     return 0

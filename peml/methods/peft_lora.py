@@ -26,11 +26,18 @@ from peml.methods.targets import (
     target_names,
 )
 from peml.model.device import isolated_random
-from peml.model.model import LanguageModel
+from peml.model.model import Family, LanguageModel
 from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.tensors import check_tensors, read_tensors
 
 _ADAPTER = "default"
+
+TASK_TYPES: Mapping[Family, peft.TaskType] = {
+    "decoder": peft.TaskType.CAUSAL_LM,
+    "encoder-decoder": peft.TaskType.SEQ_2_SEQ_LM,
+    "encoder": peft.TaskType.FEATURE_EXTRACTION,
+}
+"""What PEFT calls a model of a family: its `AutoPeftModelFor...` classes go by it."""
 
 _Config = peft.LoraConfig | peft.AdaLoraConfig
 _Builder = Callable[[int, Any, float, int | None], _Config]  # alpha: PEFT says int
@@ -311,10 +318,17 @@ def add_lora(
         # One flag for all layers: PEFT corrects it where a model mixes Conv1D and Linear.
         warnings.filterwarnings("ignore", message="fan_in_fan_out")
         wrapped = peft.get_peft_model(lm.model, config)
+    name_base(wrapped.peft_config[_ADAPTER], lm)
     lm.model.train(lm.model.training)
     handle = LoraHandle(wrapped, kind, rank)
     handle.reset(seed)
     return handle
+
+
+def name_base(config: peft.PeftConfig, lm: LanguageModel) -> None:
+    """Say in a configuration of PEFT which model it is for, so that its folder alone loads."""
+    config.task_type = TASK_TYPES[lm.family]
+    config.base_model_name_or_path, config.revision = lm.place, lm.revision
 
 
 def size_of_lora(lm: LanguageModel, kind: str, rank: int, targets: Sequence[str] | None) -> int:

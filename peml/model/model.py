@@ -105,6 +105,12 @@ class LanguageModel:
         return self.model.device
 
     @property
+    def place(self) -> str:
+        """Where transformers finds it: a hub id, or a folder by its full path."""
+        where = self.model.name_or_path or self.name
+        return str(Path(where).resolve()) if Path(where).exists() else where
+
+    @property
     def hidden_size(self) -> int:
         """Width of the model's hidden states, the default width of the prefix encoder."""
         return int(self.model.config.get_text_config().hidden_size)

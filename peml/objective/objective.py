@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peml.adapters.card import write_run_card
 from peml.adapters.check import some_examples
 from peml.adapters.peft import why_not
 from peml.adapters.save import save_adapter
@@ -351,6 +352,10 @@ class JointObjective(Objective):
             tasks=tasks,
             examples=some_examples(self.collator, self.tasks),
         )
+
+    def finished(self, folder: Path) -> None:
+        """Write the model card of the adapter."""
+        write_run_card(folder)
 
     def warnings(self) -> Iterable[str]:
         """Say how files were split, what was cut, and if stock PEFT can't hold the result."""

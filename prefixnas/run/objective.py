@@ -125,6 +125,13 @@ class Objective(ABC):
     def save(self, folder: Path) -> None:  # noqa: B027
         """Write the trained artefacts into the empty folder `folder`."""
 
+    def finished(self, folder: Path) -> None:  # noqa: B027
+        """Say beside what `save` wrote how it came out.
+
+        Args:
+            folder: The run's folder, which holds its result; its `adapter` is that of `save`.
+        """
+
     def alone(self, weights: int) -> Objective | None:
         """Return this problem for training without the module, with as many trained weights.
 

@@ -138,6 +138,7 @@ def search(
     if run.ranks.first:
         labels = {phase: label for phase, (label, _) in baselines.items()}
         _write_result(run, result, {"trained_parameters": parameters, "baselines": labels}, seconds)
+    run.once("described", lambda: _describe(run))
     run.once("end", lambda: run.emit(events.End(seconds)))
     return result
 
@@ -186,6 +187,11 @@ def _save(run: Run) -> None:
     folder = run.folder / "adapter"
     folder.mkdir(exist_ok=True)
     run.objective.save(folder)
+
+
+def _describe(run: Run) -> None:
+    if run.ranks.first:
+        run.objective.finished(run.folder)
 
 
 def _count(objective: Objective) -> int:

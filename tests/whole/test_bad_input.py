@@ -253,6 +253,8 @@ CASES: list[tuple[str, list[str]]] = [
     ("peml export earlier file/new", ["file/new"]),
     ("peml export earlier /proc/new", ["/proc/new"]),
     ("peml export earlier", ["OUT"]),
+    ("peml push mood me/model", ["mood", "no run with an adapter"]),
+    ("peml push earlier", ["OWNER/NAME"]),
     ("peml generate earlier film --max-new-tokens 0", ["max_new_tokens", "at least 1"]),
     ("peml generate nowhere film", ["'nowhere'"]),
 ]

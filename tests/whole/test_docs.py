@@ -51,7 +51,8 @@ NOT_RUN: dict[str, int] = {"nni.md": 4}
 """How many blocks of a page may be marked as not run."""
 
 SETUP = ("make", "python3 -m venv", "env/bin/pip install", ".venv/bin/pip install")
-SETUP += ("optuna-dashboard",)
+SETUP += ("optuna-dashboard", "pip install lm-eval", "lm_eval ", "python examples/harness.py")
+SETUP += ("peml push",)
 """Commands that need a network, build an environment or serve; checked by other means."""
 
 SMALL = ["--steps", "6", "--train-limit", "40", "--eval-limit", "6", "--max-length", "64"]
@@ -182,7 +183,7 @@ def check_setup(command: str) -> None:
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(words[1:]) <= set(targets), f"no such target in the Makefile: {command}"
-    elif "install" in words:
+    elif "install" in words and words[-1] != "lm-eval":
         extra = re.fullmatch(r"\.(?:\[(\w+)\])?", words[-1])
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         assert extra, command

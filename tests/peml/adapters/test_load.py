@@ -71,6 +71,8 @@ def test_lora_alone_and_prefix_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "prefix").iterdir()) == [
         "peml.json",
         "prefix.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
     ]
     with attach(lm.model).using(blocks):
         assert_same(lm, load(tmp_path / "prefix"), "llama")

@@ -11,7 +11,8 @@ from tests.peml.adapters.trained import trained
 def test_saving_again_replaces_the_folder(tmp_path: Path) -> None:
     lm, adapter = trained("llama", tmp_path)
     save_adapter(adapter, lm)
-    assert [path.name for path in adapter.iterdir()] == ["peml.json"]
+    names = sorted(path.name for path in adapter.iterdir())
+    assert names == ["peml.json", "tokenizer.json", "tokenizer_config.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
 
 

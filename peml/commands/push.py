@@ -1,0 +1,33 @@
+"""`peml push`: put an adapter or an export on a hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from peml.commands.flags import say
+from prefixnas.base.console import Parser
+
+HELP = "put an adapter or an export on a hub"
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    parser = Parser(prog=prog, description=HELP)
+    parser.add_argument(
+        "folder", type=Path, metavar="RUN", help="run directory, adapter folder or export"
+    )
+    parser.add_argument("repo", metavar="OWNER/NAME", help="repository, made if it is not there")
+    parser.add_argument("--private", action="store_true", default=None, help="make it private")
+    parser.add_argument("--revision", help="branch, made if it is not there (default: main)")
+    args = parser.parse_intermixed_args(argv)
+
+    from peml.adapters.push import push
+    from peml.model.quiet import quiet_libraries
+
+    quiet_libraries()
+    pushed = push(args.folder, args.repo, private=args.private, revision=args.revision, warn=say)
+    if pushed.left_out:
+        say(f"left out, as no export writes it: {', '.join(pushed.left_out)}")
+    print(pushed.url)
+    return 0
