@@ -33,6 +33,11 @@ class Full(Method):
                 f"method {self.label!r}: small steps are lost in {lm.model.dtype} weights; "
                 "take --dtype float32"
             )
+        if lm.quantize is not None:
+            raise UserError(
+                f"method {self.label!r}: quantised weights ({lm.quantize}) cannot train; leave the "
+                "key 'quantize' out"
+            )
         return _Whole(self, lm, setting)
 
     def size(self, lm: LanguageModel, tasks: int) -> int:

@@ -15,4 +15,5 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
     standard.getLogger("huggingface_hub").setLevel(standard.ERROR)  # retries while offline
+    standard.getLogger("bitsandbytes").setLevel(standard.ERROR)  # kernels that it can do without
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

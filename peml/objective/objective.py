@@ -26,9 +26,10 @@ from peml.batches.collate import Collator
 from peml.batches.sampler import JointSampler
 from peml.batches.shares import Shares
 from peml.methods.method import Method, Setting, attach_method
+from peml.model.attention import set_attention
 from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel, load_language_model
-from peml.objective.asked import method_of
+from peml.objective.asked import check_attention, method_of
 from peml.objective.knobs import PrefixForm, check_knobs, check_text, kinds_of_attention
 from peml.objective.memory import check_memory
 from peml.objective.options import LanguageModelOptions
@@ -99,7 +100,11 @@ class JointObjective(Objective):
             shots=config.shots,
             num_beams=config.num_beams,
         )
-        self.lm = lm or load_language_model(config.model, device=device, dtype=config.dtype)
+        self.lm = lm or load_language_model(
+            config.model, device=device, dtype=config.dtype, quantize=config.quantize
+        )
+        if config.attn_implementation is not None:
+            set_attention(self.lm.model, config.attn_implementation)
         self.bare, self._built = skeleton(self.lm.model), (total_steps, seed)
         asked = method or method_of(config)
         rows = asked.input_rows
@@ -140,6 +145,7 @@ class JointObjective(Objective):
             )
         self.optional = bool(self.method.parameters()) or self.heads is not None
         self.handle = attach(self.lm.model, self.sites, config.prefix_attention)
+        check_attention(config, self.lm, self.method.method, self._kinds)
         self.width = config.prefix_width or self.lm.hidden_size
         self.encoder: PrefixEncoder | None = None
         self._samplers: dict[str, JointSampler] = {}
@@ -156,6 +162,7 @@ class JointObjective(Objective):
         """Refuse knobs that a prefix does not have, or that an option decides already."""
         check_knobs(knobs, len(self.sites), self.config, self.lm.family)
         self._kinds = kinds_of_attention(knobs, self.config)
+        check_attention(self.config, self.lm, self.method.method, self._kinds)
 
     def check_proxy(self, settings: Mapping[str, str]) -> None:
         """Refuse settings of a proxy that are unknown, or more than this problem has."""
