@@ -8,7 +8,7 @@ import torch
 
 from peml.adapters.manifest import Manifest
 from peml.model.model import LanguageModel, load_language_model, load_with_prefix
-from peml.model.quantize import dequantised
+from peml.model.quantize import dequantise
 from prefixnas.base.errors import UserError
 
 
@@ -54,4 +54,7 @@ def load_base(
             f"{folder}: was made for a {manifest.architecture} model, "
             f"but {lm.name} is {lm.model.config.model_type}"
         )
-    return dequantised(lm) if whole else lm
+    if whole and lm.quantize is not None:
+        dequantise(lm.model)
+        lm.quantize = None
+    return lm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,9 +13,6 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from prefixnas.base.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    from peml.model.model import LanguageModel
 
 Quantize = Literal["nf4", "int8"]
 KINDS: tuple[Quantize, ...] = ("nf4", "int8")
@@ -81,13 +78,20 @@ def _try(bnb: Any, kind: str, device: torch.device, dtype: torch.dtype) -> None:
         raise RuntimeError("a trial pass has no gradient")
 
 
+_BLOCK = 64
+"""Weights that share a scale in nf4."""
+
+
 def settle_quantized(model: PreTrainedModel, name: str) -> None:
     """Put what a freshly loaded model keeps aside, if quantised, where copies of it find it.
 
     Raises:
-        UserError: Weights that bitsandbytes turns round: saved again they would be others.
+        UserError: Weights that bitsandbytes turns round, so that saved again they would be others,
+            or that its kernels for CPUs spoil.
     """
     for path, module in model.named_modules():
+        if module.__class__.__name__ == "Linear4bit":
+            _check_width(name, path, module)
         if issubclass(getattr(module, "source_cls", object), Conv1D):
             raise UserError(
                 f"{name}: key 'quantize': {path!r} is a Conv1D layer, whose weights do not come "
@@ -95,10 +99,18 @@ def settle_quantized(model: PreTrainedModel, name: str) -> None:
             )
         if hasattr(module, "init_8bit_state"):
             module.init_8bit_state()
-            module.weight.SCB = module.state.SCB  # where PEFT looks for it
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # It would reorder the weights in passes without gradient, and compute in bfloat16.
             module.support_avx512bf16_for_cpu = False
+
+
+def _check_width(name: str, path: str, layer: Any) -> None:
+    """Refuse what comes back wrong: rows on a CPU that blocks do not fill."""
+    if layer.weight.device.type == "cpu" and layer.in_features % _BLOCK:
+        raise UserError(
+            f"{name}: key 'quantize': on CPUs bitsandbytes computes nf4 for layers alone that read "
+            f"a multiple of {_BLOCK} numbers, and {path!r} reads {layer.in_features}; take int8"
+        )
 
 
 def kept_aside(model: nn.Module) -> Iterator[object]:
@@ -109,16 +121,9 @@ def kept_aside(model: nn.Module) -> Iterator[object]:
                 yield held
 
 
-def dequantised(lm: LanguageModel) -> LanguageModel:
-    """Return a language model with whole weights: those that its quantised ones stand for.
-
-    Its modules are changed in place; before anything is attached to them.
-    """
-    if lm.quantize is not None:
-        dtype = lm.model.dtype
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            lm.model.dequantize(dtype)  # type: ignore[no-untyped-call]
-        lm.model.requires_grad_(False)
-        lm.quantize = None
-    return lm
+def dequantise(model: PreTrainedModel) -> None:
+    """Put the whole weights that quantised ones stand for in their place, before all else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.dequantize(model.dtype)  # type: ignore[no-untyped-call]
+    model.requires_grad_(False)

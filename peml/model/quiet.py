@@ -8,6 +8,9 @@ def quiet_libraries() -> None:
     import logging as standard
     import warnings
 
+    # Before anything imports it, which is when it speaks of kernels that it can do without.
+    standard.getLogger("bitsandbytes").setLevel(standard.ERROR)
+
     import datasets
     from transformers.utils import logging
 
@@ -15,5 +18,4 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
     standard.getLogger("huggingface_hub").setLevel(standard.ERROR)  # retries while offline
-    standard.getLogger("bitsandbytes").setLevel(standard.ERROR)  # kernels that it can do without
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
