@@ -25,6 +25,7 @@ class Full(Method):
 
     label: ClassVar[str] = "full"
     rate: ClassVar[float] = 1e-4
+    reads_base: ClassVar[bool] = True
 
     def attach(self, lm: LanguageModel, setting: Setting) -> Attached:
         """Give the model weights of its own, which train."""
