@@ -114,7 +114,7 @@ class JointObjective(Objective):
         if config.attn_implementation is not None:
             set_attention(self.lm.model, config.attn_implementation)
         self.bare = None if config.shard else skeleton(self.lm.model)
-        self._built = total_steps, seed
+        self._built, self._missed = (total_steps, seed), list[str]()
         asked = method or method_of(config)
         rows = asked.input_rows
         self.collator = Collator(self.lm, max_length=config.max_length, input_rows=rows)
@@ -207,6 +207,7 @@ class JointObjective(Objective):
         It shares the frozen weights; None if it can't be resized, or has the nearest size.
         """
         if self.bare is None:
+            self._missed = ["no baseline at equal weights: a model in pieces (shard) is there once"]
             return None
         heads = sum(weight.numel() for weight in self.heads.parameters()) if self.heads else 0
         method = self.method.resized(weights - heads)
@@ -381,8 +382,7 @@ class JointObjective(Objective):
         """Say how files were split, what was cut, and if stock PEFT can't hold the result."""
         yield from (note for task in self.tasks for note in task.notes)
         yield from self.collator.truncation.messages()
-        if self.config.shard:
-            yield "no baseline at equal weights: a model in pieces (shard) is there once"
+        yield from self._missed
         for kind in self._kinds:
             if reason := why_not(self.lm, self.sites, kind):
                 what = f"no export to stock PEFT later of a prefix with {kind!r} attention"
