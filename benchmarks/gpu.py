@@ -1,9 +1,11 @@
-"""Throughput and peak memory of a training step on one GPU; one table, in about two minutes.
+"""Throughput and peak memory of a training step on one GPU; one table, in a few minutes.
 
 Full fine-tuning and stock PEFT LoRA as a user of transformers writes them, and this project: LoRA
-alone, with a prefix beside the text, with its encoder, searching. The model is a Llama of 1.1
-billion random weights (TinyLlama's shape), written to a temporary folder, or the folder that is
-named; the data are prompts of one length, so that every row sees the same tokens.
+alone, with a prefix beside the text, with its encoder, searching; by flex attention, by flash
+attention where flash-attn is installed, and on a base of 4 or 8 bits where bitsandbytes is. The
+model is a Llama of 1.1 billion random weights (TinyLlama's shape), written to a temporary folder,
+or the folder that is named; the data are prompts of one length, so that every row sees the same
+tokens. A row that this machine cannot compute is said and left out.
 
     python benchmarks/gpu.py
     python benchmarks/gpu.py --model FOLDER --length 1024 --batch-size 4
@@ -15,6 +17,7 @@ import argparse
 import gc
 import json
 import random
+import re
 import shutil
 import statistics
 import tempfile
@@ -22,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 import peft
@@ -33,8 +37,14 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from peml.methods.targets import attention_projections
+from peml.model.attention import Implementation
 from peml.model.model import load_language_model
+from peml.model.quantize import KINDS
 from peml.objective.config import LanguageModelConfig
+from prefixnas.base.errors import UserError
+
+OTHERWISE = re.compile("^(concat|flex|flash), ")
+"""What a name says besides the precision, in which stock LoRA is the one to compare with."""
 
 Step = Callable[[], None]
 GIB = 2**30
@@ -99,7 +109,9 @@ def full(config: LanguageModelConfig, _: Path) -> Step:
 
 def stock_lora(config: LanguageModelConfig, _: Path) -> Step:
     """Build stock PEFT LoRA on the attention projections of a frozen bfloat16 model."""
-    lm = load_language_model(config.model, device="cuda", dtype=config.dtype)
+    lm = load_language_model(
+        config.model, device="cuda", dtype=config.dtype, quantize=config.quantize
+    )
     lora = peft.LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
@@ -158,7 +170,7 @@ def rows(config: LanguageModelConfig) -> list[Row]:
     float32 = replace(config, dtype="float32", mixed_precision="no")
     less = replace(config, gradient_checkpointing=True)
     concat = replace(config, prefix_attention="concat")
-    return [
+    plain = [
         Row("full fine-tuning, bf16", full, config),
         Row("stock PEFT LoRA, bf16", stock_lora, config),
         Row("LoRA alone, bf16", ours("none"), config),
@@ -171,6 +183,37 @@ def rows(config: LanguageModelConfig) -> list[Row]:
         Row("stock PEFT LoRA, float32", stock_lora, float32),
         Row("searching (PEML), float32", ours("supernet"), float32),
     ]
+    return [*plain, *attending(config), *quantised(config)]
+
+
+def attending(config: LanguageModelConfig) -> list[Row]:
+    """Return the lines of other attention functions than SDPA."""
+    asked: list[tuple[str, Implementation]] = [("flex", "flex_attention")]
+    if find_spec("flash_attn"):
+        asked.append(("flash", "flash_attention_2"))
+    return [
+        Row(
+            f"LoRA + prefix, {short}, bf16",
+            ours("preembedd"),
+            replace(config, attn_implementation=name),
+        )
+        for short, name in asked
+    ]
+
+
+def quantised(config: LanguageModelConfig) -> list[Row]:
+    """Return the lines of a quantised base, if bitsandbytes is there."""
+    if not find_spec("bitsandbytes"):
+        return []
+    found = []
+    for kind in KINDS:
+        small = replace(config, quantize=kind)
+        found += [
+            Row(f"stock PEFT LoRA, {kind}", stock_lora, small),
+            Row(f"LoRA + prefix, {kind}", ours("preembedd"), small),
+            Row(f"searching (PEML), {kind}", ours("supernet"), small),
+        ]
+    return found
 
 
 def measure(row: Row, steps: int) -> tuple[float, float]:
@@ -210,19 +253,23 @@ def main() -> None:
         )
         found: dict[str, tuple[float, float]] = {}
         for row in rows(config):
-            found[row.name] = measure(row, arguments.steps)
+            try:
+                found[row.name] = measure(row, arguments.steps)
+            except (RuntimeError, UserError) as error:
+                print(row.name, "left out:", str(error).partition("\n")[0], flush=True)
+                continue
             print(row.name, *(f"{value:.4f}" for value in found[row.name]), flush=True)
             gc.collect()
             torch.cuda.empty_cache()
     tokens = arguments.batch_size * arguments.length
     for name, (seconds, peak) in found.items():
-        like = found[f"stock PEFT LoRA,{name.split(',', 1)[1].replace(' concat,', '')}"][0]
-        rate, ratio = tokens / seconds, seconds / like
-        table.add_row(name, f"{seconds:.4f}", f"{rate:,.0f}", f"{ratio:.2f}", f"{peak:.2f}")
+        like = found.get(f"stock PEFT LoRA, {OTHERWISE.sub('', name.split(', ', 1)[1])}")
+        rate, ratio = tokens / seconds, f"{seconds / like[0]:.2f}" if like else ""
+        table.add_row(name, f"{seconds:.4f}", f"{rate:,.0f}", ratio, f"{peak:.2f}")
     Console().print(table)
     print(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}; {arguments.steps} steps of "
-        f"{arguments.batch_size} x {arguments.length} tokens, SDPA"
+        f"{arguments.batch_size} x {arguments.length} tokens; SDPA where the name says nothing else"
     )
 
 

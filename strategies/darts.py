@@ -67,6 +67,10 @@ class Darts(oneshot.RelaxedOptions, Strategy):
         """Refuse what the level cannot search on."""
         self.level_class.check(objective)
 
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse an optimiser that the level cannot search with."""
+        self.level_class.check_recipe(recipe)
+
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Train the supernet, select an architecture, cut it out."""
         net, weights = self.train_supernet(run, recipe)

@@ -69,6 +69,10 @@ class TwoStage(RelaxedOptions, Strategy):
         if self.proxy:
             objective.check_proxy(self._settings)
 
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse an optimiser that the level cannot search with."""
+        self._darts().check_recipe(recipe)
+
     def search(self, run: Run, recipe: Recipe) -> Found:
         """Rank architectures on the proxy; train the best ones, fewer and fewer of them."""
         settings, darts = self._settings, self._darts()

@@ -49,7 +49,7 @@ def trained_outputs(
         UserError: The folder, or the base model that it names, can't be loaded.
     """
     check_hashes(folder, manifest)
-    lm = load_base(folder, manifest, device, dtype)
+    lm = load_base(folder, manifest, device, dtype, whole=True)
     if manifest.lora is not None:
         lm = replace(
             lm, model=with_adapter(lm.model, folder / LORA, manifest.lora).get_base_model()

@@ -100,7 +100,7 @@ def export(
             _stock_lora(new, folder, manifest, task, expected, device, dtype)
             write_card(new, STOCK_LORA, manifest, origin)
             return
-        lm, blocks, heads = open_adapter(folder, manifest, device, dtype, task)
+        lm, blocks, heads = open_adapter(folder, manifest, device, dtype, task, whole=True)
         FORMATS[format](_Export(new, Path(out).resolve(), manifest, lm, blocks, heads))
         written = new / "merged" if (new / "merged").is_dir() else new
         check_written(written, manifest, blocks, expected, device, dtype)
@@ -148,7 +148,7 @@ def _stock_lora(
     dtype: str,
 ) -> None:
     """Write a method as a stock PEFT LoRA, and load it once into a fresh base."""
-    lm = load_base(folder, manifest, device, dtype)
+    lm = load_base(folder, manifest, device, dtype, whole=True)
     attached = attach_trained(lm, folder, manifest)
     if not isinstance(attached, LinearTerms):
         raise UserError(
@@ -183,7 +183,7 @@ def _peml(job: _Export) -> None:
     _merged(job)
     if job.heads is not None:
         save_heads(job.heads, job.new)
-    bare = replace(job.manifest, base=None, revision=None, lora=None, method=None)
+    bare = replace(job.manifest, base=None, revision=None, quantize=None, lora=None, method=None)
     bare.write(job.new, job.out)
 
 

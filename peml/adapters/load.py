@@ -11,7 +11,7 @@ from torch import Tensor
 from peml.adapters.adapted import Adapted
 from peml.adapters.base import load_base
 from peml.adapters.files import LORA, adapter_folder
-from peml.adapters.lora import merge_adapter
+from peml.adapters.lora import add_adapter, merge_adapter
 from peml.adapters.manifest import Manifest
 from peml.adapters.tensors import check_hashes, read_blocks, read_heads
 from peml.answers.heads import TaskHeads
@@ -92,20 +92,25 @@ def open_adapter(
     device: str | torch.device,
     dtype: str,
     task: str | None = None,
+    *,
+    whole: bool = False,
 ) -> tuple[LanguageModel, Tensor | None, TaskHeads | None]:
     """Return the model, the prefix (not attached) and the heads of an adapter folder.
 
-    What merges is merged, for a task if one is given; what does not is attached.
+    What merges is merged, for a task if one is given; what does not is attached, and so is
+    everything to a base model that stays quantised: with `whole` it does not.
 
     Raises:
         UserError: The folder, or the base model that it names, can't be loaded.
     """
     check_hashes(folder, manifest)
-    lm = load_base(folder, manifest, device, dtype)
+    lm = load_base(folder, manifest, device, dtype, whole=whole)
+    merges = lm.quantize is None
     if manifest.lora is not None:
-        lm = replace(lm, model=merge_adapter(lm.model, folder / LORA, manifest.lora))
+        put = merge_adapter if merges else add_adapter
+        lm = replace(lm, model=put(lm.model, folder / LORA, manifest.lora))
     attached = attach_trained(lm, folder, manifest)
-    if attached is not None and (task is not None or attached.method.merges == "always"):
+    if merges and attached is not None and (task is not None or attached.method.merges == "always"):
         attached.merge(task)
         lm.attached.clear()
     heads = read_heads(folder, manifest)

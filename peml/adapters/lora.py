@@ -57,6 +57,18 @@ def merge_adapter(model: PreTrainedModel, folder: Path, kind: str) -> PreTrained
     return merged
 
 
+def add_adapter(model: PreTrainedModel, folder: Path, kind: str) -> PreTrainedModel:
+    """Put a PEFT adapter folder into a base model beside its weights, in place and frozen.
+
+    Raises:
+        UserError: As `merge_adapter`.
+    """
+    added: PreTrainedModel = with_adapter(model, folder, kind).get_base_model()
+    added.requires_grad_(False)
+    added.train(False)
+    return added
+
+
 def with_adapter(model: PreTrainedModel, folder: Path, kind: str) -> Any:
     """Put a PEFT adapter folder into a base model, in place, and return PEFT's wrapper.
 

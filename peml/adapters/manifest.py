@@ -26,6 +26,7 @@ from peml.answers.heads import Pooling
 from peml.methods.method import METHODS, Method, Setting
 from peml.methods.peft_lora import LORA_KINDS
 from peml.model.model import Family
+from peml.model.quantize import Quantize
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import Site, SiteKind
 from peml.tasks.spec import TaskKind
@@ -66,6 +67,7 @@ class Manifest(Options):
         examples: Token ids of a few examples that it was trained for, ``prompt`` and ``answer``:
             what an export is compared on.
         revision: Which commit of a base model on the hub it was trained on.
+        quantize: How the base model was quantised while it was trained on; None: not at all.
         files: SHA-256 of each file that holds what was trained; None: an earlier format.
         version: Version of the format.
 
@@ -85,6 +87,7 @@ class Manifest(Options):
     tasks: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Mapping[str, Sequence[int]]] = ()
     revision: str | None = None
+    quantize: Quantize | None = None
     files: Mapping[str, str] | None = None
     version: int = VERSION
 
@@ -164,6 +167,8 @@ class Manifest(Options):
         """
         home = (name or folder).expanduser().resolve()
         known = {**asdict(self), "files": hashes(folder)}
+        if self.quantize is None:
+            del known["quantize"]  # versions that do not know the key can read it
         known["base"] = None if self.base is None else path_from(home, self.base)
         known["tasks"] = [
             {**task, "source": path_from(home, task["source"])} if "source" in task else task

@@ -52,6 +52,7 @@ def save_adapter(
     manifest = Manifest(
         base=_portable_name(lm.name),
         revision=lm.revision,
+        quantize=lm.quantize,
         family=lm.family,
         architecture=lm.model.config.model_type,
         sites=tuple(sites) if blocks is not None else (),

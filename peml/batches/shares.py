@@ -145,10 +145,11 @@ class Shares:
     Args:
         ranks: This rank and the others.
         most: Most rows of a batch to compute at once; None: all of a rank's.
+        even: Whether all ranks have to compute as many parts.
     """
 
-    def __init__(self, ranks: Ranks, most: int | None = None) -> None:
-        self.ranks, self.most = ranks, most
+    def __init__(self, ranks: Ranks, most: int | None = None, *, even: bool = False) -> None:
+        self.ranks, self.most, self.even = ranks, most, even
         self._share: Share | None = None
 
     def share(self, total: int, place: int) -> Share:
@@ -164,6 +165,10 @@ class Shares:
             UserError: A part drew other random numbers than the first.
         """
         parts = share.parts(self.most)
+        if self.even and self.most is not None:
+            largest = math.ceil(share.total / self.ranks.count)
+            missing = math.ceil(largest / self.most) - len(parts)
+            parts += [Share(slice(0, 1), share.total, 0.0)] * missing
         before, after = _states(), 0.0
         for number, part in enumerate(parts):
             if number:

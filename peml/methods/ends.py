@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from peml.methods.targets import widths_of
 from peml.model.probing import is_probing, probing
 from peml.prefix.interception import intercept, own_attention
 from peml.prefix.sites import Site, find_sites, trial_inputs
@@ -114,8 +115,7 @@ def _order(model: PreTrainedModel, sites: list[Site]) -> list[str]:
 
 def _width(model: PreTrainedModel, name: str) -> int:
     """Return how many numbers a linear module writes of a position."""
-    module: Any = model.get_submodule(name)
-    return int(module.weight.shape[1 if isinstance(module, Conv1D) else 0])
+    return widths_of(model.get_submodule(name))[1]
 
 
 def at_end(add: Callable[[Tensor], Tensor], module: nn.Module) -> Callable[[], object]:

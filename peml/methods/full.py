@@ -25,6 +25,7 @@ class Full(Method):
 
     label: ClassVar[str] = "full"
     rate: ClassVar[float] = 1e-4
+    reads_base: ClassVar[bool] = True
 
     def attach(self, lm: LanguageModel, setting: Setting) -> Attached:
         """Give the model weights of its own, which train."""
@@ -32,6 +33,11 @@ class Full(Method):
             raise UserError(
                 f"method {self.label!r}: small steps are lost in {lm.model.dtype} weights; "
                 "take --dtype float32"
+            )
+        if lm.quantize is not None:
+            raise UserError(
+                f"method {self.label!r}: quantised weights ({lm.quantize}) cannot train; leave the "
+                "key 'quantize' out"
             )
         return _Whole(self, lm, setting)
 

@@ -62,6 +62,7 @@ class Dora(Lora):
 
     label: ClassVar[str] = "DoRA"
     kind: ClassVar[str] = "dora"
+    reads_base: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,7 @@ class Method(Options, ABC):
         changes_keys: Whether attention gets other keys and values than the text's, so that a
             searched prefix can't stand beside it.
         rate: Learning rate where the user gives none.
+        reads_base: Whether it computes with the base model's own weights, which must be whole then.
     """
 
     label: ClassVar[str]
@@ -203,6 +204,7 @@ class Method(Options, ABC):
     starts_at_base: ClassVar[bool] = True
     changes_keys: ClassVar[bool] = False
     rate: ClassVar[float] = RATE
+    reads_base: ClassVar[bool] = False
 
     @abstractmethod
     def attach(self, lm: LanguageModel, setting: Setting) -> Attached:
@@ -240,6 +242,11 @@ def attach_method(method: Method, lm: LanguageModel, setting: Setting) -> Attach
     """
     if method.needs_task and not setting.tasks:
         raise UserError(f"method {method.label!r}: name at least one task")
+    if method.reads_base and lm.quantize == "int8":
+        raise UserError(
+            f"method {method.label!r} computes with the base model's own weights, which int8 does "
+            "not give back on every device; take another method, or leave the key 'quantize' out"
+        )
     attached = method.attach(lm, setting)
     lm.attached.append(attached)
     return attached

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from peml.methods.targets import widths_of
 from peml.prefix.positions import rotary_modules
 from peml.prefix.sites import Site, trial_inputs
 from peml.prefix.watch import Call, watch
@@ -47,8 +48,7 @@ class Projection:
     @property
     def width_in(self) -> int:
         """Numbers that it reads of a position."""
-        weight: Any = self.linear.weight
-        return int(weight.shape[0] if isinstance(self.linear, Conv1D) else weight.shape[1])
+        return widths_of(self.linear)[0]
 
     def heads(self, output: Tensor) -> Tensor:
         """Cut the result `[b, heads, t, head_dim]` out of the output of `last`."""

@@ -99,8 +99,16 @@ def places_of(layers: Mapping[str, Any]) -> list[Place]:
     """Return names and widths of linear layers, Conv1D included."""
     found = []
     for name, layer in layers.items():
-        first, second = layer.weight.shape
-        if isinstance(layer, nn.Linear):
-            first, second = second, first
-        found.append(Place(name, int(first), int(second)))
+        found.append(Place(name, *widths_of(layer)))
     return found
+
+
+def widths_of(layer: Any) -> tuple[int, int]:
+    """Return how many numbers a linear layer reads and writes of a position.
+
+    Its weights do not tell: quantised ones lie in a shape of their own.
+    """
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    first, second = layer.weight.shape
+    return int(first), int(second)

@@ -30,6 +30,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from peml.model.config import first_line, read_config, refuse_adapter
+from peml.model.quantize import Quantize, quantising, settle_quantized
 from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.files import parse_json
 
@@ -67,6 +68,7 @@ class LanguageModel:
         family: Which way the model reads and answers.
         name: What the user called it: hub id, folder, file or ``embedded:...``.
         revision: Which commit of a hub model it is; None for everything else.
+        quantize: How its linear layers are quantised, ``"nf4"`` or ``"int8"``; None: not at all.
         attached: What wants to know the task of a pass; `dataclasses.replace` starts without any.
     """
 
@@ -75,6 +77,7 @@ class LanguageModel:
     family: Family
     name: str
     revision: str | None = None
+    quantize: Quantize | None = None
     attached: list[TaskAware] = field(default_factory=list, init=False, repr=False)
 
     @contextmanager
@@ -122,6 +125,7 @@ def load_language_model(
     device: str | torch.device = "cpu",
     dtype: str = "auto",
     revision: str | None = None,
+    quantize: Quantize | None = None,
 ) -> LanguageModel:
     """Load a base model, frozen and in eval mode, and its tokenizer.
 
@@ -135,12 +139,15 @@ def load_language_model(
         dtype: ``"auto"`` (float32 on CPU, bfloat16 on GPUs that have it), ``"float32"``,
             ``"bfloat16"``, ``"float16"``, or ``"float64"`` for exact comparisons.
         revision: Branch, tag or commit of a hub model; None: its main branch.
+        quantize: ``"nf4"`` or ``"int8"``: its linear layers, but the last, hold 4 or 8 bits a
+            weight, through bitsandbytes.
 
     Raises:
-        UserError: The model can't be found, read, or is of no supported kind.
+        UserError: The model can't be found, read, or is of no supported kind, or can't be
+            quantised here.
     """
     _check_alone(Path(_source(str(name))[0]), str(name))
-    return load_with_prefix(name, device=device, dtype=dtype, revision=revision)
+    return load_with_prefix(name, device=device, dtype=dtype, revision=revision, quantize=quantize)
 
 
 def load_with_prefix(
@@ -149,6 +156,7 @@ def load_with_prefix(
     device: str | torch.device = "cpu",
     dtype: str = "auto",
     revision: str | None = None,
+    quantize: Quantize | None = None,
 ) -> LanguageModel:
     """Load a base model as `load_language_model` does, also from a folder that holds a prefix.
 
@@ -159,21 +167,26 @@ def load_with_prefix(
     if revision is not None and from_hub:
         options = {**options, "revision": revision}
     torch_dtype = resolve_dtype(dtype, device)
+    if quantize is not None and "gguf_file" in options:
+        raise UserError(f"{name}: key 'quantize': a GGUF file is quantised in its own way")
+    bits = quantising(quantize, torch.device(device), torch_dtype)
     config = read_config(str(name), where, options)
     family = family_of(config, str(name))
     if "gguf_file" not in options:
         _check_weights(config, str(name))
-    model = _read_model(str(name), where, options, config, family, torch_dtype)
+    model = _read_model(str(name), where, {**options, **bits}, config, family, torch_dtype)
+    settle_quantized(model, str(name))
     tokenizer = _read_tokenizer(str(name), where, options)
     _check_sizes(model, tokenizer, str(name), gguf="gguf_file" in options)
     if family == "decoder":
         tokenizer.padding_side = "left"  # what is written follows the prompt, not the padding
     _settle_generation(model, tokenizer)
     model.requires_grad_(False)
-    torch.nn.Module.to(model, device)
+    if not bits:
+        torch.nn.Module.to(model, device)
     model.train(False)
     commit = _commit(where, revision) if from_hub else None
-    return LanguageModel(model, tokenizer, family, str(name), commit)
+    return LanguageModel(model, tokenizer, family, str(name), commit, quantize)
 
 
 def resolve_dtype(dtype: str, device: str | torch.device) -> torch.dtype:
@@ -320,7 +333,7 @@ def _embedded_folder(which: str) -> Path:
 def _read_model(
     name: str,
     where: str,
-    options: dict[str, str],
+    options: dict[str, Any],
     config: PreTrainedConfig,
     family: Family,
     dtype: torch.dtype,

@@ -8,6 +8,9 @@ def quiet_libraries() -> None:
     import logging as standard
     import warnings
 
+    # Before anything imports it, which is when it speaks of kernels that it can do without.
+    standard.getLogger("bitsandbytes").setLevel(standard.ERROR)
+
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from peml.adapters.card import write_run_card
 from peml.adapters.check import some_examples
@@ -27,9 +28,10 @@ from peml.batches.collate import Collator
 from peml.batches.sampler import JointSampler
 from peml.batches.shares import Shares
 from peml.methods.method import Method, Setting, attach_method
+from peml.model.attention import set_attention
 from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel, load_language_model
-from peml.objective.asked import method_of
+from peml.objective.asked import check_attention, method_of
 from peml.objective.knobs import PrefixForm, check_knobs, check_text, kinds_of_attention
 from peml.objective.memory import check_memory
 from peml.objective.options import LanguageModelOptions
@@ -43,6 +45,7 @@ from peml.objective.proxy import (
     skeleton,
 )
 from peml.objective.rates import parameter_groups
+from peml.objective.shard import check_shard, shard_layers
 from peml.prefix.encoder import Prefix, PrefixEncoder
 from peml.prefix.handle import attach
 from peml.prefix.kinds import prefix_attention
@@ -54,7 +57,7 @@ from prefixnas.base.errors import UserError
 from prefixnas.network.modes import evaluation_mode
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective
-from prefixnas.run.ranks import ranks_here
+from prefixnas.run.ranks import ALONE, ranks_here
 from prefixnas.space.ops import width_after
 from prefixnas.space.space import Decision, SearchSpace
 
@@ -90,7 +93,7 @@ class JointObjective(Objective):
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
         self.config, asked = config, method or method_of(config)
-        self.shares = Shares(ranks_here(), config.micro_batch_size)
+        self.shares = Shares(ranks_here(), config.micro_batch_size, even=config.shard)
         device = device_of_rank()
         self.autocast = autocast(config.mixed_precision, device)
         self.tasks: Sequence[Task] = tasks or load_tasks(
@@ -100,8 +103,19 @@ class JointObjective(Objective):
             shots=config.shots,
             num_beams=config.num_beams,
         )
-        self.lm = lm or load_language_model(config.model, device=device, dtype=config.dtype)
-        self.bare, self._built = skeleton(self.lm.model), (total_steps, seed)
+        self.lm = lm or load_language_model(
+            config.model,
+            device="cpu" if config.shard else device,
+            dtype=config.dtype,
+            quantize=config.quantize,
+        )
+        if config.shard:
+            check_shard(self.lm, asked, self.shares.ranks)
+            shard_layers(self.lm, device, self.shares.ranks)
+        if config.attn_implementation is not None:
+            set_attention(self.lm.model, config.attn_implementation)
+        self.bare = None if config.shard else skeleton(self.lm.model)
+        self._built, self._missed = (total_steps, seed), list[str]()
         asked = method or method_of(config)
         rows = asked.input_rows
         self.collator = Collator(self.lm, max_length=config.max_length, input_rows=rows)
@@ -141,6 +155,7 @@ class JointObjective(Objective):
             )
         self.optional = bool(self.method.parameters()) or self.heads is not None
         self.handle = attach(self.lm.model, self.sites, config.prefix_attention)
+        check_attention(config, self.lm, self.method.method, self._kinds)
         self.width = config.prefix_width or self.lm.hidden_size
         self.encoder: PrefixEncoder | None = None
         self._samplers: dict[str, JointSampler] = {}
@@ -157,10 +172,17 @@ class JointObjective(Objective):
         """Refuse knobs that a prefix does not have, or that an option decides already."""
         check_knobs(knobs, len(self.sites), self.config, self.lm.family)
         self._kinds = kinds_of_attention(knobs, self.config)
+        check_attention(self.config, self.lm, self.method.method, self._kinds)
 
     def check_proxy(self, settings: Mapping[str, str]) -> None:
         """Refuse settings of a proxy that are unknown, or more than this problem has."""
-        read_settings(settings, self.bare, self.config)
+        read_settings(settings, self._whole(), self.config)
+
+    def _whole(self) -> PreTrainedModel:
+        """Return the base model, which a proxy is made of."""
+        if self.bare is None:
+            raise UserError("key 'shard': there is no proxy of a model in pieces; leave one out")
+        return self.bare
 
     def proxy(self, settings: Mapping[str, str]) -> JointObjective:
         """Return a problem with fewer layers, fewer examples or shorter inputs.
@@ -170,9 +192,10 @@ class JointObjective(Objective):
         Args:
             settings: `layers`, `train` (examples a task) and `max_length`, whole numbers.
         """
-        numbers = read_settings(settings, self.bare, self.config)
+        bare = self._whole()
+        numbers = read_settings(settings, bare, self.config)
         config = replace(self.config, max_length=numbers.get(MAX_LENGTH, self.config.max_length))
-        lm = cut_model(self.lm, self.bare, numbers.get(LAYERS))
+        lm = cut_model(self.lm, bare, numbers.get(LAYERS))
         tasks = fewer_examples(self.tasks, numbers.get(TRAIN))
         made = JointObjective(config, *self._built, lm=lm, tasks=tasks)
         paths = [site.path for site in self.sites]
@@ -184,6 +207,9 @@ class JointObjective(Objective):
 
         It shares the frozen weights; None if it can't be resized, or has the nearest size.
         """
+        if self.bare is None:
+            self._missed = ["no baseline at equal weights: a model in pieces (shard) is there once"]
+            return None
         heads = sum(weight.numel() for weight in self.heads.parameters()) if self.heads else 0
         method = self.method.resized(weights - heads)
         if method is None:
@@ -296,7 +322,7 @@ class JointObjective(Objective):
                 split,
                 heads=self.heads,
                 collator=self.collator,
-                ranks=self.shares.ranks,
+                ranks=ALONE if self.config.shard else self.shares.ranks,  # as many passes each
                 autocast=self.autocast,
             )
 
@@ -361,6 +387,7 @@ class JointObjective(Objective):
         """Say how files were split, what was cut, and if stock PEFT can't hold the result."""
         yield from (note for task in self.tasks for note in task.notes)
         yield from self.collator.truncation.messages()
+        yield from self._missed
         for kind in self._kinds:
             if reason := why_not(self.lm, self.sites, kind):
                 what = f"no export to stock PEFT later of a prefix with {kind!r} attention"

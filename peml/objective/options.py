@@ -77,3 +77,10 @@ class LanguageModelOptions(Options):
         "auto", "bf16: products in bfloat16, trained weights stay float32; auto: on GPUs"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "of the base model")
+    shard: bool = option(False, "each process keeps a part of the base model's layers (FSDP)")
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = (
+        option(None, "transformers' attention function of the base model; none: its choice")
+    )
+    quantize: Literal["nf4", "int8"] | None = option(
+        None, "the base model's linear layers to 4 or 8 bits, through bitsandbytes"
+    )

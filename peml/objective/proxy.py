@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from peml.model.model import LanguageModel
+from peml.model.quantize import kept_aside
 from peml.objective.options import LanguageModelOptions
 from peml.prefix.sites import find_sites
 from peml.tasks.task import Task, take
@@ -25,7 +26,8 @@ def skeleton(model: PreTrainedModel) -> PreTrainedModel:
 
     What is put into the copy afterwards (LoRA, a prefix) is not in the model.
     """
-    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    held = [*model.parameters(), *model.buffers(), *kept_aside(model)]
+    shared = {id(each): each for each in held}
     return copy.deepcopy(model, shared)
 
 

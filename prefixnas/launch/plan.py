@@ -236,6 +236,7 @@ def plan_run(values: Mapping[str, Any]) -> RunPlan:
     run, strategy, objective = (
         make(options[part], values) for part in ("run", "strategy", "objective")
     )
+    strategy.check_recipe(run)
     space = load_space(run.space)
     for_search = round(run.steps * run.search_fraction)
     budget = Budget(for_search, run.steps - for_search)

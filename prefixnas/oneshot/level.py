@@ -15,6 +15,7 @@ from prefixnas.oneshot.look_ahead import look_ahead
 from prefixnas.oneshot.rewind import Bookmark, gradient_of, put
 from prefixnas.run.evaluation import Split
 from prefixnas.run.objective import Objective
+from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
 from prefixnas.run.training import WeightOptimizer
 
@@ -48,6 +49,11 @@ class Level(ABC):
     @classmethod
     def check(cls, objective: Objective) -> None:
         """Refuse an objective that this level cannot search on."""
+        return
+
+    @classmethod
+    def check_recipe(cls, recipe: Recipe) -> None:
+        """Refuse an optimiser of the weights that this level cannot search with."""
         return
 
     def move_weights(self, step: int) -> Losses:
@@ -123,6 +129,16 @@ class SecondOrder(Level):
             raise UserError(
                 f"level 'second-order' cannot look ahead on objective {objective.name!r}: it "
                 "changes weights behind the optimiser's step (AdaLoRA's ranks); take 'bilevel'"
+            )
+
+    @classmethod
+    def check_recipe(cls, recipe: Recipe) -> None:
+        """Refuse an optimiser whose step `look_ahead` does not know."""
+        asked = [recipe.optimizer, *(o for o in recipe.optimizer_options if "amsgrad" in o)]
+        if asked != ["adamw"]:
+            raise UserError(
+                f"key 'optimizer': level 'second-order' looks ahead by AdamW's step, not by that "
+                f"of {' with '.join(asked)}; take 'adamw', or level 'bilevel'"
             )
 
     def step(self, step: int, entropy_weight: float) -> tuple[Losses, float]:

@@ -44,7 +44,7 @@ def look_ahead(optimizer: WeightOptimizer, step: int) -> LookAhead:
     """
     reached = [
         (weight, group, rate)
-        for group, rate in zip(optimizer.adamw.param_groups, optimizer.rates(step), strict=True)
+        for group, rate in zip(optimizer.inner.param_groups, optimizer.rates(step), strict=True)
         for weight in group["params"]
         if weight.grad is not None
     ]
@@ -52,7 +52,7 @@ def look_ahead(optimizer: WeightOptimizer, step: int) -> LookAhead:
     norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
     norm = torch.linalg.vector_norm(torch.stack(norms))  # its derivative at 0 is 0, not infinite
     clipped = (optimizer.recipe.clip / (norm + 1e-6)).clamp_max(1.0)
-    known = optimizer.adamw.state
+    known = optimizer.inner.state
     graph = [
         _adamw(weight.detach(), gradient * clipped, known.get(weight, {}), group, rate)
         for (weight, group, rate), gradient in zip(reached, gradients, strict=True)

@@ -12,7 +12,8 @@ def caveats(record: Record) -> list[str]:
     found = [
         "Theorem 7.1 compares runs of different length T, each with the step size c/sqrt(T); one "
         "run can only show how its own gradient went",
-        "weights move by AdamW with warm-up, decay and clipping, not by plain SGD with c/sqrt(T)",
+        f"weights move by {config.get('optimizer', 'adamw')} with a learning rate of their own "
+        "schedule and with clipping, not by plain SGD with c/sqrt(T)",
         "the recorded norms are those of single batches: their noise (sigma^2 of assumption 2) "
         "does not fall with T",
         "with simultaneous updates, weights and alphas take one SGD step on the pair: the descent "

@@ -96,6 +96,7 @@ def search(
     check_module(strategy, run.space, run.objective)
     strategy.check(run.space, run.settings, run.budget)
     strategy.check_objective(run.objective)
+    strategy.check_recipe(recipe)
     began = time.monotonic()
     objective, budget = run.objective, run.budget
     columns: dict[str, Evaluation | None] = {}

@@ -84,6 +84,16 @@ class Strategy(Options, ABC):
             UserError: Names what is missing.
         """
 
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse a way to train weights that this strategy cannot search with.
+
+        Args:
+            recipe: How weights are trained.
+
+        Raises:
+            UserError: Names the key.
+        """
+
     def trained_at_most(self, space: SearchSpace, settings: Mapping[str, str], width: int) -> int:
         """Return how many parameters of the searched module train at a time, at most.
 

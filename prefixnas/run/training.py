@@ -15,22 +15,24 @@ from prefixnas.run.checkpoint import Stateful
 from prefixnas.run.evaluation import Split
 from prefixnas.run.events import Step
 from prefixnas.run.loop import refuse_nan
+from prefixnas.run.optimizer import make_optimizer, read_options
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
 
 
 class WeightOptimizer:
-    """AdamW on the objective's weights, one joint step at a time.
+    """The recipe's optimiser on the objective's weights, one joint step at a time.
 
     Args:
         run: The run, with a module attached.
-        recipe: Learning-rate shape and clipping.
+        recipe: Optimiser, learning-rate shape and clipping.
         total: Steps of the whole run, which the learning rate's shape spans.
         former: The optimiser that moved these weights until now. Its moments are kept for every
             weight that goes on: AdamW without them takes its first steps at full length,
             whatever the gradient, and undoes part of what was learned.
 
     Attributes:
+        inner: The optimiser of torch.
         norm: Norm of the gradient in the last step, before it was clipped; None before the first.
     """
 
@@ -39,22 +41,22 @@ class WeightOptimizer:
     ) -> None:
         self.run, self.recipe, self.total = run, recipe, total
         self.norm: float | None = None
-        self.adamw = torch.optim.AdamW(run.objective.parameters())
-        known = former.adamw.state if former is not None else {}
-        for group in self.adamw.param_groups:
+        options = read_options(recipe.optimizer, recipe.optimizer_options)
+        self.inner = make_optimizer(recipe.optimizer, run.objective.parameters(), options)
+        known = former.inner.state if former is not None else {}
+        for group in self.inner.param_groups:
             kept = {weight: known[weight] for weight in group["params"] if weight in known}
-            self.adamw.state.update(kept)
-        self._rates = [group["lr"] for group in self.adamw.param_groups]
+            self.inner.state.update(kept)
+        self._rates = [group["lr"] for group in self.inner.param_groups]
 
     @property
     def rate(self) -> float:
         """The first group's current learning rate."""
-        return float(self.adamw.param_groups[0]["lr"])
+        return float(self.inner.param_groups[0]["lr"])
 
     def rates(self, step: int) -> list[float]:
         """Return each group's learning rate at `step`, counted from the start of the run."""
-        factor = self.recipe.rate(step, self.total)
-        return [rate * factor for rate in self._rates]
+        return [self.recipe.rate(step, self.total, rate) for rate in self._rates]
 
     def gradients(self, step: int, split: Split, phase: str) -> dict[str, float]:
         """Clear, then compute the gradients of the joint loss; return the losses.
@@ -62,7 +64,7 @@ class WeightOptimizer:
         Raises:
             UserError: A loss is NaN or infinite.
         """
-        self.adamw.zero_grad(set_to_none=True)
+        self.inner.zero_grad(set_to_none=True)
         losses = self.run.objective.backward(split)
         refuse_nan(losses, phase, step, self.run.folder)
         return losses
@@ -74,7 +76,7 @@ class WeightOptimizer:
             UserError: The gradient holds NaN or infinity, which would spoil all weights.
         """
         parameters: Iterable[Tensor] = (
-            parameter for group in self.adamw.param_groups for parameter in group["params"]
+            parameter for group in self.inner.param_groups for parameter in group["params"]
         )
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
         if not torch.isfinite(norm):
@@ -83,18 +85,18 @@ class WeightOptimizer:
                 f"in {self.run.folder / 'checkpoint'}; a lower learning rate may help"
             )
         self.norm = norm.item()
-        for group, rate in zip(self.adamw.param_groups, self.rates(step), strict=True):
+        for group, rate in zip(self.inner.param_groups, self.rates(step), strict=True):
             group["lr"] = rate
-        self.adamw.step()
+        self.inner.step()
         self.run.objective.stepped(step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimiser's state."""
-        return self.adamw.state_dict()
+        return self.inner.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore it."""
-        self.adamw.load_state_dict(dict(state))
+        self.inner.load_state_dict(dict(state))
 
 
 class Best:

@@ -121,7 +121,7 @@ def test_a_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """Two rounds of one candidate are one training: weights, data, moments and rates."""
     run, found, events = go(tmp_path, TwoStage(shortlist=2, proxy_share=0.5), 24)
     assert steps(events) == {"search": 12, "round 1 architecture 1": 6, "round 1 architecture 2": 6}
-    weights = found.optimizer.adamw.state
+    weights = found.optimizer.inner.state
     assert {int(state["step"]) for state in weights.values()} == {6}
     assert set(weights) == {w for group in run.objective.parameters() for w in group["params"]}
     three = go(tmp_path / "three", TwoStage(shortlist=4, proxy_share=0.5), 24)
@@ -133,7 +133,7 @@ def test_a_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     joined = rates[f"round 1 architecture {winner}"] + rates[f"round 2 architecture {winner}"]
     recipe = Recipe(warmup=2)
     assert joined == pytest.approx([0.01 * recipe.rate(step, 29) for step in range(4)])
-    assert {int(s["step"]) for s in three[1].optimizer.adamw.state.values()} == {4}
+    assert {int(s["step"]) for s in three[1].optimizer.inner.state.values()} == {4}
 
 
 def test_the_proxy_is_paid_by_operations(tmp_path: Path) -> None:

@@ -112,6 +112,51 @@ def test_processes_that_compute_their_shares_in_parts_make_the_run_of_one(
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize(
+    "more", [[], ["--micro-batch-size", "1", "--gradient-checkpointing"]], ids=" ".join
+)
+def test_a_model_in_pieces_makes_the_run_of_one(
+    more: list[str], bench: Path, one: Made, tmp_path: Path
+) -> None:
+    """Each process holds a part of every layer; what trains is whole in both."""
+    attention, run = next(iter(ATTENTIONS)), tmp_path / "run"
+    flags = ["--prefix-attention", attention, "--processes", "2", "--shard", *more]
+    done = prefixnas(*arguments(bench, run, *flags))
+    assert done.returncode == 0, done.stderr
+    found = events(run, "step")
+    assert len(found) == 2 * 24  # the run and a baseline
+    for a, b in zip(events(one(attention), "step"), found, strict=False):
+        assert a["losses"] == pytest.approx(b["losses"], abs=1e-5)
+    scores = [events(each, "evaluation") for each in (one(attention), run)]
+    assert [e["scores"] for e in scores[0][: len(scores[1])]] == [e["scores"] for e in scores[1]]
+    texts = [(each / "architecture.yaml").read_text() for each in (one(attention), run)]
+    assert texts[0] == texts[1]
+    said = [event["message"] for event in events(run, "warning")]
+    assert any(text.startswith("no baseline at equal weights") for text in said)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "key 'shard': there is one process, and so one piece"),
+        (["--processes", "2", "--method", "dora"], "'DoRA' computes with the base model's own"),
+        (
+            ["--processes", "2", "--strategy", "two-stage", "--proxy", "layers=1"],
+            "key 'shard': there is no proxy of a model in pieces",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_model_in_pieces_cannot_do_is_refused(
+    more: list[str], said: str, bench: Path, tmp_path: Path
+) -> None:
+    argv = ["search", "--model", str(bench / "llama"), "--tasks", str(bench / "mood")]
+    done = prefixnas(*argv, "--shard", *more, "--out", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert said in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("rank", "attention"), enumerate(ATTENTIONS))
 def test_a_killed_rank_ends_the_run_which_then_goes_on(
     rank: int, attention: str, bench: Path, two: Made, tmp_path: Path

@@ -153,6 +153,7 @@ def test_a_kill_while_a_checkpoint_is_written(
             ["--level", "bilevel", "--relaxation", "gumbel-hard", "--prefix-attention", "concat"],
         ),
         ("llama", ["--prefix-attention", "concat", "--patience", "1"]),
+        ("llama", ["--optimizer", "adafactor", "--schedule", "cosine_with_restarts"]),
         ("llama", ["--lora", "adalora", "--prune-below", "0.25", "--alpha-warmup", "0"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,

@@ -85,7 +85,7 @@ def test_the_winner_goes_on_with_the_moments_of_its_weights(
     run = make(tmp_path)
     found = RandomSearch(trials=3, weights=weights).search(run, Recipe())
     assert found.optimizer is not None
-    moments = found.optimizer.adamw.state
+    moments = found.optimizer.inner.state
     for group in run.objective.parameters():
         for weight in group["params"]:
             assert int(moments[weight]["step"]) in steps

@@ -68,7 +68,7 @@ def ready(
 
 
 def values(weights: WeightOptimizer) -> list[torch.Tensor]:
-    return [p.detach().clone() for group in weights.adamw.param_groups for p in group["params"]]
+    return [p.detach().clone() for group in weights.inner.param_groups for p in group["params"]]
 
 
 @pytest.mark.parametrize("steps", [0, 1, 4])
@@ -76,7 +76,7 @@ def test_look_ahead_is_the_step_of_the_real_optimiser(tmp_path: Path, steps: int
     """Moments, weight decay, warm-up of the rate and clipping: all as they stand."""
     _, _, weights = ready(tmp_path, steps=steps)
     weights.gradients(steps, "train", "p")
-    gradients = [p.grad.clone() for g in weights.adamw.param_groups for p in g["params"]]
+    gradients = [p.grad.clone() for g in weights.inner.param_groups for p in g["params"]]
     assert torch.nn.utils.get_total_norm(gradients) > RECIPE.clip
     before, state = values(weights), copy.deepcopy(weights.state_dict())
     look = look_ahead(weights, steps)
@@ -114,7 +114,7 @@ def test_pull_back_is_the_derivative_of_the_step(tmp_path: Path) -> None:
 def test_weights_that_no_gradient_ever_reached_have_no_derivative(tmp_path: Path) -> None:
     _, _, weights = ready(tmp_path, steps=0)
     weights.gradients(0, "train", "p")
-    unreached = weights.adamw.param_groups[0]["params"][0]
+    unreached = weights.inner.param_groups[0]["params"][0]
     unreached.grad.zero_()
     look = look_ahead(weights, 0)
     pulled = look.pull_back([torch.ones_like(weight) for weight in look.weights])
@@ -221,6 +221,19 @@ def test_sampled_draws_are_the_same_in_every_pass_of_a_batch(tmp_path: Path) -> 
     assert train[0] == train[3]  # at the same weights, with the same draw
     for near in train[1:3]:
         assert near == pytest.approx(train[0], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "recipe", [Recipe(optimizer="sgd"), Recipe(optimizer_options=["amsgrad=true"])], ids=str
+)
+def test_second_order_refuses_a_step_that_it_does_not_know(recipe: Recipe, tmp_path: Path) -> None:
+    """Before anything is evaluated or trained; other levels take any optimiser."""
+    for strategy in (Darts(level="second-order"), TwoStage(level="second-order")):
+        run = Run(tmp_path, SPACE, ToyObjective(), Budget(100, 10), 0)
+        with pytest.raises(UserError, match=r"'optimizer': level 'second-order' looks ahead"):
+            search(run, strategy, recipe)
+        assert not (tmp_path / "metrics.jsonl").read_text()
+    Darts(level="bilevel").check_recipe(recipe)
 
 
 def test_second_order_refuses_weights_that_change_behind_the_step(tmp_path: Path) -> None:
