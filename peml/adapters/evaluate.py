@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -70,7 +71,7 @@ def evaluate(
     check_split(split)
     manifest = adapter.manifest if isinstance(adapter, Adapted) else read_manifest(adapter)
     tasks = trained_tasks(manifest) if tasks is None else tasks
-    tasks = [_as_trained(task, manifest.choices(task.name)) for task in tasks]
+    tasks = [as_trained(task, manifest) for task in tasks]
     adapted = adapter
     if not isinstance(adapted, Adapted):
         adapted = load(adapted, device=device, dtype=dtype, model=model)
@@ -117,6 +118,9 @@ def trained_tasks(
     ]
 
 
-def _as_trained(task: Task, choices: Sequence[str]) -> Task:
-    """Return a task with its choices in the order in which they were trained."""
+def as_trained(task: Task, manifest: Manifest) -> Task:
+    """Return a task with its choices in their order in training, and its conversations read so."""
+    choices = manifest.choices(task.name)
+    if task.chat is not None:
+        return replace(task, chat=manifest.chat(task.name))
     return task.in_order_of(choices) if choices and task.kind == "choice" else task

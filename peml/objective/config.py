@@ -67,6 +67,7 @@ class LanguageModelProblem(LanguageModelOptions, ObjectiveConfig):
             eval_limit=self.eval_limit,
             shots=self.shots,
             num_beams=self.num_beams,
+            chat=self.chat,
         )
         return [summary(task) for task in tasks]
 

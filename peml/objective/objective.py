@@ -98,6 +98,7 @@ class JointObjective(Objective):
             eval_limit=config.eval_limit,
             shots=config.shots,
             num_beams=config.num_beams,
+            chat=config.chat,
         )
         self.lm = lm or load_language_model(config.model, device=device, dtype=config.dtype)
         self.bare, self._built = skeleton(self.lm.model), (total_steps, seed)
@@ -205,7 +206,8 @@ class JointObjective(Objective):
                 form.length, self.width, None, self.sites, width_out, self.gates, form.attention
             ).to(self.lm.device)
             text = self.config.prefix_text if form.start == "text" else None
-            initialise(encoder, self.lm, form.start, seed=seed, text=text)
+            chat = any(self.collator.chat_of(task) is not None for task in self.tasks)
+            initialise(encoder, self.lm, form.start, seed=seed, text=text, chat=chat)
             self.encoder = encoder
             self.replace(module)
 

@@ -71,6 +71,9 @@ class LanguageModelOptions(Options):
         0, "training examples in front of each scored prompt", at_least=0, at_most=1000
     )
     num_beams: int = option(1, "generation tasks: beams, 1: greedy", at_least=1, at_most=1000)
+    chat: Literal["auto", "off"] = option(
+        "auto", "conversations: by the tokenizer's chat template, or as plain text"
+    )
     pooling: Literal["mean", "cls"] = option("mean", "encoder-only models: input of the heads")
     gradient_checkpointing: bool = option(False, "recompute activations to save memory")
     mixed_precision: Literal["auto", "no", "bf16"] = option(

@@ -20,6 +20,10 @@ TaskKind = Literal["choice", "regression", "generation"]
 TASK_KINDS: tuple[TaskKind, ...] = ("choice", "regression", "generation")
 Reading = Literal["text", "index"]
 READINGS: tuple[Reading, ...] = ("text", "index")
+TrainOn = Literal["last", "all-assistant"]
+TRAIN_ON: tuple[TrainOn, ...] = ("last", "all-assistant")
+Chat = Literal["auto", "off"]
+CHATS: tuple[Chat, ...] = ("auto", "off")
 SPLITS = ("train", "selection", "validation")
 
 
@@ -49,6 +53,10 @@ class TaskSpec:
         max_new_tokens: Generation only; default: the longest training answer.
         shots: Training examples in front of every prompt that is scored; default: the run's.
         num_beams: Generation only: beams of the search; default: the run's.
+        train_on: Conversations only: ``last``, the answer alone, or ``all-assistant``, all turns of
+            the assistant; default: ``last``.
+        chat: Conversations only: ``auto``, by the tokenizer's chat template where it has one, or
+            ``off``, as text; default: the run's.
         file: The YAML file, for messages.
         folder: What relative paths start from.
         lines: Line of every key in the file, for messages.
@@ -73,6 +81,8 @@ class TaskSpec:
     max_new_tokens: int | None = None
     shots: int | None = None
     num_beams: int | None = None
+    train_on: TrainOn | None = None
+    chat: Chat | None = None
     file: Path | None = None
     folder: Path = Path()
     lines: Mapping[str, int] = field(default_factory=dict)
@@ -259,6 +269,21 @@ def _reading(value: Any) -> Reading:
     raise _Wrong(f"must be one of {', '.join(READINGS)}")
 
 
+def _train_on(value: Any) -> TrainOn:
+    for each in TRAIN_ON:
+        if value == each:
+            return each
+    raise _Wrong(f"must be one of {', '.join(TRAIN_ON)}")
+
+
+def _chat(value: Any) -> Chat:
+    # YAML 1.1 takes a bare off for a boolean.
+    for each in CHATS:
+        if value == each or (value is False and each == "off"):
+            return each
+    raise _Wrong(f"must be one of {', '.join(CHATS)}")
+
+
 def _metrics(value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
@@ -316,4 +341,6 @@ _CHECKS = {
     "max_new_tokens": _count,
     "shots": _none_or_more,
     "num_beams": _count,
+    "train_on": _train_on,
+    "chat": _chat,
 }
