@@ -290,7 +290,7 @@ class _Task(Options):
         try:
             check_template(self.template)
         except ValueError as error:
-            raise UserError(f"key 'template': malformed format string: {error}") from error
+            raise UserError(f"key 'template': malformed template: {error}") from error
 
 
 _WITH_TEMPLATE = ("kind", "longest_answer")

@@ -12,6 +12,7 @@ from peml.tasks.chat import (
     parts_of,
     plain,
 )
+from peml.tasks.fields import MissingField
 from peml.tasks.files import Records
 from peml.tasks.labels import (
     LISTED,
@@ -26,7 +27,7 @@ from peml.tasks.labels import (
     shown_label,
 )
 from peml.tasks.spec import TaskKind, TaskSpec
-from peml.tasks.templates import MissingField, check_template, render
+from peml.tasks.templates import check_template, render
 from peml.tasks.values import NoText, number_of, number_text, text_of
 from prefixnas.base.errors import UserError
 
@@ -86,7 +87,7 @@ class Form:
             try:
                 check_template(getattr(spec, key) or "")
             except ValueError as error:
-                raise UserError(f"{spec.where(key)}: malformed format string: {error}") from error
+                raise UserError(f"{spec.where(key)}: malformed template: {error}") from error
         choices = fixed_choices(spec, splits)
         kind = spec.kind or infer_kind(spec, splits, choices)
         if spec.kind == "choice" and not choices and not lists_choices(spec, splits):

@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peml.tasks.fields import MissingField, lookup
 from peml.tasks.files import Record, Records
 from peml.tasks.metrics import default_metrics
 from peml.tasks.spec import Reading, TaskKind, TaskSpec
-from peml.tasks.templates import MissingField, lookup
 from peml.tasks.values import (
     NoText,
     looks_like_number,

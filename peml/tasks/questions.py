@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from peml.tasks.chat import plain, question_of
 from peml.tasks.examples import Example
+from peml.tasks.fields import MissingField, lookup
 from peml.tasks.files import Records
 from peml.tasks.labels import LISTED, record_choices
 from peml.tasks.spec import TaskSpec
 from peml.tasks.task import Task
-from peml.tasks.templates import MissingField, lookup, render
+from peml.tasks.templates import render
 from peml.tasks.values import NoText
 from prefixnas.base.errors import UserError
 

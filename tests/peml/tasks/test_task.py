@@ -294,7 +294,7 @@ class TestErrors:
     def test_malformed_template(self, tmp_path: Path) -> None:
         home = folder(tmp_path, rows(4), rows(2))
         spec(home, "template: '{input'\n")
-        assert "line 1, key 'template': malformed format string" in error_of(home)
+        assert "line 1, key 'template': malformed template" in error_of(home)
 
     def test_label_is_missing(self, tmp_path: Path) -> None:
         bad = rows(3)
