@@ -100,13 +100,16 @@ class JointObjective(Objective):
             num_beams=config.num_beams,
             chat=config.chat,
         )
-        self.lm = lm or load_language_model(config.model, device=device, dtype=config.dtype)
+        self.lm = lm or load_language_model(
+            config.model, device=device, dtype=config.dtype, revision=config.revision
+        )
         self.bare, self._built = skeleton(self.lm.model), (total_steps, seed)
         asked = method or method_of(config)
         rows = asked.input_rows
         self.collator = Collator(self.lm, max_length=config.max_length, input_rows=rows)
         self.collator.check(self.tasks)
         self.data = {task.name: task.digest() for task in self.tasks}
+        self.tested = any("test" in task.splits for task in self.tasks)
         for task in self.tasks:  # prompts that leave no room show now, not in the middle of a run
             for split in task.splits:
                 self.collator.lengths(task, split)
@@ -293,7 +296,7 @@ class JointObjective(Objective):
         with self.handle.using(prefix.blocks, prefix.gates):
             return evaluate_tasks(
                 self.lm,
-                self.tasks,
+                [task for task in self.tasks if split in task.splits],
                 split,
                 heads=self.heads,
                 collator=self.collator,

@@ -16,6 +16,9 @@ class LanguageModelOptions(Options):
     """A method and a prefix on one Hugging Face model, for many tasks; without the method's own."""
 
     model: str = option("embedded:llama", "hub id, folder, GGUF file, embedded:llama|t5")
+    revision: str | None = option(
+        None, "branch, tag or commit of a hub model; none: its main branch"
+    )
     tasks: list[str] = option(["embedded"], "task files, data folders, embedded[:task]")
     method: str = option("lora", "way to fine-tune, as peml methods lists them", former="lora")
     prefix_length: int = option(20, "virtual tokens", at_least=1, at_most=LONGEST)

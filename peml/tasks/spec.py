@@ -24,7 +24,7 @@ TrainOn = Literal["last", "all-assistant"]
 TRAIN_ON: tuple[TrainOn, ...] = ("last", "all-assistant")
 Chat = Literal["auto", "off"]
 CHATS: tuple[Chat, ...] = ("auto", "off")
-SPLITS = ("train", "selection", "validation")
+SPLITS = ("train", "selection", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class TaskSpec:
             or list of files. Paths are relative to the YAML file. None: the file's own folder.
         name: Short name, letters, digits, ``_`` and ``-``; default: from the source.
         config: Configuration of a hub dataset.
-        splits: Names that the source uses for ``train``, ``selection`` and ``validation``.
+        revision: Branch, tag or commit of a hub dataset.
+        splits: Names that the source uses for ``train``, ``selection``, ``validation``, ``test``.
         template: Prompt, a format string over a record's fields; default ``{input}``.
         answer: Generation only: the text to write, a format string over a record's fields.
         label: Field that holds the label; dots reach into nested fields.
@@ -49,7 +50,7 @@ class TaskSpec:
         gamma: Sampling weight of eq. 1, in (0, 1]; None: the run's.
         selection: Share of the training examples set aside for selection.
         train_limit: At most so many training examples.
-        eval_limit: At most so many selection and so many validation examples.
+        eval_limit: At most so many examples of each split that is scored.
         max_new_tokens: Generation only; default: the longest training answer.
         shots: Training examples in front of every prompt that is scored; default: the run's.
         num_beams: Generation only: beams of the search; default: the run's.
@@ -65,6 +66,7 @@ class TaskSpec:
     source: str | dict[str, list[str]] | None = None
     name: str | None = None
     config: str | None = None
+    revision: str | None = None
     splits: dict[str, str] = field(default_factory=dict)
     template: str = "{input}"
     answer: str | None = None
@@ -325,6 +327,7 @@ _CHECKS = {
     "source": _source,
     "name": _name,
     "config": _text,
+    "revision": _text,
     "splits": _splits,
     "template": _text,
     "answer": _text,

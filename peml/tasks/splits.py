@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from peml.tasks.examples import Example, with_parts
+from peml.tasks.spec import SPLITS
 from prefixnas.base.errors import UserError
 
 VALIDATION_SHARE = 0.2
@@ -62,7 +63,8 @@ def split_examples(
         splits["train"] = [part for example in splits["train"] for part in with_parts(example)]
     limited = {
         split: tuple(take(splits[split], limits[split], f"{split}/{name}/{seed}"))
-        for split in ("train", "selection", "validation")
+        for split in SPLITS
+        if split in splits
     }
     return limited, tuple(train[i] for i in drawn)
 

@@ -16,13 +16,14 @@ from peml.tasks.labels import (
     are_texts,
     fixed_choices,
     infer_metrics,
+    is_labelled,
     label_choices,
     labels_repeat,
     lists_choices,
 )
 from peml.tasks.metrics import check_metrics
 from peml.tasks.sources import embedded_tasks, is_embedded, is_one_file, read_records
-from peml.tasks.spec import Chat, TaskKind, TaskSpec, make_spec, read_spec
+from peml.tasks.spec import SPLITS, Chat, TaskKind, TaskSpec, make_spec, read_spec
 from peml.tasks.splits import split_examples, take
 from prefixnas.base.errors import UserError, nearest
 
@@ -45,7 +46,8 @@ class Task:
         metrics: Names of metrics; their mean is the task's score.
         gamma: Sampling weight of eq. 1; None: the run's.
         splits: ``train``, ``selection`` (set aside from train: for alpha steps on held-out
-            batches, early stopping and choosing) and ``validation`` (only ever reported).
+            batches, early stopping and choosing), ``validation`` (only ever reported) and, where
+            there is one, ``test`` (reported once, at the end).
         max_new_tokens: Generation only; None: the longest training answer.
         template: The prompt, a format string over a record's fields.
         choices_field: The field in which a record may list choices of its own; None: no such.
@@ -208,7 +210,7 @@ def load_task(
             is split by the seed; ``embedded:<task>``; or a mapping with the keys of a task file.
         seed: Chooses the selection split, the shots, and which examples a limit leaves.
         train_limit: At most so many training examples (the smaller of this and the file's).
-        eval_limit: The same for selection and validation examples.
+        eval_limit: The same for the examples of each split that is scored.
         shots: Training examples in front of every prompt that is scored, where the task's own
             specification says nothing of it.
         num_beams: The same for the beams of a generation task.
@@ -227,6 +229,9 @@ def load_task(
     for found in records.values():
         if not found.rows:
             raise UserError(f"{found.origin}: the split is empty")
+    unlabelled = "test" in records and not is_labelled(spec, records["test"])
+    if unlabelled:
+        del records["test"]
     name = spec.name or _default_name(spec)
     check_shape(spec, records["train"])
     named, spec = spec, _with_choices(spec, records, one)
@@ -247,8 +252,7 @@ def load_task(
         share=spec.selection or SELECTION_SHARE,
         limits={
             "train": _smaller(train_limit, spec.train_limit),
-            "selection": _smaller(eval_limit, spec.eval_limit),
-            "validation": _smaller(eval_limit, spec.eval_limit),
+            **dict.fromkeys(SPLITS[1:], _smaller(eval_limit, spec.eval_limit)),
         },
         shots=shots if spec.shots is None else spec.shots,
         parts=spec.train_on == "all-assistant",
@@ -256,6 +260,8 @@ def load_task(
         seed=seed,
     )
     notes = _notes(name, splits, spec.choices if spec is not named else None) if one else ()
+    if unlabelled:
+        notes = (*notes, f"{name}: the records of its test split have no labels; it is left out")
     return Task(
         name,
         kind,
