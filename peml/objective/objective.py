@@ -47,6 +47,7 @@ from peml.prefix.handle import attach
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import find_sites
 from peml.prefix.starts import check_start, initialise, text_tokens
+from peml.tasks.remarks import remarks
 from peml.tasks.sources import embedded_tasks
 from peml.tasks.task import Example, Task, check_unchanged, load_tasks
 from prefixnas.base.errors import UserError
@@ -358,8 +359,8 @@ class JointObjective(Objective):
         )
 
     def warnings(self) -> Iterable[str]:
-        """Say how files were split, what was cut, and if stock PEFT can't hold the result."""
-        yield from (note for task in self.tasks for note in task.notes)
+        """Say how data was read, what is odd in it or cut, and if PEFT can't hold the result."""
+        yield from (note for task in self.tasks for note in (*task.notes, *remarks(task)))
         yield from self.collator.truncation.messages()
         for kind in self._kinds:
             if reason := why_not(self.lm, self.sites, kind):

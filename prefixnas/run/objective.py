@@ -251,6 +251,17 @@ class ObjectiveConfig(Options, ABC):
         """
         return ()
 
+    def epoch(self, seed: int) -> float:
+        """Return how many steps an epoch has: until all that is trained on came up.
+
+        Args:
+            seed: The run's seed.
+
+        Raises:
+            UserError: The objective knows no epochs, or its data is not usable.
+        """
+        raise UserError("key 'epochs': the objective has none; say how many 'steps'")
+
     @abstractmethod
     def build(self, total_steps: int, seed: int) -> Objective:
         """Load data and models.
