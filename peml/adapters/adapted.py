@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,13 @@ from peml.answers.writing import Sampling, write_after
 from peml.batches.collate import Collator
 from peml.model.model import Family, LanguageModel
 from peml.prefix.handle import PrefixHandle
+from peml.tasks.chat import Conversation, Turn, plain, turns_of
+from peml.tasks.spec import Chat
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import make, resolve
+
+Prompt = str | Sequence[Mapping[str, str]]
+"""A text, or the turns of a conversation."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,16 @@ class Adapted:
         """Which way the model reads and answers."""
         return self.lm.family
 
-    def generate(self, prompt: str, **sampling: Any) -> str:
+    def generate(self, prompt: Prompt, **sampling: Any) -> str:
         """Write after a prompt, greedily by default; return what was written, without the prompt.
 
         The prompt is read as in training: blanks at its end are dropped, an empty one is a start
-        token, and one that is too long for the model loses its beginning.
+        token, and one that is too long for the model loses its beginning. Where all that was
+        trained are conversations, it is what the user says in one.
 
         Args:
-            prompt: The prompt.
+            prompt: The prompt, or the turns of a conversation: ``[{"role": "user", "content":
+                "..."}]``.
             sampling: As for `Sampling`: ``max_new_tokens`` (32), ``do_sample`` ...
 
         Raises:
@@ -73,9 +80,10 @@ class Adapted:
 
     def generate_all(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         *,
         batch_size: int = 8,
+        chat: Chat = "auto",
         warn: Callable[[str], object] = warnings.warn,
         progress: Callable[[int], object] = lambda count: None,
         **sampling: Any,
@@ -83,8 +91,9 @@ class Adapted:
         """Write after each of several prompts, `batch_size` at a time.
 
         Args:
-            prompts: The prompts.
+            prompts: Texts, or turns of conversations.
             batch_size: Prompts at a time; what is drawn depends on it.
+            chat: ``off`` reads all of them as plain text.
             warn: Called with a line if prompts lost their beginning.
             progress: Called after each batch with how many prompts were in it.
             sampling: As for `generate`.
@@ -95,9 +104,16 @@ class Adapted:
         self.check_generation()
         how = make(Sampling, resolve({"generation": Sampling}, [("generate", sampling)]))
         collator = Collator(self.lm)
-        return write_after(
-            collator, prompts, how, batch_size=batch_size, warn=warn, progress=progress
-        )
+        read = [self._read(prompt, chat) for prompt in prompts]
+        return write_after(collator, read, how, batch_size=batch_size, warn=warn, progress=progress)
+
+    def _read(self, prompt: Prompt, chat: Chat) -> str | Conversation:
+        """Return a prompt as the text, or the turns, that the model is to read."""
+        if isinstance(prompt, str):
+            talks = chat == "auto" and self.manifest.talks
+            return (Turn("user", prompt),) if talks else prompt
+        turns = turns_of(prompt, "the prompt")
+        return turns if chat == "auto" else plain(turns)
 
     def check_generation(self) -> None:
         """Raise a UserError if the model is encoder-only, and so cannot write text."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from peml.answers.evaluation import Seen, evaluate_tasks
 from peml.batches.collate import Collator
 from peml.tasks.spec import check_split
 from peml.tasks.task import Task, load_task
-from prefixnas.base.errors import unknown
+from prefixnas.base.errors import UserError, unknown
 
 
 def evaluate(
@@ -36,10 +37,10 @@ def evaluate(
         adapter: A run directory, an adapter folder, or what `load` made of it.
         tasks: What to evaluate on; None: the tasks that it was trained on, with their shots and
             beams.
-        split: ``train``, ``selection`` or ``validation``.
+        split: ``train``, ``selection``, ``validation`` or ``test``.
         max_length: Longest input in tokens; None: as in training.
-        warn: Called with a line for each task whose prompts were cut to that length, or whose
-            predictions are all the same.
+        warn: Called with a line for each task whose prompts were cut to that length, whose
+            predictions are all the same, or that has no such split.
         seen: Called with each task's examples and the answers that are scored.
         device: As for `load`, where `adapter` is a folder.
         dtype: As for `load`.
@@ -49,9 +50,9 @@ def evaluate(
         ``{task: {metric: value}}``.
 
     Raises:
-        UserError: Unknown split, an adapter or a task that can't be loaded, a task that an
-            encoder-only model has no head for, one of other choices than it was trained with, or
-            one that the model can't do.
+        UserError: Unknown split, or none of the tasks has it, an adapter or a task that can't be
+            loaded, a task that an encoder-only model has no head for, one of other choices than it
+            was trained with, or one that the model can't do.
 
     Example:
         >>> from pathlib import Path
@@ -70,7 +71,8 @@ def evaluate(
     check_split(split)
     manifest = adapter.manifest if isinstance(adapter, Adapted) else read_manifest(adapter)
     tasks = trained_tasks(manifest) if tasks is None else tasks
-    tasks = [_as_trained(task, manifest.choices(task.name)) for task in tasks]
+    tasks = [as_trained(task, manifest) for task in tasks]
+    tasks = _having(split, tasks, warn)
     adapted = adapter
     if not isinstance(adapted, Adapted):
         adapted = load(adapted, device=device, dtype=dtype, model=model)
@@ -86,6 +88,22 @@ def evaluate(
     for message in collator.truncation.messages():
         warn(message)
     return {task: dict(values) for task, values in evaluation.scores.items()}
+
+
+def _having(split: str, tasks: Sequence[Task], warn: Callable[[str], object]) -> Sequence[Task]:
+    """Return the tasks that have a split.
+
+    Raises:
+        UserError: None of them has.
+    """
+    found = [task for task in tasks if split in task.splits]
+    for task in tasks:
+        if split not in task.splits:
+            said = f"task {task.name!r} has no {split} split (there: {', '.join(task.splits)})"
+            if not found:
+                raise UserError(said)
+            warn(said)
+    return found
 
 
 def trained_tasks(
@@ -117,6 +135,9 @@ def trained_tasks(
     ]
 
 
-def _as_trained(task: Task, choices: Sequence[str]) -> Task:
-    """Return a task with its choices in the order in which they were trained."""
+def as_trained(task: Task, manifest: Manifest) -> Task:
+    """Return a task with its choices in their order in training, and its conversations read so."""
+    choices = manifest.choices(task.name)
+    if task.chat is not None:
+        return replace(task, chat=manifest.chat(task.name))
     return task.in_order_of(choices) if choices and task.kind == "choice" else task

@@ -17,6 +17,7 @@ from peml.adapters.adapted import Adapted
 from peml.adapters.base import load_base
 from peml.adapters.card import STOCK_LORA, write_card
 from peml.adapters.check import check_written, compare_outputs, trained_outputs
+from peml.adapters.evaluate import as_trained
 from peml.adapters.files import adapter_folder, new_folder, save_heads, save_prefix
 from peml.adapters.left_out import left_out
 from peml.adapters.load import attach_trained, open_adapter
@@ -214,7 +215,7 @@ def _prompts(job: _Export) -> list[Tensor]:
     collator = Collator(job.lm, max_length=job.manifest.max_length)
     return [
         torch.tensor([collator.encode(task, example).prompt])
-        for task in tasks
+        for task in (as_trained(task, job.manifest) for task in tasks)
         for example in task.splits["validation"]
     ]
 

@@ -29,7 +29,7 @@ from peml.model.model import Family
 from peml.model.quantize import Quantize
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import Site, SiteKind
-from peml.tasks.spec import TaskKind
+from peml.tasks.spec import Chat, TaskKind
 from peml.tasks.templates import check_template
 from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.base.files import write_text
@@ -146,6 +146,17 @@ class Manifest(Options):
         """Return the choices that all examples of a task had in training; empty: own lists."""
         found = (known for known in self.tasks if known.get("name") == task)
         return tuple(next(found, {}).get("choices", ()))
+
+    @property
+    def talks(self) -> bool:
+        """Whether all that it was trained on are conversations, by a chat template."""
+        return bool(self.tasks) and all(task.get("chat") == "auto" for task in self.tasks)
+
+    def chat(self, name: str) -> Chat:
+        """Return how conversations of a task are to be read: as in training."""
+        known = {task.get("name"): task.get("chat") for task in self.tasks}
+        ways = [known[name]] if name in known else [*known.values()]
+        return "off" if "off" in ways else "auto"
 
     @property
     def max_length(self) -> int | None:
@@ -279,13 +290,14 @@ class _Task(Options):
     longest_answer: int = option(0, "", at_least=0)
     shots: int = option(0, "", at_least=0)
     num_beams: int = option(1, "", at_least=1)
+    chat: Chat | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         try:
             check_template(self.template)
         except ValueError as error:
-            raise UserError(f"key 'template': malformed format string: {error}") from error
+            raise UserError(f"key 'template': malformed template: {error}") from error
 
 
 _WITH_TEMPLATE = ("kind", "longest_answer")

@@ -8,6 +8,7 @@ from typing import Any
 
 from peml.adapters.manifest import Manifest
 from peml.batches.collate import Collator
+from peml.tasks.spec import Chat
 from peml.tasks.task import Task, load_task
 from prefixnas.base.errors import UserError, unknown
 
@@ -32,6 +33,7 @@ def described(task: Task, source: str, collator: Collator) -> dict[str, Any]:
         "longest_answer": collator.longest_answer(task),
         "shots": len(task.shots),
         "num_beams": task.num_beams,
+        "chat": task.chat,
     }
 
 
@@ -74,6 +76,7 @@ def trained_task(manifest: Manifest, name: str | None, folder: Path) -> tuple[Ta
         kept["template"],
         kept.get("choices_field"),
         num_beams=kept.get("num_beams", 1),
+        chat=kept.get("chat"),
     )
     return task, {name: kept["longest_answer"]}
 
@@ -82,6 +85,7 @@ def _read_again(kept: Mapping[str, Any], name: str) -> Task:
     if "source" not in kept:
         raise UserError(f"the adapter does not say where its task {name!r} came from")
     shots, beams = kept.get("shots", 0), kept.get("num_beams", 1)
-    task = load_task(kept["source"], shots=shots, num_beams=beams)
+    chat: Chat = kept.get("chat") or "auto"
+    task = load_task(kept["source"], shots=shots, num_beams=beams, chat=chat)
     choices = kept.get("choices", ())
     return task.in_order_of(choices) if choices and task.kind == "choice" else task

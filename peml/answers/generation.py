@@ -41,14 +41,15 @@ def generate_answers(
         do_sample=False,
         num_beams=task.num_beams,
         pad_token_id=text.pad,
-        eos_token_id=list(text.end) or None,
+        eos_token_id=list(collator.ends(task)) or None,
         bos_token_id=text.start,
         decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
     )
     inputs = _inputs(collator, task, examples, beginning or Beginning())
     skip = inputs["input_ids"].shape[1] if collator.lm.family == "decoder" else 0
     # A model that was shown shots goes on with another one behind its answer.
-    ends = bool(task.shots) and not any(SHOT_END in shot.answer for shot in task.shots)
+    blank_ends = not any(SHOT_END in shot.answer for shot in task.shots)
+    ends = bool(task.shots) and blank_ends and collator.chat_of(task) is None
     if ends:
         stop = _stop(collator, skip)
         inputs["stopping_criteria"] = transformers.StoppingCriteriaList([stop])

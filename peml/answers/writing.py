@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from peml.batches.collate import Collator
+from peml.batches.tokens import Ids
 from peml.model.device import isolated_random
+from peml.tasks.chat import Conversation, plain
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import Options, option
 from prefixnas.network.modes import evaluation_mode
@@ -46,8 +48,13 @@ class Sampling(Options):
             if getattr(self, name) is not None and not self.do_sample:
                 raise UserError(f"{name} does nothing where no token is drawn: set do_sample, too")
 
-    def configuration(self, collator: Collator) -> Any:
-        """Return this as transformers' configuration, for a model."""
+    def configuration(self, collator: Collator, ends: Ids = ()) -> Any:
+        """Return this as transformers' configuration, for a model.
+
+        Args:
+            collator: Tokenises for the model.
+            ends: Tokens that end a text, besides the tokenizer's own.
+        """
         import transformers
 
         make_configuration: Any = transformers.GenerationConfig  # the class has no annotations
@@ -58,7 +65,7 @@ class Sampling(Options):
             do_sample=self.do_sample,
             num_beams=self.num_beams,
             pad_token_id=text.pad,
-            eos_token_id=list(text.end) or None,
+            eos_token_id=list({*ends, *text.end}) or None,
             bos_token_id=text.start,
             decoder_start_token_id=getattr(
                 collator.lm.model.config, "decoder_start_token_id", None
@@ -69,7 +76,7 @@ class Sampling(Options):
 
 def write_after(
     collator: Collator,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Conversation],
     sampling: Sampling,
     *,
     batch_size: int = 8,
@@ -79,11 +86,12 @@ def write_after(
     """Write after prompts; return what was written, without the prompts, in their order.
 
     Prompts are read as in training: blanks at the end are dropped, an empty one is a start token,
-    and one that is too long for the model loses its beginning. The caller's random numbers stay.
+    and one that is too long for the model loses its beginning. Conversations are read by the
+    model's chat template where it has one, else as text. The caller's random numbers stay.
 
     Args:
         collator: Tokenises for the language model ``collator.lm``, a decoder or encoder-decoder.
-        prompts: The prompts.
+        prompts: Texts, or turns of conversations.
         sampling: How to write.
         batch_size: Prompts at a time; what is drawn depends on it.
         warn: Called with a line if prompts lost their beginning.
@@ -97,13 +105,15 @@ def write_after(
     room = 10**9 if collator.max_length is None else collator.max_length - most
     if room < 1:
         raise UserError(f"max_new_tokens: {most} leave no room in {collator.max_length} tokens")
-    encoded = [collator.text.prompt(prompt.rstrip(), room) for prompt in prompts]
+    encoded = [_read(collator, prompt, room) for prompt in prompts]
     if cut := sum(was_cut for _, was_cut in encoded):
         warn(
             f"{cut} of {len(prompts)} prompts were longer than the model's window and lost their "
             "beginning"
         )
-    configuration = sampling.configuration(collator)
+    talks = collator.chat is not None and any(not isinstance(each, str) for each in prompts)
+    ends = collator.chat.ends if talks and collator.chat is not None else ()
+    configuration = sampling.configuration(collator, ends)
     model: Any = collator.lm.model
     written: list[str] = []
     with evaluation_mode(model), isolated_random(collator.lm.device):
@@ -123,3 +133,12 @@ def write_after(
             ]
             progress(len(rows))
     return written
+
+
+def _read(collator: Collator, prompt: str | Conversation, room: int) -> tuple[Ids, bool]:
+    """Return the tokens of a prompt, and whether it was cut."""
+    if isinstance(prompt, str):
+        return collator.text.prompt(prompt.rstrip(), room)
+    if collator.chat is None:
+        return collator.text.prompt(plain(prompt).rstrip(), room)
+    return collator.chat.prompt(prompt, room)

@@ -8,15 +8,18 @@ Encoders: the prompt padded on the right, the label itself.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from peml.batches.chat import ChatFormat, has_chat
 from peml.batches.tokens import Ids, TextTokenizer
+from peml.batches.truncation import TruncationCounter
+from peml.tasks.chat import Turn
 from peml.tasks.examples import Example
 from peml.tasks.spec import TaskKind
 from prefixnas.base.errors import UserError
@@ -70,36 +73,6 @@ class Batch:
         return int(self.labels.shape[0])
 
 
-@dataclass
-class TruncationCounter:
-    """How many different examples of each task were tokenised, and how many of them lost text."""
-
-    seen: Counter[str] = field(default_factory=Counter)
-    cut: Counter[str] = field(default_factory=Counter)
-    unknown: Counter[str] = field(default_factory=Counter)
-
-    def add(self, task: str, cut: bool, unknown: bool = False) -> None:
-        """Count one example: whether its prompt was cut, its answer has unknown tokens."""
-        self.seen[task] += 1
-        self.cut[task] += cut
-        self.unknown[task] += unknown
-
-    def messages(self) -> list[str]:
-        """Return one line for each task with cut prompts, and with unknown tokens in answers."""
-        cut = [
-            f"{task}: {count} of {self.seen[task]} prompts were longer than the model's window "
-            "and lost their beginning"
-            for task, count in self.cut.items()
-            if count
-        ]
-        return cut + [
-            f"{task}: {count} of {self.seen[task]} answers hold characters that the model has no "
-            "token for, so it can't write them"
-            for task, count in self.unknown.items()
-            if count
-        ]
-
-
 @dataclass(frozen=True)
 class Encoded:
     """Token ids of one example; ``answer`` is empty for encoder-only models."""
@@ -111,10 +84,12 @@ class Encoded:
 class Collator:
     """Makes model inputs of a task's examples; every example is tokenised once.
 
-    Answers are tokenised apart from prompts (see `TextTokenizer`). An end token closes every
-    answer, so that a model learns where to stop. Choices are scored without it, and in their loss
-    it weighs `END_WEIGHT`, or it would take half of the loss of a one-word answer. The exception:
-    where one choice is the beginning of another, the end token is part of all of them.
+    Conversations are read by the tokenizer's chat template (see `ChatFormat`), in training,
+    scoring and writing alike. Other answers are tokenised apart from prompts (see `TextTokenizer`).
+    An end token closes every answer, so that a model learns where to stop. Choices are scored
+    without it, and in their loss it weighs `END_WEIGHT`, or it would take half of the loss of a
+    one-word answer. The exception: where one choice is the beginning of another, the end token is
+    part of all of them.
 
     Args:
         lm: The language model.
@@ -169,7 +144,7 @@ class Collator:
                     )
             elif task.kind == "choice":
                 self._check_choices(task, sums)
-            elif not self.text.end:
+            elif not self.ends(task):
                 raise UserError(
                     f"task {task.name!r}: the tokenizer of {self.lm.name!r} has no end token, so "
                     "the model can't learn where an answer ends; choice tasks need none"
@@ -197,12 +172,27 @@ class Collator:
                 f"without shots; leave the {count} out"
             )
         room = self._room(task)
-        size = len(self.text.prompt(task.prompt(Example("", "", "", "")), _NO_LIMIT)[0])
+        blank = Example("", "", "", "", turns=(Turn("user", ""),) if task.chat else ())
+        size = len(self._read(task, blank, _NO_LIMIT, scored=True)[0])
         if room is not None and size >= room:
             raise UserError(
                 f"task {task.name!r}: its {count} shots take {size} tokens, and {room} are there "
                 "for shots and prompt; raise max_length, or take fewer"
             )
+
+    @cached_property
+    def chat(self) -> ChatFormat | None:
+        """The model's chat template; None where it reads all as text."""
+        return ChatFormat(self.lm, self.text.front) if has_chat(self.lm) else None
+
+    def chat_of(self, task: Task) -> ChatFormat | None:
+        """Return the template by which a task's conversations are read; None: as text."""
+        return self.chat if task.chat == "auto" else None
+
+    def ends(self, task: Task) -> Ids:
+        """Return the tokens of which each ends an answer of a task."""
+        chat = self.chat_of(task)
+        return self.text.end if chat is None else tuple({*chat.ends, *self.text.end})
 
     def encode(self, task: Task, example: Example) -> Encoded:
         """Return the token ids of an example without shots, as it is trained on.
@@ -212,7 +202,7 @@ class Collator:
         key = (task.name, example.id)
         if key not in self._examples:
             answer = self.answer(task, example)
-            prompt, cut = self._prompt(task, example.prompt, answer)
+            prompt, cut = self._prompt(task, example, answer)
             self.truncation.add(task.name, cut, self.text.unknown(answer))
             self._examples[key] = Encoded(prompt, answer)
         return self._examples[key]
@@ -224,7 +214,7 @@ class Collator:
         key = (task.name, example.id)
         if key not in self._scored:
             answer = self.answer(task, example)
-            ids, cut = self._prompt(task, task.prompt(example), answer)
+            ids, cut = self._prompt(task, example, answer, scored=True)
             name = f"{task.name} with {len(task.shots)} shots"
             self.truncation.add(name, cut, self.text.unknown(answer))
             self._scored[key] = ids
@@ -240,6 +230,8 @@ class Collator:
         if task.kind == "choice":
             choice = self.choices(example)[int(example.label)]
             return choice if self._closed(choice) else choice + self.text.end
+        if (chat := self.chat_of(task)) is not None:
+            return chat.answer(example.turns, example.answer)
         ids = self.text.answer(example.answer)
         if task.kind == "regression" and self.text.unknown(ids):
             raise UserError(
@@ -336,10 +328,17 @@ class Collator:
         start = self.lm.model.config.decoder_start_token_id
         return _stack([(start, *ids[:-1]) for ids in answers], self.text.pad, left=False)
 
-    def _prompt(self, task: Task, prompt: str, answer: Ids) -> tuple[Ids, bool]:
+    def _read(self, task: Task, example: Example, room: int, *, scored: bool) -> tuple[Ids, bool]:
+        if (chat := self.chat_of(task)) is not None:
+            return chat.prompt(task.turns(example) if scored else example.turns, room)
+        return self.text.prompt(task.prompt(example) if scored else example.prompt, room)
+
+    def _prompt(
+        self, task: Task, example: Example, answer: Ids, *, scored: bool = False
+    ) -> tuple[Ids, bool]:
         room = self._room(task, len(answer))
         try:
-            return self.text.prompt(prompt, _NO_LIMIT if room is None else room)
+            return self._read(task, example, _NO_LIMIT if room is None else room, scored=scored)
         except ValueError:
             raise UserError(
                 f"task {task.name!r}: {self.max_length} tokens leave no room for a prompt beside "

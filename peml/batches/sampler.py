@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
 from typing import Any, Literal
 
 from prefixnas.base.errors import UserError, unknown
@@ -87,6 +88,21 @@ class JointSampler:
         self._positions = dict.fromkeys(self._lengths, 0)
         self._orders: dict[str, list[list[int]]] = {}
 
+    @property
+    def epoch(self) -> float:
+        """Steps until every example of every task came up, those of small tasks several times.
+
+        With ``gamma`` and ``round-robin`` that is exact; with ``temperature`` it is the mean number
+        of steps in which the last of the tasks is drawn often enough.
+        """
+        batches = {t: ceil(len(sizes) / self.batch_sizes[t]) for t, sizes in self._lengths.items()}
+        if self.mode == "gamma":
+            return max(batches.values())
+        if self.mode == "round-robin":
+            return len(batches) * max(batches.values())
+        weights = self._weights()
+        return max(count * sum(weights.values()) / weights[t] for t, count in batches.items())
+
     def __iter__(self) -> Iterator[list[Draw]]:
         return self
 
@@ -137,8 +153,11 @@ class JointSampler:
             return tasks
         if self.mode == "round-robin":
             return [tasks[step % len(tasks)]]
-        weights = [len(sizes) ** (1 / self.temperature) for sizes in self._lengths.values()]
+        weights = [*self._weights().values()]
         return random.Random(f"{self.seed}/step/{step}").choices(tasks, weights)
+
+    def _weights(self) -> dict[str, float]:
+        return {task: len(s) ** (1 / self.temperature) for task, s in self._lengths.items()}
 
     def _next_batch(self, task: str) -> list[int]:
         if task not in self._orders:

@@ -17,7 +17,9 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser = Parser(prog=prog, description=HELP)
     add_adapter(parser)
     parser.add_argument("--tasks", nargs="+", help="task files, folders (default: the run's)")
-    parser.add_argument("--split", default="validation", help="train, selection or validation")
+    parser.add_argument(
+        "--split", default="validation", help="train, selection, validation or test"
+    )
     parser.add_argument("--eval-limit", type=positive, help="most examples of a task")
     parser.add_argument("--shots", type=none_or_more, help="examples in front of a prompt")
     parser.add_argument("--num-beams", type=positive, help="of generation tasks")

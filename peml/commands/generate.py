@@ -14,8 +14,10 @@ from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError
 
 if TYPE_CHECKING:
+    from peml.adapters.adapted import Prompt
     from peml.tasks.files import Records
 
+CHATS = ("auto", "off")
 HELP = "let a trained model write"
 
 NUMBERS = {
@@ -37,6 +39,12 @@ def main(argv: Sequence[str], prog: str) -> int:
         "--jsonl", action="store_true", help="standard input is JSONL; print it with 'generation'"
     )
     parser.add_argument("--task", help="put prompts, or records, into this task's template")
+    parser.add_argument(
+        "--chat",
+        choices=CHATS,
+        default="auto",
+        help="auto: by the chat template, where conversations were trained; off: as text (auto)",
+    )
     parser.add_argument("--batch-size", type=positive, default=8, help="prompts at a time (8)")
     parser.add_argument(
         "--do-sample", action="store_true", default=SUPPRESS, help="draw tokens, by the seed"
@@ -62,7 +70,12 @@ def main(argv: Sequence[str], prog: str) -> int:
     of_task = nullcontext() if args.task is None else adapted.lm.on(args.task)
     with of_task, counted(len(prompts), "prompts") as progress:
         written = adapted.generate_all(
-            prompts, batch_size=args.batch_size, warn=say, progress=progress, **vars(sampling)
+            prompts,
+            batch_size=args.batch_size,
+            chat=args.chat,
+            warn=say,
+            progress=progress,
+            **vars(sampling),
         )
     if results is not None:
         results.write({"generation": written})
@@ -71,32 +84,35 @@ def main(argv: Sequence[str], prog: str) -> int:
     return 0
 
 
-def _prompts(args: Namespace) -> tuple[Records, list[str]]:
+def _prompts(args: Namespace) -> tuple[Records, Sequence[Prompt]]:
     """Return the records of standard input, or those that prompts stand for, and their prompts."""
     from peml.adapters.manifest import read_manifest
     from peml.adapters.tasks import trained_task
     from peml.tasks.files import Records, read_lines
-    from peml.tasks.questions import prompts_of
+    from peml.tasks.questions import asked, prompts_of
     from peml.tasks.templates import fields_of
 
     if args.jsonl and args.prompt:
         raise UserError("--jsonl reads standard input; leave the prompts out")
-    template, what = "{prompt}", "'peml generate' without --task"
+    template, what, talks = "{prompt}", "'peml generate' without --task", False
     manifest = read_manifest(args.adapter)
     if args.task is not None:
         task, _ = trained_task(manifest, args.task, args.adapter)
         template, what = task.template, f"the template of the task {task.name!r}"
+        talks = task.chat is not None
     if args.jsonl:
         records = read_lines(_standard_input())
+        if talks or any("messages" in row for row in records.rows):
+            return records, asked(records)
     else:
-        names = fields_of(template)
+        names = ["prompt"] if talks else fields_of(template)
         if len(names) != 1:
             raise UserError(
                 f"{what} uses the fields {', '.join(names)}: give records of them, with --jsonl"
             )
         texts = args.prompt or [_standard_input().removesuffix("\n")]
         records = Records([{names[0]: text} for text in texts], "the prompts")
-    return records, prompts_of(template, records, what)
+    return records, asked(records) if talks else prompts_of(template, records, what)
 
 
 def _standard_input() -> str:

@@ -20,7 +20,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser = Parser(prog=prog, description=HELP)
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="task files, folders, embedded")
     parser.add_argument("--show", type=positive, default=5, metavar="N", help="examples (5)")
-    parser.add_argument("--split", default="train", help="train, selection or validation")
+    parser.add_argument("--split", default="train", help="train, selection, validation or test")
     parser.add_argument("--tokens", action="store_true", help="show the tokens of --model too")
     parser.add_argument("--model", default="embedded:llama", help="whose tokens")
     parser.add_argument("--max-length", type=positive, default=256, help="longest input in tokens")
@@ -35,7 +35,9 @@ def main(argv: Sequence[str], prog: str) -> int:
     collator = _collator(args.model, args.max_length, tasks) if args.tokens else None
     for number, task in enumerate(tasks):
         print("\n" * bool(number) + visible("\n".join(report(task))))
-        for example in task.splits[args.split][: args.show]:
+        for line in _lost(collator, task) if collator is not None else ():
+            print(visible(f"note        {line}"))
+        for example in task.splits.get(args.split, ())[: args.show]:
             tokens = _tokens(collator, task, example, args.split) if collator is not None else ()
             print(visible("\n".join([*shown(task, example, args.split), *tokens])))
     return 0
@@ -50,6 +52,16 @@ def _collator(model: str, max_length: int, tasks: Sequence[Task]) -> Collator:
     collator = Collator(load_language_model(model), max_length=max_length)
     collator.check(tasks)
     return collator
+
+
+def _lost(collator: Collator, task: Task) -> list[str]:
+    """Tokenise all examples of a task; return a line of what was cut off."""
+    from peml.batches.truncation import TruncationCounter
+
+    collator.truncation = TruncationCounter()
+    for split in task.splits:
+        collator.lengths(task, split)
+    return collator.truncation.messages()
 
 
 def _tokens(collator: Collator, task: Task, example: Example, split: str) -> Iterator[str]:

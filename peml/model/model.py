@@ -164,7 +164,9 @@ def load_with_prefix(
     """
     where, options = _source(str(name))
     from_hub = not Path(where).exists()
-    if revision is not None and from_hub:
+    if revision is not None and not from_hub:
+        raise UserError(f"{name}: is no model of the hub, so it has no revision {revision!r}")
+    if revision is not None:
         options = {**options, "revision": revision}
     torch_dtype = resolve_dtype(dtype, device)
     if quantize is not None and "gguf_file" in options:

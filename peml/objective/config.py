@@ -16,6 +16,7 @@ from prefixnas.run.objective import ObjectiveConfig
 
 if TYPE_CHECKING:
     from peml.objective.objective import JointObjective
+    from peml.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,45 @@ class LanguageModelProblem(LanguageModelOptions, ObjectiveConfig):
         return _config_of(method, METHODS.get(method, "key 'method'"))
 
     def preview(self) -> list[str]:
-        """Return one line a task: its kind, choices, metrics and counts.
+        """Return one line a task, its kind, choices, metrics and counts, and what is odd in it.
 
         Raises:
             UserError: A task is not usable.
         """
         from peml.tasks.preview import summary
+        from peml.tasks.remarks import remarks
+
+        return [line for task in self._tasks() for line in (summary(task), *remarks(task))]
+
+    def epoch(self, seed: int) -> float:
+        """Return in how many joint steps every training example comes up: see `JointSampler`.
+
+        Raises:
+            UserError: A task is not usable.
+        """
+        from peml.batches.sampler import JointSampler
+
+        tasks = self._tasks()
+        return JointSampler(
+            {task.name: [0] * len(task.splits["train"]) for task in tasks},
+            mode=self.sampling,
+            gamma={task.name: self.gamma if task.gamma is None else task.gamma for task in tasks},
+            batch_size=self.batch_size,
+            temperature=self.temperature,
+            seed=seed,
+        ).epoch
+
+    def _tasks(self) -> list[Task]:
         from peml.tasks.task import load_tasks
 
-        tasks = load_tasks(
+        return load_tasks(
             self.tasks,
             train_limit=self.train_limit,
             eval_limit=self.eval_limit,
             shots=self.shots,
             num_beams=self.num_beams,
+            chat=self.chat,
         )
-        return [summary(task) for task in tasks]
 
     def build(self, total_steps: int, seed: int) -> JointObjective:
         """Load the model and the tasks.

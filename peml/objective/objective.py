@@ -51,6 +51,7 @@ from peml.prefix.handle import attach
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import find_sites
 from peml.prefix.starts import check_start, initialise, text_tokens
+from peml.tasks.remarks import remarks
 from peml.tasks.sources import embedded_tasks
 from peml.tasks.task import Example, Task, check_unchanged, load_tasks
 from prefixnas.base.errors import UserError
@@ -102,11 +103,13 @@ class JointObjective(Objective):
             eval_limit=config.eval_limit,
             shots=config.shots,
             num_beams=config.num_beams,
+            chat=config.chat,
         )
         self.lm = lm or load_language_model(
             config.model,
             device="cpu" if config.shard else device,
             dtype=config.dtype,
+            revision=config.revision,
             quantize=config.quantize,
         )
         if config.shard:
@@ -121,6 +124,7 @@ class JointObjective(Objective):
         self.collator = Collator(self.lm, max_length=config.max_length, input_rows=rows)
         self.collator.check(self.tasks)
         self.data = {task.name: task.digest() for task in self.tasks}
+        self.tested = any("test" in task.splits for task in self.tasks)
         for task in self.tasks:  # prompts that leave no room show now, not in the middle of a run
             for split in task.splits:
                 self.collator.lengths(task, split)
@@ -232,7 +236,8 @@ class JointObjective(Objective):
                 form.length, self.width, None, self.sites, width_out, self.gates, form.attention
             ).to(self.lm.device)
             text = self.config.prefix_text if form.start == "text" else None
-            initialise(encoder, self.lm, form.start, seed=seed, text=text)
+            chat = any(self.collator.chat_of(task) is not None for task in self.tasks)
+            initialise(encoder, self.lm, form.start, seed=seed, text=text, chat=chat)
             self.encoder = encoder
             self.replace(module)
 
@@ -318,7 +323,7 @@ class JointObjective(Objective):
         with self.handle.using(prefix.blocks, prefix.gates):
             return evaluate_tasks(
                 self.lm,
-                self.tasks,
+                [task for task in self.tasks if split in task.splits],
                 split,
                 heads=self.heads,
                 collator=self.collator,
@@ -384,8 +389,8 @@ class JointObjective(Objective):
         write_run_card(folder)
 
     def warnings(self) -> Iterable[str]:
-        """Say how files were split, what was cut, and if stock PEFT can't hold the result."""
-        yield from (note for task in self.tasks for note in task.notes)
+        """Say how data was read, what is odd in it or cut, and if PEFT can't hold the result."""
+        yield from (note for task in self.tasks for note in (*task.notes, *remarks(task)))
         yield from self.collator.truncation.messages()
         yield from self._missed
         for kind in self._kinds:

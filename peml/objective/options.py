@@ -16,6 +16,9 @@ class LanguageModelOptions(Options):
     """A method and a prefix on one Hugging Face model, for many tasks; without the method's own."""
 
     model: str = option("embedded:llama", "hub id, folder, GGUF file, embedded:llama|t5")
+    revision: str | None = option(
+        None, "branch, tag or commit of a hub model; none: its main branch"
+    )
     tasks: list[str] = option(["embedded"], "task files, data folders, embedded[:task]")
     method: str = option("lora", "way to fine-tune, as peml methods lists them", former="lora")
     prefix_length: int = option(20, "virtual tokens", at_least=1, at_most=LONGEST)
@@ -71,6 +74,9 @@ class LanguageModelOptions(Options):
         0, "training examples in front of each scored prompt", at_least=0, at_most=1000
     )
     num_beams: int = option(1, "generation tasks: beams, 1: greedy", at_least=1, at_most=1000)
+    chat: Literal["auto", "off"] = option(
+        "auto", "conversations: by the tokenizer's chat template, or as plain text"
+    )
     pooling: Literal["mean", "cls"] = option("mean", "encoder-only models: input of the heads")
     gradient_checkpointing: bool = option(False, "recompute activations to save memory")
     mixed_precision: Literal["auto", "no", "bf16"] = option(

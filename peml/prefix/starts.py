@@ -31,28 +31,28 @@ DEFAULT_TEXT = (
 """What a ``text`` start reads where the user gives no text."""
 
 
-def _random(encoder: PrefixEncoder, lm: LanguageModel, text: str | None) -> None:
+def _random(encoder: PrefixEncoder, lm: LanguageModel, text: str | None, chat: bool) -> None:
     """Draw the output layer as `nn.Linear` does: keys and values of standard deviation ~0.6."""
     encoder.output.reset_parameters()
     encoder.start.zero_()
 
 
-def _zero(encoder: PrefixEncoder, lm: LanguageModel, text: str | None) -> None:
+def _zero(encoder: PrefixEncoder, lm: LanguageModel, text: str | None, chat: bool) -> None:
     """Keys and values of zero. Not a no-op: zero keys still take their share of attention."""
     nn.init.zeros_(encoder.output.weight)
     nn.init.zeros_(encoder.output.bias)
     encoder.start.zero_()
 
 
-def _text(encoder: PrefixEncoder, lm: LanguageModel, text: str | None) -> None:
+def _text(encoder: PrefixEncoder, lm: LanguageModel, text: str | None, chat: bool) -> None:
     """Keys and values of a real text; the encoder learns a correction to them."""
-    _zero(encoder, lm, text)
-    text = DEFAULT_TEXT if text is None else text
+    _zero(encoder, lm, text, chat)
     moved = encoder.attention.moves_text(lm.model)
-    encoder.start.copy_(text_blocks(lm, encoder.sites, encoder.length, text, moved=moved))
+    read = default_tokens(lm, encoder.length, chat=chat) if text is None else text
+    encoder.start.copy_(text_blocks(lm, encoder.sites, encoder.length, read, moved=moved))
 
 
-STARTS: Mapping[str, Callable[[PrefixEncoder, LanguageModel, str | None], None]] = {
+STARTS: Mapping[str, Callable[[PrefixEncoder, LanguageModel, str | None, bool], None]] = {
     "random": _random,
     "zero": _zero,
     "text": _text,
@@ -66,6 +66,7 @@ def initialise(
     *,
     seed: int,
     text: str | None = None,
+    chat: bool = False,
 ) -> None:
     """Put a prefix encoder at a starting point; the body's own weights are left as they are.
 
@@ -78,6 +79,7 @@ def initialise(
         start: ``"random"``, ``"zero"`` or ``"text"``.
         seed: Seed of the random numbers; the caller's random stream does not move.
         text: What a ``"text"`` start reads; None means `DEFAULT_TEXT`.
+        chat: Whether that is a system turn of the model's chat template, as conversations are read.
 
     Raises:
         UserError: Unknown start, one that the encoder's kind of attention can't begin from, or a
@@ -89,7 +91,7 @@ def initialise(
         nn.init.normal_(encoder.embedding)
         if encoder.head_gates is not None:
             nn.init.zeros_(encoder.head_gates.weight)
-        STARTS[start](encoder, lm, text)
+        STARTS[start](encoder, lm, text, chat)
 
 
 def check_start(start: str, attention: PrefixAttention) -> None:
@@ -119,8 +121,52 @@ def text_tokens(lm: LanguageModel, text: str) -> list[int]:
     return tokens
 
 
+def default_tokens(lm: LanguageModel, length: int, *, chat: bool) -> list[int]:
+    """Return the tokens of `DEFAULT_TEXT`.
+
+    Args:
+        lm: The model.
+        length: How many are wanted in the end.
+        chat: Make a system turn of it, and the text in it so long that the whole turn has `length`
+            tokens; where the chat template takes no system turn, or there is no room, the plain
+            text remains.
+    """
+    tokens = text_tokens(lm, DEFAULT_TEXT)
+    around = _system_turn(lm) if chat else None
+    if around is None or len(around[0]) + len(around[1]) >= length:
+        return tokens
+    front, back = around
+    return [*front, *_filled(tokens, length - len(front) - len(back)), *back]
+
+
+def _system_turn(lm: LanguageModel) -> tuple[list[int], list[int]] | None:
+    """Return the tokens around the text of a system turn; None: the chat template takes none."""
+    said = DEFAULT_TEXT.strip()
+    try:
+        written = lm.tokenizer.apply_chat_template(
+            [{"role": "system", "content": said}], tokenize=False
+        )
+    except Exception:  # whatever a template raises of its own
+        return None
+    front, found, back = str(written).partition(said)
+    if not found:
+        return None
+    sides = (lm.tokenizer(side, add_special_tokens=False)["input_ids"] for side in (front, back))
+    return list(next(sides)), list(next(sides))
+
+
+def _filled(tokens: Sequence[int], length: int) -> list[int]:
+    """Return tokens again and again, or without their beginning, `length` in all."""
+    return list((list(tokens) * (length // len(tokens) + 1))[-length:])
+
+
 def text_blocks(
-    lm: LanguageModel, sites: Sequence[Site], length: int, text: str, *, moved: bool = False
+    lm: LanguageModel,
+    sites: Sequence[Site],
+    length: int,
+    text: str | Sequence[int],
+    *,
+    moved: bool = False,
 ) -> Tensor:
     """Take the keys and values that a text has in the model.
 
@@ -132,7 +178,7 @@ def text_blocks(
         lm: The model.
         sites: The sites.
         length: Number of tokens l.
-        text: The text.
+        text: The text, or its tokens.
         moved: Whether real tokens stand behind the prefix instead (`peml.prefix.positions`).
 
     Returns:
@@ -141,9 +187,8 @@ def text_blocks(
     Raises:
         UserError: The text has no tokens.
     """
-    tokens = text_tokens(lm, text)
-    repeated = (tokens * (length // len(tokens) + 1))[-length:]
-    ids = torch.tensor([repeated], device=lm.device)
+    tokens = text_tokens(lm, text) if isinstance(text, str) else text
+    ids = torch.tensor([_filled(tokens, length)], device=lm.device)
     inputs: dict[str, Any] = {"input_ids": ids}
     if lm.family == "encoder-decoder":
         inputs["decoder_input_ids"] = ids

@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from peml.tasks.chat import (
+    Conversation,
+    are_conversations,
+    conversation_of,
+    parts_of,
+    plain,
+)
+from peml.tasks.fields import MissingField
 from peml.tasks.files import Records
 from peml.tasks.labels import (
     LISTED,
@@ -19,7 +27,7 @@ from peml.tasks.labels import (
     shown_label,
 )
 from peml.tasks.spec import TaskKind, TaskSpec
-from peml.tasks.templates import MissingField, check_template, render
+from peml.tasks.templates import check_template, render
 from peml.tasks.values import NoText, number_of, number_text, text_of
 from prefixnas.base.errors import UserError
 
@@ -34,6 +42,8 @@ class Example:
         label: Index of the right choice, a number, or (generation) the answer again.
         id: Unique within the task: split of the source and position there.
         choices: What the answer is chosen from; empty unless the task is a choice task.
+        turns: The conversation in front of the answer, where the record is one; `prompt` is the
+            same as a text.
     """
 
     prompt: str
@@ -41,6 +51,7 @@ class Example:
     label: int | float | str
     id: str
     choices: tuple[str, ...] = ()
+    turns: Conversation = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class Form:
         choices: The choices of all records; empty where each record has its own.
         declared: Whether the data set itself declares the choices, so that labels are indices.
         finals: Whether the answers to write are the texts in ``fields.final``.
+        talks: Whether the records are conversations.
     """
 
     spec: TaskSpec
@@ -60,6 +72,7 @@ class Form:
     choices: tuple[str, ...] = ()
     declared: bool = False
     finals: bool = False
+    talks: bool = False
 
     @classmethod
     def of(cls, spec: TaskSpec, splits: Mapping[str, Records]) -> Form:
@@ -68,11 +81,13 @@ class Form:
         Raises:
             UserError: The specification and the records, or the records themselves, disagree.
         """
+        if are_conversations(spec, splits["train"]):
+            return cls(spec, "generation", talks=True)
         for key in ("template", "answer"):
             try:
                 check_template(getattr(spec, key) or "")
             except ValueError as error:
-                raise UserError(f"{spec.where(key)}: malformed format string: {error}") from error
+                raise UserError(f"{spec.where(key)}: malformed template: {error}") from error
         choices = fixed_choices(spec, splits)
         kind = spec.kind or infer_kind(spec, splits, choices)
         if spec.kind == "choice" and not choices and not lists_choices(spec, splits):
@@ -101,6 +116,8 @@ class Form:
         Raises:
             UserError: A field is missing, or the label is none of the choices or no number.
         """
+        if self.talks:
+            return _conversation(records, index, f"{split}:{index}")
         # A space and the answer follow, so blanks at the end would be doubled.
         prompt = self._render("template", records, index).rstrip()
         blank = Example(prompt, "", "", f"{split}:{index}")
@@ -147,6 +164,22 @@ class Form:
             ) from None
         except (ValueError, TypeError) as error:
             raise UserError(f"{self.spec.where(key)}: {where}: {error}") from error
+
+
+def _conversation(records: Records, index: int, name: str) -> Example:
+    *asked, answer = conversation_of(records.rows[index], records.where(index))
+    return _answered(tuple(asked), answer.content.strip(), name)
+
+
+def _answered(turns: Conversation, answer: str, name: str) -> Example:
+    return Example(plain(turns).rstrip(), answer, answer, name, turns=turns)
+
+
+def with_parts(example: Example) -> list[Example]:
+    """Return an example of a conversation behind one for each earlier answer in it."""
+    parts = enumerate(parts_of(example.turns))
+    earlier = [_answered(turns, said, f"{example.id}.{n}") for n, (turns, said) in parts]
+    return [*earlier, example]
 
 
 def _have_finals(spec: TaskSpec, splits: Mapping[str, Records]) -> bool:

@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peml.tasks.fields import MissingField, lookup
 from peml.tasks.files import Record, Records
 from peml.tasks.metrics import default_metrics
 from peml.tasks.spec import Reading, TaskKind, TaskSpec
-from peml.tasks.templates import MissingField, lookup
 from peml.tasks.values import (
     NoText,
     looks_like_number,
@@ -145,6 +145,13 @@ def label_at(spec: TaskSpec, records: Records, index: int) -> Any:
     except NoText as error:
         raise UserError(f"{records.where(index)}: the label {error}") from None
     return raw
+
+
+def is_labelled(spec: TaskSpec, records: Records) -> bool:
+    """Tell whether any record has an answer: those of a benchmark's test may be kept secret."""
+    names = (spec.label, spec.label.partition(".")[0], "fields", "messages", "completion", "output")
+    answers = (row.get(name) is not None for row in records.rows for name in names)
+    return spec.answer is not None or any(answers)
 
 
 def final_of(spec: TaskSpec, row: Record) -> str | None:

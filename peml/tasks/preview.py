@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from peml.tasks.remarks import remarks
 from peml.tasks.task import Example, Task
 
 _MOST_LABELS = 12
@@ -22,7 +23,7 @@ def summary(task: Task) -> str:
 
 
 def report(task: Task) -> Iterator[str]:
-    """Yield the lines that describe a task: kind, choices, metrics, counts a split and label."""
+    """Yield the lines that describe a task: kind, choices, metrics, counts, what is odd in it."""
     yield f"task        {task.name}"
     yield f"kind        {task.kind}"
     if task.kind == "choice":
@@ -31,7 +32,7 @@ def report(task: Task) -> Iterator[str]:
     yield f"metrics     {', '.join(task.metrics)}"
     for name, found in task.splits.items():
         yield f"{name:<12}{len(found)} examples; {_labels(task, found)}"
-    for note in task.notes:
+    for note in (*task.notes, *remarks(task)):
         yield f"note        {note}"
     if task.shots:
         yield f"shots       {len(task.shots)} examples; {_labels(task, task.shots)}"

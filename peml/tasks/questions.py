@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from peml.tasks.chat import plain, question_of
 from peml.tasks.examples import Example
+from peml.tasks.fields import MissingField, lookup
 from peml.tasks.files import Records
 from peml.tasks.labels import LISTED, record_choices
 from peml.tasks.spec import TaskSpec
 from peml.tasks.task import Task
-from peml.tasks.templates import MissingField, lookup, render
+from peml.tasks.templates import render
 from peml.tasks.values import NoText
 from prefixnas.base.errors import UserError
 
@@ -15,13 +19,18 @@ from prefixnas.base.errors import UserError
 def questions(task: Task, records: Records) -> list[Example]:
     """Return an example without an answer for each record.
 
+    A conversation is gone on with; an answer that it ends with already is left out.
+
     Args:
         task: Gives the template, and the choices of records that list none of their own.
         records: New records; columns that the template does not use do no harm.
 
     Raises:
-        UserError: A record lacks a field of the template, or has no choices.
+        UserError: A record lacks a field of the template, or has no choices, or is no conversation
+            where the task is of such.
     """
+    if task.chat is not None:
+        return [_waiting(records, index) for index in range(len(records.rows))]
     prompts = prompts_of(task.template, records, f"the template of the task {task.name!r}")
     return [_question(task, records, index, prompt) for index, prompt in enumerate(prompts)]
 
@@ -47,6 +56,21 @@ def _prompt(template: str, records: Records, index: int, what: str) -> str:
         raise UserError(f"{records.where(index)}: {error}, which {what} uses") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{records.where(index)}: {error} ({what})") from error
+
+
+def asked(records: Records) -> list[Sequence[Mapping[str, str]]]:
+    """Return the turns to go on from of each record, as objects with ``role`` and ``content``.
+
+    Raises:
+        UserError: A record is no conversation.
+    """
+    pairs = ((row, records.where(index)) for index, row in enumerate(records.rows))
+    return [[turn._asdict() for turn in question_of(*pair)] for pair in pairs]
+
+
+def _waiting(records: Records, index: int) -> Example:
+    turns = question_of(records.rows[index], records.where(index))
+    return Example(plain(turns).rstrip(), "", "", f"new:{index}", turns=turns)
 
 
 def _question(task: Task, records: Records, index: int, prompt: str) -> Example:

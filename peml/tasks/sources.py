@@ -35,6 +35,13 @@ def is_one_file(spec: TaskSpec) -> bool:
     return (spec.folder / Path(source).expanduser()).is_file()
 
 
+def _check_revision(spec: TaskSpec) -> None:
+    source = spec.source
+    on_hub = isinstance(source, str) and not is_embedded(source)
+    if spec.revision is not None and not (on_hub and not (spec.folder / str(source)).exists()):
+        raise UserError(f"{spec.where('revision')}: is for datasets of the hub, not for files here")
+
+
 def read_records(spec: TaskSpec, *, seed: int = 0) -> dict[str, Records]:
     """Read the splits that a task's source has.
 
@@ -43,12 +50,13 @@ def read_records(spec: TaskSpec, *, seed: int = 0) -> dict[str, Records]:
         seed: Seed of the embedded suite's generator.
 
     Returns:
-        Records of ``train``, ``validation`` and, where the source has one, ``selection``; of
-        ``train`` alone where the source is one file.
+        Records of ``train``, ``validation`` and, where the source has them, ``selection`` and
+        ``test``; of ``train`` alone where the source is one file.
 
     Raises:
         UserError: A file, dataset or split is missing or cannot be read.
     """
+    _check_revision(spec)
     source = spec.source
     if isinstance(source, dict):
         return {
@@ -119,14 +127,15 @@ def _read_hub(spec: TaskSpec, source: str) -> dict[str, Records]:
     wanted = {
         split: spec.splits.get(split, split)
         for split in SPLITS
-        if split in spec.splits or split != "selection"
+        if split in spec.splits or split in ("train", "validation")
     }
     require("datasets", f"{spec.where('source')}: the hub dataset {source!r}")
     found: dict[str, Records] = {}
     for split, name in wanted.items():
         try:
             with _quiet() as datasets:
-                dataset = datasets.load_dataset(source, spec.config, split=name)
+                revision = {} if spec.revision is None else {"revision": spec.revision}
+                dataset = datasets.load_dataset(source, spec.config, split=name, **revision)
                 classes = {
                     key: tuple(feature.names)
                     for key, feature in dataset.features.items()

@@ -20,7 +20,11 @@ TaskKind = Literal["choice", "regression", "generation"]
 TASK_KINDS: tuple[TaskKind, ...] = ("choice", "regression", "generation")
 Reading = Literal["text", "index"]
 READINGS: tuple[Reading, ...] = ("text", "index")
-SPLITS = ("train", "selection", "validation")
+TrainOn = Literal["last", "all-assistant"]
+TRAIN_ON: tuple[TrainOn, ...] = ("last", "all-assistant")
+Chat = Literal["auto", "off"]
+CHATS: tuple[Chat, ...] = ("auto", "off")
+SPLITS = ("train", "selection", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class TaskSpec:
             or list of files. Paths are relative to the YAML file. None: the file's own folder.
         name: Short name, letters, digits, ``_`` and ``-``; default: from the source.
         config: Configuration of a hub dataset.
-        splits: Names that the source uses for ``train``, ``selection`` and ``validation``.
+        revision: Branch, tag or commit of a hub dataset.
+        splits: Names that the source uses for ``train``, ``selection``, ``validation``, ``test``.
         template: Prompt, a format string over a record's fields; default ``{input}``.
         answer: Generation only: the text to write, a format string over a record's fields.
         label: Field that holds the label; dots reach into nested fields.
@@ -45,10 +50,14 @@ class TaskSpec:
         gamma: Sampling weight of eq. 1, in (0, 1]; None: the run's.
         selection: Share of the training examples set aside for selection.
         train_limit: At most so many training examples.
-        eval_limit: At most so many selection and so many validation examples.
+        eval_limit: At most so many examples of each split that is scored.
         max_new_tokens: Generation only; default: the longest training answer.
         shots: Training examples in front of every prompt that is scored; default: the run's.
         num_beams: Generation only: beams of the search; default: the run's.
+        train_on: Conversations only: ``last``, the answer alone, or ``all-assistant``, all turns of
+            the assistant; default: ``last``.
+        chat: Conversations only: ``auto``, by the tokenizer's chat template where it has one, or
+            ``off``, as text; default: the run's.
         file: The YAML file, for messages.
         folder: What relative paths start from.
         lines: Line of every key in the file, for messages.
@@ -57,6 +66,7 @@ class TaskSpec:
     source: str | dict[str, list[str]] | None = None
     name: str | None = None
     config: str | None = None
+    revision: str | None = None
     splits: dict[str, str] = field(default_factory=dict)
     template: str = "{input}"
     answer: str | None = None
@@ -73,6 +83,8 @@ class TaskSpec:
     max_new_tokens: int | None = None
     shots: int | None = None
     num_beams: int | None = None
+    train_on: TrainOn | None = None
+    chat: Chat | None = None
     file: Path | None = None
     folder: Path = Path()
     lines: Mapping[str, int] = field(default_factory=dict)
@@ -259,6 +271,21 @@ def _reading(value: Any) -> Reading:
     raise _Wrong(f"must be one of {', '.join(READINGS)}")
 
 
+def _train_on(value: Any) -> TrainOn:
+    for each in TRAIN_ON:
+        if value == each:
+            return each
+    raise _Wrong(f"must be one of {', '.join(TRAIN_ON)}")
+
+
+def _chat(value: Any) -> Chat:
+    # YAML 1.1 takes a bare off for a boolean.
+    for each in CHATS:
+        if value == each or (value is False and each == "off"):
+            return each
+    raise _Wrong(f"must be one of {', '.join(CHATS)}")
+
+
 def _metrics(value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
@@ -300,6 +327,7 @@ _CHECKS = {
     "source": _source,
     "name": _name,
     "config": _text,
+    "revision": _text,
     "splits": _splits,
     "template": _text,
     "answer": _text,
@@ -316,4 +344,6 @@ _CHECKS = {
     "max_new_tokens": _count,
     "shots": _none_or_more,
     "num_beams": _count,
+    "train_on": _train_on,
+    "chat": _chat,
 }

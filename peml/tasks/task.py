@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from peml.tasks.chat import Conversation, Turn, are_conversations, check_shape
 from peml.tasks.examples import Example, Form, in_one_order, in_order
 from peml.tasks.files import FORMATS, Records
 from peml.tasks.labels import (
     are_texts,
     fixed_choices,
     infer_metrics,
+    is_labelled,
     label_choices,
     labels_repeat,
     lists_choices,
 )
 from peml.tasks.metrics import check_metrics
 from peml.tasks.sources import embedded_tasks, is_embedded, is_one_file, read_records
-from peml.tasks.spec import TaskKind, TaskSpec, make_spec, read_spec
+from peml.tasks.spec import SPLITS, Chat, TaskKind, TaskSpec, make_spec, read_spec
+from peml.tasks.splits import split_examples, take
 from prefixnas.base.errors import UserError, nearest
 
-SELECTION_SHARE, VALIDATION_SHARE = 0.1, 0.2
+SELECTION_SHARE = 0.1
 SHOT_END = "\n\n"
 """What parts a shot from the next prompt."""
 
@@ -44,7 +46,8 @@ class Task:
         metrics: Names of metrics; their mean is the task's score.
         gamma: Sampling weight of eq. 1; None: the run's.
         splits: ``train``, ``selection`` (set aside from train: for alpha steps on held-out
-            batches, early stopping and choosing) and ``validation`` (only ever reported).
+            batches, early stopping and choosing), ``validation`` (only ever reported) and, where
+            there is one, ``test`` (reported once, at the end).
         max_new_tokens: Generation only; None: the longest training answer.
         template: The prompt, a format string over a record's fields.
         choices_field: The field in which a record may list choices of its own; None: no such.
@@ -52,6 +55,7 @@ class Task:
         shots: Examples that stand, with their answers, in front of every prompt that is scored;
             they are in none of the splits.
         num_beams: Generation only: beams of the search for the best answer; 1: greedy.
+        chat: How its conversations are read, ``auto`` or ``off``; None: it has none.
     """
 
     name: str
@@ -66,11 +70,23 @@ class Task:
     notes: tuple[str, ...] = ()
     shots: tuple[Example, ...] = field(default=(), repr=False)
     num_beams: int = 1
+    chat: Chat | None = None
 
     def prompt(self, example: Example) -> str:
         """Return an example's prompt as it is scored: behind the shots."""
         shown = [f"{shot.prompt} {shot.answer}{SHOT_END}" for shot in self.shots]
         return "".join([*shown, example.prompt])
+
+    def turns(self, example: Example) -> Conversation:
+        """Return an example's conversation as it is scored: shots come behind the system's turn."""
+        front = tuple(turn for turn in example.turns[:1] if turn.role == "system")
+        shown = [
+            turn
+            for shot in self.shots
+            for turn in (*shot.turns, Turn("assistant", shot.answer))
+            if turn.role != "system"
+        ]
+        return (*front, *shown, *example.turns[len(front) :])
 
     @property
     def n_outputs(self) -> int:
@@ -89,7 +105,9 @@ class Task:
         found = hashlib.sha256()
         for split, examples in [*sorted(self.splits.items()), ("shots", self.shots)]:
             for example in examples:
-                found.update(repr((split, *astuple(example))).encode())
+                said = astuple(example)
+                # Hashes of earlier versions, which knew no conversations, stay as they were.
+                found.update(repr((split, *(said if example.turns else said[:-1]))).encode())
         return found.hexdigest()
 
     def in_order_of(self, choices: Sequence[str]) -> Task:
@@ -124,6 +142,7 @@ def load_tasks(
     eval_limit: int | None = None,
     shots: int = 0,
     num_beams: int = 1,
+    chat: Chat = "auto",
     folder: Path = Path(),
 ) -> list[Task]:
     """Load several tasks; ``embedded`` stands for the whole embedded suite.
@@ -135,6 +154,7 @@ def load_tasks(
         eval_limit: As for `load_task`.
         shots: As for `load_task`.
         num_beams: As for `load_task`.
+        chat: As for `load_task`.
         folder: What relative paths start from.
 
     Raises:
@@ -160,6 +180,7 @@ def load_tasks(
             eval_limit=eval_limit,
             shots=shots,
             num_beams=num_beams,
+            chat=chat,
             folder=folder,
         )
         if task.name in tasks:
@@ -178,6 +199,7 @@ def load_task(
     eval_limit: int | None = None,
     shots: int = 0,
     num_beams: int = 1,
+    chat: Chat = "auto",
     folder: Path = Path(),
 ) -> Task:
     """Load one task.
@@ -188,10 +210,11 @@ def load_task(
             is split by the seed; ``embedded:<task>``; or a mapping with the keys of a task file.
         seed: Chooses the selection split, the shots, and which examples a limit leaves.
         train_limit: At most so many training examples (the smaller of this and the file's).
-        eval_limit: The same for selection and validation examples.
+        eval_limit: The same for the examples of each split that is scored.
         shots: Training examples in front of every prompt that is scored, where the task's own
             specification says nothing of it.
         num_beams: The same for the beams of a generation task.
+        chat: The same for how conversations are read.
         folder: What relative paths start from.
 
     Raises:
@@ -206,10 +229,15 @@ def load_task(
     for found in records.values():
         if not found.rows:
             raise UserError(f"{found.origin}: the split is empty")
+    unlabelled = "test" in records and not is_labelled(spec, records["test"])
+    if unlabelled:
+        del records["test"]
     name = spec.name or _default_name(spec)
+    check_shape(spec, records["train"])
     named, spec = spec, _with_choices(spec, records, one)
     form = Form.of(spec, records)
     kind = form.kind
+    _check_chat(spec, form.talks)
     examples = {
         split: [form.example(found, index, split) for index in range(len(found.rows))]
         for split, found in records.items()
@@ -219,19 +247,21 @@ def load_task(
     choices = max((e.choices for found in examples.values() for e in found), key=len)
     metrics = spec.metrics or infer_metrics(name, kind, records, spec)
     check_metrics(metrics, kind, len(choices), spec.where("metrics"))
-    splits, shown = _split(
+    splits, shown = split_examples(
         examples,
         share=spec.selection or SELECTION_SHARE,
         limits={
             "train": _smaller(train_limit, spec.train_limit),
-            "selection": _smaller(eval_limit, spec.eval_limit),
-            "validation": _smaller(eval_limit, spec.eval_limit),
+            **dict.fromkeys(SPLITS[1:], _smaller(eval_limit, spec.eval_limit)),
         },
         shots=shots if spec.shots is None else spec.shots,
+        parts=spec.train_on == "all-assistant",
         name=name,
         seed=seed,
     )
     notes = _notes(name, splits, spec.choices if spec is not named else None) if one else ()
+    if unlabelled:
+        notes = (*notes, f"{name}: the records of its test split have no labels; it is left out")
     return Task(
         name,
         kind,
@@ -245,6 +275,7 @@ def load_task(
         notes,
         shown,
         _beams(spec, kind, num_beams),
+        (spec.chat or chat) if form.talks else None,
     )
 
 
@@ -256,9 +287,21 @@ def _beams(spec: TaskSpec, kind: TaskKind, default: int) -> int:
     return 1
 
 
+def _check_chat(spec: TaskSpec, talks: bool) -> None:
+    """Refuse keys of conversations for a task that has none."""
+    for key in ("train_on", "chat"):
+        if getattr(spec, key) is not None and not talks:
+            raise UserError(
+                f"{spec.where(key)}: is for conversations ('messages', 'prompt' and 'completion', "
+                "'instruction' and 'output'), which the records are not"
+            )
+
+
 def _with_choices(spec: TaskSpec, records: Mapping[str, Records], one: bool) -> TaskSpec:
     """Return the specification with the labels as choices, where it leaves the choices to them."""
     left = spec.choices is None and spec.label_map is None and spec.answer is None
+    if are_conversations(spec, records["train"]):
+        return spec
     if not left or fixed_choices(spec, records) or lists_choices(spec, records):
         return spec
     classes = one and spec.kind is None and labels_repeat(spec, records["train"])
@@ -320,49 +363,6 @@ def _default_name(spec: TaskSpec) -> str:
     return re.sub(r"[^\w-]+", "_", name) or "task"
 
 
-def _smaller(first: int | None, second: int | None) -> int | None:
-    given = [limit for limit in (first, second) if limit is not None]
-    return min(given) if given else None
-
-
-def _split(
-    examples: Mapping[str, list[Example]],
-    *,
-    share: float,
-    limits: Mapping[str, int | None],
-    shots: int,
-    name: str,
-    seed: int,
-) -> tuple[dict[str, tuple[Example, ...]], tuple[Example, ...]]:
-    """Set splits that are not there aside from train: validation, selection, then the shots.
-
-    This comes before the limits, so that it does not depend on them.
-    """
-    splits = dict(examples)
-    for split, part in (("validation", VALIDATION_SHARE), ("selection", share)):
-        if split in splits:
-            continue
-        train = splits["train"]
-        if len(train) < 2:
-            raise UserError(f"task {name!r}: the train split needs at least two examples")
-        count = min(max(1, int(part * len(train))), len(train) - 1)
-        chosen = set(random.Random(f"{split}/{name}/{seed}").sample(range(len(train)), count))
-        splits[split] = [train[i] for i in sorted(chosen)]
-        splits["train"] = [example for i, example in enumerate(train) if i not in chosen]
-    train = splits["train"]
-    if shots >= len(train):
-        raise UserError(
-            f"task {name!r}: {shots} shots leave none of {len(train)} training examples"
-        )
-    drawn = random.Random(f"shots/{name}/{seed}").sample(range(len(train)), shots)
-    splits["train"] = [example for i, example in enumerate(train) if i not in drawn]
-    limited = {
-        split: tuple(take(splits[split], limits[split], f"{split}/{name}/{seed}"))
-        for split in ("train", "selection", "validation")
-    }
-    return limited, tuple(train[i] for i in drawn)
-
-
 def check_unchanged(digests: Mapping[str, str], saved: Mapping[str, str]) -> None:
     """Refuse to go on with other examples than before.
 
@@ -381,9 +381,6 @@ def check_unchanged(digests: Mapping[str, str], saved: Mapping[str, str]) -> Non
             )
 
 
-def take(examples: Sequence[Example], limit: int | None, seed: str) -> list[Example]:
-    """Return at most ``limit`` examples, drawn by the seed, in their own order."""
-    if limit is None or limit >= len(examples):
-        return list(examples)
-    chosen = random.Random(seed).sample(range(len(examples)), limit)
-    return [examples[i] for i in sorted(chosen)]
+def _smaller(first: int | None, second: int | None) -> int | None:
+    given = [limit for limit in (first, second) if limit is not None]
+    return min(given) if given else None

@@ -1,4 +1,8 @@
-"""Format strings over a record's fields: ``{sentence}``, ``{fields.options[0]}``."""
+"""Templates over a record's fields: format strings and Jinja2.
+
+A format string has fields in single braces: ``{sentence}``, ``{fields.options[0]}``. A text with
+``{{ }}`` or ``{% %}`` and without such a field is a template of Jinja2.
+"""
 
 from __future__ import annotations
 
@@ -7,67 +11,39 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peml.tasks.fields import lookup
+from peml.tasks.jinja import jinja_template
 from peml.tasks.values import Cell, NoText, number_of, text_of
 
 WIDEST = 10_000
 """Characters that a field may be padded to."""
-
-_PARTS = re.compile(r"[^.\[\]]+")
-
-
-class MissingField(LookupError):
-    """A field that a record does not have; ``field`` names it, ``present`` what is there."""
-
-    def __init__(self, field: str, present: Sequence[str]) -> None:
-        super().__init__(field)
-        self.field = field
-        self.present = tuple(present)
-
-    def __str__(self) -> str:
-        return f"no field {self.field!r} (there: {', '.join(self.present) or 'none'})"
-
-
-def lookup(record: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a path such as ``label`` or ``fields.options[0]``.
-
-    Only mappings and sequences are entered, never attributes of objects.
-
-    Raises:
-        MissingField: The record has no such field, or it is empty (None).
-    """
-    if path in record and record[path] is not None:
-        return record[path]
-    value: Any = record
-    for part in _PARTS.findall(path):
-        inner: Any = None
-        if isinstance(value, Mapping):
-            inner = value.get(part)
-        elif isinstance(value, Sequence) and not isinstance(value, str) and part.isdigit():
-            inner = value[int(part)] if int(part) < len(value) else None
-        if inner is None:
-            raise MissingField(path, _present(value))
-        value = inner
-    return value
+_NAMED = re.compile(r"[^\W\d]")
+"""How the name of a field begins."""
 
 
 def render(template: str, record: Mapping[str, Any]) -> str:
-    """Fill a format string from a record.
+    """Fill a template from a record.
 
     Raises:
         MissingField: The record lacks a field of the template.
         NoText: A field holds what has no text.
         ValueError: The template is malformed.
     """
+    if is_jinja(template):
+        return jinja_template(template).render(record)
     return _Formatter().vformat(template, (), record)
 
 
 def check_template(template: str) -> None:
-    """Raise ValueError with the reason if a format string is malformed or numbers its fields.
+    """Raise ValueError with the reason if a template is malformed, or numbers its fields.
 
     One that pads a field to more than `WIDEST` characters is refused: it may come with an adapter.
     """
+    if is_jinja(template):
+        jinja_template(template)
+        return
     for _, name, spec, _ in string.Formatter().parse(template):
-        if name is not None and not re.match(r"[^\W\d]", name):
+        if name is not None and not _NAMED.match(name):
             raise ValueError(f"field {name!r} has no name")
         if any(
             len(n) > len(str(WIDEST)) or int(n) > WIDEST for n in re.findall(r"\d+", spec or "")
@@ -76,9 +52,22 @@ def check_template(template: str) -> None:
 
 
 def fields_of(template: str) -> list[str]:
-    """Return the fields that a format string fills in, each once."""
+    """Return the fields that a template fills in, each once."""
+    if is_jinja(template):
+        return list(jinja_template(template).fields)
     named = (name for _, name, _, _ in string.Formatter().parse(template) if name)
     return list(dict.fromkeys(named))
+
+
+def is_jinja(template: str) -> bool:
+    """Tell whether a template is one of Jinja2."""
+    if "{{" not in template and "{%" not in template:
+        return False
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(template) if name]
+    except ValueError:
+        return True
+    return not any(_NAMED.match(name) for name in names)
 
 
 class _Formatter(string.Formatter):
@@ -109,11 +98,3 @@ def _number(cell: Cell) -> Any:
     if number is None:
         return cell
     return int(cell) if cell.strip().lstrip("+-").isdecimal() else number
-
-
-def _present(value: Any) -> list[str]:
-    if isinstance(value, Mapping):
-        return [str(key) for key, inner in value.items() if inner is not None]
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [str(index) for index in range(len(value))]
-    return []

@@ -243,6 +243,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
 
 def _validated(value: Any, kind: Any, where: str) -> Any:
     allowed = literals(kind)
+    if allowed and isinstance(value, bool):
+        value = next((word for word in _BOOLEANS[value] if word in allowed), value)
     if allowed and value not in allowed:
         raise unknown("value", value, [str(item) for item in allowed if item is not None], where)
     try:
@@ -256,6 +258,10 @@ def _validated(value: Any, kind: Any, where: str) -> Any:
     if isinstance(converted, float) and not math.isfinite(converted):
         raise UserError(f"{where}: must be a finite number, not {brief(value)}")
     return converted
+
+
+_BOOLEANS = {True: ("yes", "on"), False: ("no", "off")}
+"""Words that YAML 1.1 takes for booleans where they stand without quotes."""
 
 
 @functools.cache

@@ -116,6 +116,9 @@ def _search(values: Mapping[str, Any], out: Path | None, resume: bool) -> int:
     if ranks.first:
         record = read_record(folder)
         Terminal().print(fitting_score_table(record.columns()))
+        if tested := record.tested():
+            Terminal().print("On the test split, scored once:")
+            Terminal().print(fitting_score_table(tested))
         for doubt in {found.doubt() for found in record.of(Evidence)} - {""}:
             print(doubt)
         print(f"run directory: {folder}")

@@ -140,6 +140,7 @@ def _kept(transfer: Transfer) -> dict[str, Any]:
     groups = {}
     for name, layers in transfer.groups.items():
         given = {"strategy", "objective", *(key for _, layer in layers for key in layer)}
+        given |= {"steps"} if "epochs" in given else set()  # which steps take the place of
         groups[name] = {key: value for key, value in resolve_run(layers).items() if key in given}
     return {"groups": groups, "seeds": list(transfer.seeds), "control": transfer.control}
 

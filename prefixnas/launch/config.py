@@ -32,6 +32,9 @@ class RunConfig(Recipe):
     steps: int = option(
         240, "joint training steps: searching and training on, together", at_least=1, at_most=10**8
     )
+    epochs: float | None = option(
+        None, "in the place of steps: passes over the training examples", above=0, at_most=10**6
+    )
     search_fraction: float = option(
         0.5, "share of the steps that go into searching", at_least=0, below=1
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -196,7 +197,27 @@ def resolve_run(layers: Layers) -> dict[str, Any]:
         strategy: Strategy = make(options["strategy"], values)
         alone = NO_MODULE if strategy.takes_none and _part_alone(options, layers) else None
         values["space"] = strategy.default_space() or alone or values["space"]
+    if _by_epochs(layers):
+        objective: ObjectiveConfig = make(options["objective"], values)
+        values["steps"] = max(1, math.ceil(values["epochs"] * objective.epoch(values["seed"])))
+    values["epochs"] = None  # a run is told by its steps
     return values
+
+
+def _by_epochs(layers: Layers) -> bool:
+    """Tell whether epochs are given in the place of steps; the last layer to name either wins.
+
+    Raises:
+        UserError: One layer names both.
+    """
+    named = False
+    for where, layer in layers:
+        steps, epochs = (layer.get(key) is not None for key in ("steps", "epochs"))
+        if steps and epochs:
+            place = "--steps, --epochs" if where == FLAG else f"{where}: keys 'steps' and 'epochs'"
+            raise UserError(f"{place}: say one of them")
+        named = epochs or (named and not steps)
+    return named
 
 
 def check_space(layers: Layers) -> None:

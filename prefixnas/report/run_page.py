@@ -77,6 +77,7 @@ def render(record: Record, plots: Mapping[str, Path], note: str = "") -> str:
             score_table(record.columns(), wide=True).html(),
             _image("scores", plots),
         ),
+        section("Scores on the test split", score_table(record.tested(), wide=True).html()),
         section(
             "Architecture",
             architecture_table(record).html(),

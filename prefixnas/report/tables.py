@@ -117,6 +117,7 @@ def show(run_dir: Path) -> Group:
         "Architecture": architecture_table(record),
         "Probabilities of the candidates, as last recorded": probability_table(record),
         "Scores on the validation split": fitting_score_table(record.columns()),
+        "Scores on the test split": fitting_score_table(record.tested()),
     }
     parts: list[RenderableType] = [Text(record.name, "bold"), facts(summary(record).items())]
     for title, grid in tables.items():

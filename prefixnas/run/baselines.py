@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from prefixnas.base.errors import unknown
 from prefixnas.run.evaluation import BASELINE, EQUAL_WEIGHTS, Evaluation
@@ -12,6 +12,14 @@ from prefixnas.run.training import fit
 
 Baseline = Literal["none", "alone", "both"]
 """`alone`: the problem without the module; `both`: also resized, to as many trained weights."""
+
+
+class Scored(NamedTuple):
+    """A trained baseline: its name in tables and its scores; None without a split "test"."""
+
+    label: str
+    validation: Evaluation
+    test: Evaluation | None
 
 
 def check_baseline(which: Baseline) -> None:
@@ -24,10 +32,8 @@ def check_baseline(which: Baseline) -> None:
         raise unknown("baseline", which, get_args(Baseline))
 
 
-def train_baselines(
-    run: Run, recipe: Recipe, which: Baseline, weights: int
-) -> dict[str, tuple[str, Evaluation]]:
-    """Train the problem without the module, and score it on validation data.
+def train_baselines(run: Run, recipe: Recipe, which: Baseline, weights: int) -> dict[str, Scored]:
+    """Train the problem without the module, and score it on validation and test data.
 
     Args:
         run: The run, whose module is taken away.
@@ -36,9 +42,9 @@ def train_baselines(
         weights: How many weights the child trained; the resized problem has about as many.
 
     Returns:
-        By phase, the label and the scores; empty if the problem needs a module.
+        By phase, what was scored; empty if the problem needs a module.
     """
-    objective, found = run.objective, dict[str, tuple[str, Evaluation]]()
+    objective, found = run.objective, dict[str, Scored]()
     if which == "none" or not objective.optional:
         return found
     found[BASELINE] = _train(run, recipe, BASELINE)
@@ -48,8 +54,14 @@ def train_baselines(
     return found
 
 
-def _train(run: Run, recipe: Recipe, phase: str) -> tuple[str, Evaluation]:
+def _train(run: Run, recipe: Recipe, phase: str) -> Scored:
     run.reset(None)
     fit(run, phase, run.budget.total, recipe)
     label = run.objective.without_label
-    return label, run.evaluate(label, "validation")
+    validation = run.evaluate(label, "validation")
+    return Scored(label, validation, score_on_test(run, label))
+
+
+def score_on_test(run: Run, name: str) -> Evaluation | None:
+    """Score a trained model on the split "test", once; None where there is no such split."""
+    return run.evaluate(name, "test") if run.objective.tested else None

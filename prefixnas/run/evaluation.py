@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from prefixnas.base.errors import unknown
 
-Split = Literal["train", "selection", "validation"]
-"""`train` moves weights, `selection` moves alphas and chooses, `validation` is only reported."""
+Split = Literal["train", "selection", "validation", "test"]
+"""`train` moves weights, `selection` moves alphas and chooses, `validation` is only reported, and
+`test`, where there is one, once a model is trained."""
 
 UNTOUCHED, MIXTURE, ARGMAX, TRAINED = "untouched", "mixture", "argmax child", "trained child"
 """What every run scores on the split "validation": columns of its table, names of its events."""

@@ -33,6 +33,7 @@ class Objective(ABC):
             returns says how it differs ("LoRA r=63").
         data: Hashes of what is trained and scored on, by name: a run goes on with these alone.
         sizes: Numbers that a space may name instead of giving them (`layers: attention_layers`).
+        tested: Whether there is a split `test`, on which every trained model is scored once.
         splits_batches: Whether `backward` and `evaluate` split batches over several processes
             (`prefixnas.run.ranks`). Gradients, losses and scores must then be those of the whole
             batches on every rank, and so must the random state afterwards.
@@ -76,6 +77,7 @@ class Objective(ABC):
     without_label: str = "without a module"
     data: Mapping[str, str] = {}
     sizes: Mapping[str, int] = {}
+    tested: bool = False
     splits_batches: bool = False
     rewrites_weights: bool = False
 
@@ -255,6 +257,17 @@ class ObjectiveConfig(Options, ABC):
             UserError: The data is not usable.
         """
         return ()
+
+    def epoch(self, seed: int) -> float:
+        """Return how many steps an epoch has: until all that is trained on came up.
+
+        Args:
+            seed: The run's seed.
+
+        Raises:
+            UserError: The objective knows no epochs, or its data is not usable.
+        """
+        raise UserError("key 'epochs': the objective has none; say how many 'steps'")
 
     @abstractmethod
     def build(self, total_steps: int, seed: int) -> Objective:

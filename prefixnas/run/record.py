@@ -135,6 +135,12 @@ class Record:
             return check_columns(self.result, str(self.folder / "result.json"))
         return {event.name: event.to_json() for event in self.validated().values()}
 
+    def tested(self) -> Columns:
+        """Return the scores on the split "test", in the table's order; empty without one."""
+        found = {e.name: e.to_json() for e in self.of(Evaluation) if e.split == "test"}
+        order = [name for name in self.columns() if name in found]
+        return {name: found[name] for name in order or found}
+
     def validated(self) -> dict[str, Evaluation]:
         """Return the evaluations on the split "validation" by their names, the last of each."""
         return {e.name: e for e in self.of(Evaluation) if e.split == "validation"}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
 from prefixnas.run import events
-from prefixnas.run.baselines import Baseline, check_baseline, train_baselines
+from prefixnas.run.baselines import Baseline, check_baseline, score_on_test, train_baselines
 from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED, UNTOUCHED, Evaluation
 from prefixnas.run.objective import Objective
 from prefixnas.run.recipe import Recipe
@@ -33,12 +33,15 @@ class SearchResult:
         selected: The trained child's scores on the split "selection": hyper-parameters are chosen
             by them, as the architecture was.
         folder: The run directory.
+        tested: Scores on the split "test", of the trained child and the baselines; empty where the
+            objective has none.
     """
 
     architecture: Architecture
     columns: Mapping[str, Evaluation | None]
     selected: Evaluation
     folder: Path
+    tested: Mapping[str, Evaluation] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> SearchResult:
@@ -49,7 +52,8 @@ class SearchResult:
             for label, column in data["columns"].items()
         }
         architecture = Architecture.load(folder / "architecture.yaml")
-        return cls(architecture, columns, Evaluation.from_json(data["selection"]), folder)
+        tested = {label: Evaluation.from_json(c) for label, c in data.get("test", {}).items()}
+        return cls(architecture, columns, Evaluation.from_json(data["selection"]), folder, tested)
 
     @property
     def score(self) -> float:
@@ -119,6 +123,7 @@ def search(
     fit(run, "train", budget.total - spent, recipe, before=spent, former=found.optimizer)
     columns[TRAINED] = trained = run.evaluate(TRAINED, "validation")
     selected = run.evaluate(TRAINED, "selection")
+    tested = score_on_test(run, TRAINED)
     parameters = run.once("trained parameters", lambda: _count(objective))
     if (mixture := found.mixture) is not None and argmax is not None:
         scores = mixture.score, argmax.score, trained.score
@@ -133,11 +138,17 @@ def search(
     run.once("warned", lambda: _warn(run, warned))
 
     seconds = run.once("seconds", lambda: round(time.monotonic() - began, 1))
+    others = {each.label: each.validation for each in baselines.values()}
+    tests = {**{each.label: each.test for each in baselines.values()}, TRAINED: tested}
     result = SearchResult(
-        architecture, _ordered(columns, dict(baselines.values())), selected, run.folder
+        architecture,
+        _ordered(columns, others),
+        selected,
+        run.folder,
+        {label: each for label, each in tests.items() if each is not None},
     )
     if run.ranks.first:
-        labels = {phase: label for phase, (label, _) in baselines.items()}
+        labels = {phase: each.label for phase, each in baselines.items()}
         _write_result(run, result, {"trained_parameters": parameters, "baselines": labels}, seconds)
     run.once("described", lambda: _describe(run))
     run.once("end", lambda: run.emit(events.End(seconds)))
@@ -205,9 +216,11 @@ def _write_result(run: Run, result: SearchResult, more: Mapping[str, Any], secon
         label: evaluation.to_json() if evaluation is not None else None
         for label, evaluation in result.columns.items()
     }
+    tested = {label: evaluation.to_json() for label, evaluation in result.tested.items()}
     data: dict[str, Any] = {
         "columns": columns,
         "selection": result.selected.to_json(),
+        **({"test": tested} if tested else {}),
         "architecture": result.architecture.choices,
         "space": run.space.name,
         "steps": {"search": run.spent, "total": run.budget.total},

@@ -74,8 +74,8 @@ class Watched:
 
     def backward(self, split: Split = "train") -> dict[str, float]:
         """Count the batch and the gradients that the alphas receive from it."""
-        if split == "validation":
-            raise BrokenPromise("selection", "a batch of the validation split was trained on")
+        if split in ("validation", "test"):
+            raise BrokenPromise("selection", f"a batch of the {split} split was trained on")
         watched = self._current()
         before = [gradient_of(alpha) for net in watched for alpha in net.net.alphas]
         losses = self._inner.backward(split)

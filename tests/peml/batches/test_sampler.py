@@ -185,3 +185,27 @@ def test_modes_are_all_typed() -> None:
     mode: Mode
     for mode in MODES:
         assert next(JointSampler({"a": [1]}, mode=mode)) == [("a", [0])]
+
+
+@given(tables, options)
+@settings(max_examples=60)
+def test_an_epoch_is_over_when_every_example_came_up(
+    lengths: dict[str, list[int]], given_: dict[str, Any]
+) -> None:
+    sampler = JointSampler(lengths, **given_)
+    if given_["mode"] == "temperature":
+        shares = {t: len(sizes) ** (1 / given_["temperature"]) for t, sizes in lengths.items()}
+        for task, sizes in lengths.items():
+            drawn = sampler.epoch * shares[task] / sum(shares.values())
+            assert drawn * sampler.batch_sizes[task] >= len(sizes) - 1e-6
+        return
+    seen: dict[str, set[int]] = {task: set() for task in lengths}
+    for step, draws in enumerate(sampler, start=1):
+        for task, indices in draws:
+            seen[task].update(indices)
+        done = all(len(seen[task]) == len(sizes) for task, sizes in lengths.items())
+        # Tasks take turns, so that the last of them may be through before its round is.
+        turns = len(lengths) if given_["mode"] == "round-robin" else 1
+        if done:
+            assert step <= sampler.epoch < step + turns
+            break

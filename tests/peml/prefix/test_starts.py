@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,9 +9,16 @@ from torch import nn
 from peml.prefix.encoder import PrefixEncoder
 from peml.prefix.handle import attach
 from peml.prefix.sites import find_sites
-from peml.prefix.starts import STARTS, initialise, text_blocks
+from peml.prefix.starts import (
+    DEFAULT_TEXT,
+    STARTS,
+    default_tokens,
+    initialise,
+    text_blocks,
+    text_tokens,
+)
 from prefixnas.base.errors import UserError
-from tests.peml import zoo
+from tests.peml import chats, zoo
 
 TEXT = "good film : a b c"
 
@@ -113,3 +122,29 @@ def test_unknown_starts_and_empty_texts_are_refused() -> None:
         initialise(encoder, lm, "randon", seed=0)
     with pytest.raises(UserError, match="no tokens"):
         text_blocks(lm, encoder.sites, 4, "  ")
+
+
+def test_the_default_text_of_a_chat_model_is_a_system_turn() -> None:
+    lm = chats.llama()
+    words = [*DEFAULT_TEXT.replace(",", " , ").replace(".", " . ").split()]
+    for length in (8, len(words) + 5, 40):
+        ids = default_tokens(lm, length, chat=True)
+        assert len(ids) == length
+        inside = ids[3:-1]
+        assert lm.tokenizer.convert_ids_to_tokens([*ids[:3], ids[-1]]) == [
+            *("<s>", "<turn>", "system", "<end>")
+        ]
+        assert inside == (3 * text_tokens(lm, DEFAULT_TEXT))[-len(inside) :]
+    whole: Any = lm.tokenizer.apply_chat_template(
+        [{"role": "system", "content": DEFAULT_TEXT}], tokenize=True, return_dict=False
+    )
+    assert default_tokens(lm, len(whole), chat=True) == whole
+
+
+def test_without_room_or_a_system_turn_the_default_text_stays_plain() -> None:
+    lm = chats.llama()
+    plain = text_tokens(lm, DEFAULT_TEXT)
+    assert default_tokens(lm, 4, chat=True) == plain
+    assert default_tokens(lm, 20, chat=False) == plain
+    lm.tokenizer.chat_template = "{{ raise_exception('no system turn') }}"
+    assert default_tokens(lm, 20, chat=True) == plain

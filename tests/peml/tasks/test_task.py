@@ -294,7 +294,7 @@ class TestErrors:
     def test_malformed_template(self, tmp_path: Path) -> None:
         home = folder(tmp_path, rows(4), rows(2))
         spec(home, "template: '{input'\n")
-        assert "line 1, key 'template': malformed format string" in error_of(home)
+        assert "line 1, key 'template': malformed template" in error_of(home)
 
     def test_label_is_missing(self, tmp_path: Path) -> None:
         bad = rows(3)
@@ -396,7 +396,7 @@ class TestOneFile:
         write(path, [{"input": f"{i}", "fields": {"final": f"is {i % 2}"}} for i in range(20)])
         assert load_task(path).kind == "generation"
         write(path, [{"input": f"{i}", "team": "a"} for i in range(20)])
-        assert "t.jsonl, line 1: the label: no field 'label' (there: input, team)" in error_of(path)
+        assert "t.jsonl, line 1: no field 'label' (there: input, team)" in error_of(path)
 
     def test_whole_numbers_and_folders_are_read_as_before(self, tmp_path: Path) -> None:
         path = labelled(tmp_path / "t.jsonl", [0, 1] * 10)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from peml.tasks.templates import MissingField, check_template, lookup, render
+from peml.tasks.fields import MissingField, lookup
+from peml.tasks.templates import check_template, render
 
 RECORD = {"a": "x", "n": 2.5, "none": None, "fields": {"options": ["p", "q"], "deep": {"k": 1}}}
 

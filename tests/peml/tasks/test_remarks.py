@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peml.objective.config import LanguageModelConfig
+from peml.tasks.preview import report
+from peml.tasks.remarks import UNEVEN, remarks
+from peml.tasks.task import load_task
+from tests.workbench import write_lines
+
+
+def rows(prompts: list[str], labels: list[str]) -> list[dict[str, Any]]:
+    return [
+        {"input": prompt, "choices": ["no", "yes"], "label": label}
+        for prompt, label in zip(prompts, labels, strict=True)
+    ]
+
+
+def folder(tmp_path: Path, **splits: list[dict[str, Any]]) -> Path:
+    for split, records in splits.items():
+        write_lines(tmp_path / "mine" / f"{split}.jsonl", records)
+    return tmp_path / "mine"
+
+
+@pytest.mark.parametrize(("many", "few", "said"), [(UNEVEN, 1, True), (UNEVEN - 1, 1, False)])
+def test_choices_of_very_different_frequency(
+    tmp_path: Path, many: int, few: int, said: bool
+) -> None:
+    train = rows([f"t{i}" for i in range(many + few)], ["no"] * many + ["yes"] * few)
+    others = rows(["x"], ["no"])
+    task = load_task(folder(tmp_path, train=train, selection=others, validation=others))
+    wanted = (
+        f"mine: 'no' is the answer of {many} of {many + few} training examples, 'yes' of {few}; "
+        "accuracy hides that, macro_f1 does not"
+    )
+    assert list(remarks(task)) == [wanted] * said
+    assert any(wanted in line for line in report(task)) == said
+
+
+def test_prompts_that_two_splits_share(tmp_path: Path) -> None:
+    train = rows(["a", "b", "c", "d"], ["no", "yes"] * 2)
+    path = folder(
+        tmp_path,
+        train=train,
+        selection=rows(["e"], ["no"]),
+        validation=rows(["a", "x", "d"], ["yes"] * 3),
+        test=rows(["a", "y"], ["no"] * 2),
+    )
+    wanted = [
+        "mine: 2 of 3 validation prompts are in train as well",
+        "mine: 1 of 2 test prompts are in train as well",
+    ]
+    assert list(remarks(load_task(path))) == wanted
+    config = LanguageModelConfig(tasks=[str(path)])
+    assert config.preview()[1:] == wanted
+    assert [line for line in config.build(1, seed=0).warnings() if line in wanted] == wanted
+    other = [{**record, "choices": ["yes", "no", "maybe"]} for record in train]
+    assert not list(remarks(load_task(folder(tmp_path, validation=other, test=other[:1]))))
