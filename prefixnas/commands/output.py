@@ -78,7 +78,8 @@ class Output:
             wrap: Whether lines are broken at the width of the terminal.
         """
         if self.json:
-            print(json.dumps(plain(document), indent=2, allow_nan=False))
+            indent = 2 if sys.stdout.isatty() else None  # one line for programs and logs
+            print(json.dumps(plain(document), indent=indent, allow_nan=False))
             return
         for part in parts:
             if isinstance(part, str):
