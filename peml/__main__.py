@@ -19,6 +19,7 @@ COMMANDS = {
         "predict",
         "generate",
         "export",
+        "schema",
     )
 }
 

@@ -21,6 +21,7 @@ COMMANDS = {
         "transfer",
         "tune",
         "experiment",
+        "schema",
     )
 }
 

@@ -125,10 +125,8 @@ def _status(arguments: argparse.Namespace) -> int:
             said = f"{manager.status()}, {manager.rest.url}"
         except OSError as error:
             said = f"runs, but does not answer: {error}"
-    output = Output.of(arguments)
-    if not output.json:
-        print(f"NNI: {said}")
-    _show(experiment, folder, output, {"folder": folder, "nni": said})
+    document = {"folder": folder, "nni": said}
+    _show(experiment, folder, Output.of(arguments), document, f"NNI: {said}")
     return 0
 
 
@@ -157,7 +155,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _show(
-    experiment: Experiment, folder: Path, output: Output, document: Mapping[str, Any]
+    experiment: Experiment, folder: Path, output: Output, document: Mapping[str, Any], *before: str
 ) -> None:
     from prefixnas.experiments.nni.table import open_study, read_rows, summary
     from prefixnas.experiments.view import trial_document, whole_table
@@ -169,7 +167,7 @@ def _show(
         "trials": [trial_document(row) for row in rows],
         "best": None if best is None else trial_document(best),
     }
-    output.result({**document, **found}, table, summary(study), wide=wide)
+    output.result({**document, **found}, *before, table, summary(study), wide=wide)
 
 
 def _load(arguments: argparse.Namespace, **changes: object) -> tuple[Experiment, Path]:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 HELP = "train architectures found on other tasks"
 
 FILE = "transfer.yaml"
-HELD = ("seed", "baseline", "arch")
-"""Keys of a run that belong to the table."""
 
 
 def main(argv: Sequence[str], prog: str) -> int:
@@ -75,13 +73,15 @@ def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parse
         for name in ("strategy", "objective"):
             parser.add_argument(f"--{name}")
         parser.add_argument("--plugin", nargs="*")
+    from prefixnas.compare.transfer import HELD
+
     for part, cls in options.items():
         add_flags(parser, f"{part} ({cls.__name__})", cls, HELD)
     return parser
 
 
 def _read(files: Sequence[Path], common: Path | None) -> dict[str, Any]:
-    from prefixnas.compare.transfer import group_names
+    from prefixnas.compare.transfer import HELD, group_names
     from prefixnas.launch.config import read_config
 
     shared = [(str(common), read_config(common))] if common is not None else []
