@@ -21,7 +21,7 @@ COMMANDS = {
         "export",
         "schema",
     )
-}
+} | {"completion": "prefixnas.commands.completion"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ COMMANDS = {
         "tune",
         "experiment",
         "schema",
+        "completion",
     )
 }
 

@@ -44,6 +44,11 @@ def main(argv: Sequence[str], prog: str) -> int:
     return 0
 
 
+def parser(prog: str) -> Parser:
+    """Return the command's parser; a method's keys are flags only where it is named."""
+    return _parser(prog, None, help=True)
+
+
 def _parser(prog: str, cls: type[Any] | None, *, help: bool) -> Parser:
     from prefixnas.commands.flags import add_flags
 

@@ -12,7 +12,7 @@ from prefixnas.base.console import Parser
 from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.files import make_folder, refuse_used, write_text
 from prefixnas.base.options import fields_of
-from prefixnas.commands.flags import add_flags, parse_parts
+from prefixnas.commands.flags import add_all_flags, add_flags, parse_parts
 from prefixnas.commands.output import Output, add_output
 
 if TYPE_CHECKING:
@@ -144,9 +144,17 @@ HELD = ("strategy", "steps", "seed")
 """Keys of a run that a comparison calls strategies, budget and seeds."""
 
 
-def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
+def parser(prog: str) -> Parser:
+    """Return a parser with the flags of every strategy and objective, for completion."""
     from prefixnas.compare.variants import CompareConfig
 
+    parser = _own_parser(prog, help=True)
+    add_flags(parser, CompareConfig.__name__, CompareConfig, HELD)
+    add_all_flags(parser, {*HELD, *fields_of({"": CompareConfig})})
+    return parser
+
+
+def _own_parser(prog: str, *, help: bool) -> Parser:
     parser = Parser(prog=prog, description=HELP if help else None, add_help=help)
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")
     parser.add_argument("--out", type=Path, metavar="OUT", help="folder for all runs and tables")
@@ -156,6 +164,13 @@ def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
         "--tables", action="store_true", help="write the tables of what is there, run nothing"
     )
     add_output(parser)
+    return parser
+
+
+def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
+    from prefixnas.compare.variants import CompareConfig
+
+    parser = _own_parser(prog, help=help)
     seen = set(HELD)
     every: list[type[Any]] = [CompareConfig, *classes]
     for cls in every:

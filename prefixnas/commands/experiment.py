@@ -30,12 +30,18 @@ def main(argv: Sequence[str], prog: str) -> int:
     if argv and argv[0] in ACTIONS:
         run, help = ACTIONS[argv[0]]
         return run(_parser(f"{prog} {argv[0]}", argv[0], help).parse_args(argv[1:]))
+    parser(prog).parse_args(argv)
+    raise AssertionError("the parser took an action that does not exist")
+
+
+def parser(prog: str) -> Parser:
+    """Return the parser of all actions."""
     parser = Parser(prog=prog, description="Run an experiment file under NNI.")
     offered = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
     for name, (_, help) in ACTIONS.items():
-        offered.add_parser(name, help=help, add_help=False)
-    parser.parse_args(argv)
-    raise AssertionError("the parser took an action that does not exist")
+        action = _parser(f"{prog} {name}", name, help)
+        offered.add_parser(name, help=help, parents=[action], add_help=False)
+    return parser
 
 
 def _parser(prog: str, action: str, help: str) -> Parser:

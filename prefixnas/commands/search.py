@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prefixnas.base.console import Parser
 from prefixnas.base.errors import UserError, brief
 from prefixnas.base.files import refuse_used
-from prefixnas.commands.flags import add_flags, parse_parts
+from prefixnas.commands.flags import add_all_flags, add_flags, parse_parts
 from prefixnas.commands.output import FLAGS, Output, add_output
 
 if TYPE_CHECKING:
@@ -81,9 +81,14 @@ OWN = ("config", "out", "resume", "dry_run", "report", *FLAGS)
 """Flags that are no keys of a run."""
 
 
-def _parser(
-    prog: str, options: Mapping[str, type[Any]], fixed: Mapping[str, Any], *, help: bool
-) -> Parser:
+def parser(prog: str, fixed: Collection[str] = ()) -> Parser:
+    """Return a parser with the flags of every strategy and objective, for completion."""
+    parser = _own_parser(prog, help=True)
+    add_all_flags(parser, fixed)
+    return parser
+
+
+def _own_parser(prog: str, *, help: bool) -> Parser:
     parser = Parser(prog=prog, add_help=help, argument_default=None)
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")
     parser.add_argument("--out", type=Path, metavar="RUN", help="run directory (default: runs/...)")
@@ -93,6 +98,13 @@ def _parser(
         "--no-report", dest="report", action="store_false", help="draw no plots and no report.html"
     )
     add_output(parser)
+    return parser
+
+
+def _parser(
+    prog: str, options: Mapping[str, type[Any]], fixed: Mapping[str, Any], *, help: bool
+) -> Parser:
+    parser = _own_parser(prog, help=help)
     if not options:
         if "strategy" not in fixed:
             parser.add_argument("--strategy")

@@ -11,7 +11,7 @@ from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError, brief
 from prefixnas.base.files import make_folder, refuse_used, write_text
 from prefixnas.base.yaml import read_yaml
-from prefixnas.commands.flags import add_flags, parse_parts
+from prefixnas.commands.flags import add_all_flags, add_flags, parse_parts
 from prefixnas.commands.output import FLAGS, Output, add_output
 
 if TYPE_CHECKING:
@@ -57,7 +57,16 @@ OWN = ("group", "config", "out", "resume", "dry_run", "seeds", "jobs", "control"
 NAMES = ("strategy", "objective", "plugin")
 
 
-def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parser:
+def parser(prog: str) -> Parser:
+    """Return a parser with the flags of every strategy and objective, for completion."""
+    from prefixnas.compare.transfer import HELD
+
+    parser = _own_parser(prog, help=True)
+    add_all_flags(parser, HELD)
+    return parser
+
+
+def _own_parser(prog: str, *, help: bool) -> Parser:
     parser = Parser(prog=prog, description=HELP, add_help=help, argument_default=None)
     parser.add_argument("group", type=Path, nargs="*", help="groups of tasks: YAML files of keys")
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys of all groups as YAML")
@@ -69,6 +78,11 @@ def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parse
     parser.add_argument("--control", action=argparse.BooleanOptionalAction, default=True,
                         help="also train the space's first options (default: yes)")  # fmt: skip
     add_output(parser)
+    return parser
+
+
+def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parser:
+    parser = _own_parser(prog, help=help)
     if not options:
         for name in ("strategy", "objective"):
             parser.add_argument(f"--{name}")

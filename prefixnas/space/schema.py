@@ -25,7 +25,7 @@ def space_schema() -> Schema:
         "stack": _stack(NODE),
     }
     operations = {name: _operation(OPS.get(name)) for name in OPS.names()}
-    node = any_of([
+    node: Schema = any_of([
         {"enum": OPS.names()},
         {"type": "array", "items": NODE},
         single({**{name: bodies[name] for name in NODES}, **operations}),
@@ -63,7 +63,8 @@ def _stack(cell: Schema) -> Schema:
 
 def _knob() -> Schema:
     mappings = single({"choice": _choice(_names()), "stack": _stack(KNOB)})
-    return any_of([{"type": "array", "items": KNOB}, mappings])
+    knob: Schema = any_of([{"type": "array", "items": KNOB}, mappings])
+    return knob
 
 
 def _operation(operation: type[nn.Module]) -> Schema:
