@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,6 +23,15 @@ Main = Callable[[Sequence[str]], int]
 SEARCH, PEML = prefixnas.__main__.main, peml.__main__.main
 
 
+def documented(main: Main, command: str) -> set[str]:
+    """Return the keys that the documentation names for a command."""
+    name = f"`{'prefixnas' if main is SEARCH else 'peml'} {command}`"
+    text = (ROOT / "docs" / "command-line.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|") and name in line]
+    assert rows, f"the page does not tell what {name} prints"
+    return set(re.findall(r"`([\w]+)`", "".join(row.split("|")[2] for row in rows)))
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a command has printed."""
@@ -37,7 +47,11 @@ def ask(capsys: pytest.CaptureFixture[str]) -> Callable[..., Asked]:
         assert main([*argv, "--json"]) == code
         out, err = capsys.readouterr()
         assert out.count("\n") == 1
-        return Asked(json.loads(out), err)
+        document, keys = json.loads(out), documented(main, argv[0])
+        if argv[0] in ("search", "train"):
+            keys |= documented(main, f"{argv[0]} --dry-run")
+        assert set(document) <= keys
+        return Asked(document, err)
 
     return ask
 
