@@ -20,8 +20,9 @@ COMMANDS = {
         "generate",
         "export",
         "push",
+        "schema",
     )
-}
+} | {"completion": "prefixnas.commands.completion"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,6 +21,8 @@ COMMANDS = {
         "transfer",
         "tune",
         "experiment",
+        "schema",
+        "completion",
     )
 }
 

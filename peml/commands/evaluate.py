@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from peml.commands.flags import add_adapter, loading, say
+from peml.commands.flags import add_adapter, loading
 from prefixnas.base.console import Parser, none_or_more, positive
+from prefixnas.commands.output import Output, add_output
+
+if TYPE_CHECKING:
+    from prefixnas.report.grid import Grid
 
 HELP = "score a trained adapter on its tasks"
 
 
-def main(argv: Sequence[str], prog: str) -> int:
-    """Run the command."""
+def parser(prog: str) -> Parser:
+    """Return the command's parser."""
     parser = Parser(prog=prog, description=HELP)
     add_adapter(parser)
     parser.add_argument("--tasks", nargs="+", help="task files, folders (default: the run's)")
@@ -27,8 +31,14 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE", help="JSONL, CSV or Parquet file of the answers"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    args = parser.parse_intermixed_args(argv)
+    add_output(parser)
+    return parser
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    args = parser(prog).parse_intermixed_args(argv)
+    output = Output.of(args)
 
     from peml.adapters.evaluate import evaluate, trained_tasks
     from peml.adapters.load import load
@@ -55,25 +65,21 @@ def main(argv: Sequence[str], prog: str) -> int:
         tasks,
         args.split,
         max_length=args.max_length,
-        warn=say,
+        warn=output.warn,
         seen=compared.add,
     )
-    _show(scores, as_json=args.json)
+    output.result(scores, _table(scores))
     if args.predictions is not None:
         compared.write(args.predictions)
     return 0
 
 
-def _show(scores: Mapping[str, Mapping[str, float]], *, as_json: bool) -> None:
+def _table(scores: Mapping[str, Mapping[str, float]]) -> Grid:
     from prefixnas.report.grid import Grid, Number, number
-    from prefixnas.report.terminal import Terminal
 
-    if as_json:
-        print(json.dumps(scores))
-        return
     rows = [
         [task, metric, number(value)]
         for task, metrics in scores.items()
         for metric, value in metrics.items()
     ]
-    Terminal().print(Grid(["task", "metric", Number("score")], rows))
+    return Grid(["task", "metric", Number("score")], rows)

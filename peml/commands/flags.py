@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from prefixnas.base.errors import one_line
 
 
 def add_adapter(parser: ArgumentParser, device: str = "auto") -> None:
@@ -24,11 +21,6 @@ def add_adapter(parser: ArgumentParser, device: str = "auto") -> None:
     parser.add_argument(
         "--model", help="the base model, where it is no longer where the run was trained"
     )
-
-
-def say(message: str) -> None:
-    """Print a warning."""
-    print(one_line(f"warning: {message}"), file=sys.stderr)
 
 
 def loading(args: Namespace) -> Mapping[str, Any]:

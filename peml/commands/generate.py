@@ -7,11 +7,12 @@ from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from peml.commands.flags import add_adapter, loading, say
+from peml.commands.flags import add_adapter, loading
 from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError
+from prefixnas.commands.output import Output, add_output
 
 if TYPE_CHECKING:
     from peml.adapters.adapted import Prompt
@@ -30,8 +31,8 @@ NUMBERS = {
 }
 
 
-def main(argv: Sequence[str], prog: str) -> int:
-    """Run the command."""
+def parser(prog: str) -> Parser:
+    """Return the command's parser."""
     parser = Parser(prog=prog, description=HELP)
     add_adapter(parser)
     parser.add_argument("prompt", nargs="*", help="prompts; none: standard input is one prompt")
@@ -51,7 +52,14 @@ def main(argv: Sequence[str], prog: str) -> int:
     )
     for flag, text in NUMBERS.items():
         parser.add_argument(flag, default=SUPPRESS, metavar="N", help=text)
-    args = parser.parse_intermixed_args(argv)
+    add_output(parser)
+    return parser
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    args = parser(prog).parse_intermixed_args(argv)
+    output = Output.of(args)
 
     from peml.adapters.load import load
     from peml.answers.writing import Sampling
@@ -68,19 +76,23 @@ def main(argv: Sequence[str], prog: str) -> int:
     results = Results(None, records, ["generation"]) if args.jsonl else None
     adapted = load(args.adapter, **loading(args))
     of_task = nullcontext() if args.task is None else adapted.lm.on(args.task)
-    with of_task, counted(len(prompts), "prompts") as progress:
+    with of_task, counted(len(prompts), "prompts", output) as progress:
         written = adapted.generate_all(
             prompts,
             batch_size=args.batch_size,
             chat=args.chat,
-            warn=say,
+            warn=output.warn,
             progress=progress,
             **vars(sampling),
         )
-    if results is not None:
+    if results is not None and not output.json:
         results.write({"generation": written})
     else:
-        print("\n".join(written))
+        pairs = zip(prompts, written, strict=True)
+        rows: list[dict[str, Any]] = [{"prompt": p, "generation": text} for p, text in pairs]
+        if results is not None:
+            rows = results.rows({"generation": written})
+        output.result({"rows": rows}, "\n".join(written))
     return 0
 
 

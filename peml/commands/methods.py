@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.console import Parser, positive
+from prefixnas.commands.output import Output, add_output
 
 if TYPE_CHECKING:
     from peml.methods.method import Method
@@ -29,18 +30,23 @@ def main(argv: Sequence[str], prog: str) -> int:
     for plugin in first.plugin or ():
         load_plugin(plugin)
     cls: Any = METHODS.get(first.name) if first.name is not None else None
-    args = vars(_parser(prog, cls, help=True).parse_args(argv))
+    parsed = _parser(prog, cls, help=True).parse_args(argv)
+    args, output = vars(parsed), Output.of(parsed)
     lm = _model(args["model"]) if args["model"] else None
     if cls is None:
-        _list({name: METHODS.get(name) for name in METHODS.names()}, lm, args["count"])
+        _list({name: METHODS.get(name) for name in METHODS.names()}, lm, args["count"], output)
         return 0
     given = {key: args[key] for key in fields_of({"": cls}) if args.get(key) is not None}
     method = make(cls, resolve({"method": cls}, [(FLAG, given)]))
-    print(inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls))
-    print()
-    for line in _facts(method, lm, args["count"]):
-        print(line)
+    about = inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or ""
+    document = {"method": args["name"], "about": about, **_document(cls, method, lm, args["count"])}
+    output.result(document, f"{about}\n", *_facts(document, lm, args["count"]))
     return 0
+
+
+def parser(prog: str) -> Parser:
+    """Return the command's parser; a method's keys are flags only where it is named."""
+    return _parser(prog, None, help=True)
 
 
 def _parser(prog: str, cls: type[Any] | None, *, help: bool) -> Parser:
@@ -51,6 +57,7 @@ def _parser(prog: str, cls: type[Any] | None, *, help: bool) -> Parser:
     parser.add_argument("--model", help="count the weights in this model, without training")
     parser.add_argument("--count", type=positive, default=TASKS, metavar="N", help="of N tasks (8)")
     parser.add_argument("--plugin", nargs="*", help="modules or .py files that register methods")
+    add_output(parser)
     if cls is not None:
         add_flags(parser, "keys", cls)
     return parser
@@ -76,33 +83,45 @@ def _weights(method: Method, lm: LanguageModel, tasks: int) -> tuple[int, int]:
     return found, used
 
 
-def _list(methods: dict[str, Any], lm: LanguageModel | None, tasks: int) -> None:
+def _document(cls: Any, method: Method, lm: LanguageModel | None, tasks: int) -> dict[str, Any]:
+    """Return what is to be known of a method, the numbers of a model's weights with it."""
+    told = (inspect.getdoc(cls) or "").splitlines()[0]
+    found = {"needs_task": cls.needs_task, "merges": cls.merges, "summary": told}
+    if lm is None:
+        return found
+    trained, used = _weights(method, lm, tasks)
+    return {**found, "tasks": tasks, "weights": trained, "weights_in_use": used}
+
+
+def _list(methods: dict[str, Any], lm: LanguageModel | None, tasks: int, output: Output) -> None:
     from prefixnas.report.grid import Grid, Number
-    from prefixnas.report.terminal import Terminal
 
     columns: list[Any] = ["method", "task", "merges", "what it does"]
     columns += [Number("weights"), Number("in use")] if lm is not None else []
+    documents = [
+        {"method": name, **_document(cls, cls(), lm, tasks)} for name, cls in methods.items()
+    ]
     rows = []
-    for name, cls in methods.items():
-        told = (inspect.getdoc(cls) or "").splitlines()[0]
-        row = [name, "yes" if cls.needs_task else "no", cls.merges, told]
+    for found in documents:
+        row = [found["method"], "yes" if found["needs_task"] else "no", found["merges"]]
+        row.append(found["summary"])
         if lm is not None:
-            row += [f"{count:,}" for count in _weights(cls(), lm, tasks)]
+            row += [f"{found[count]:,}" for count in ("weights", "weights_in_use")]
         rows.append(row)
-    Terminal().print(Grid(columns, rows))
+    output.result({"methods": documents}, Grid(columns, rows))
 
 
-def _facts(method: Method, lm: LanguageModel | None, tasks: int) -> list[str]:
+def _facts(document: Mapping[str, Any], lm: LanguageModel | None, tasks: int) -> list[str]:
     """Return what is to be known of a method, one line each."""
-    needed = "every pass is told its task" if method.needs_task else "passes need none"
+    needed = "every pass is told its task" if document["needs_task"] else "passes need none"
     merged = {
         "always": "merges into the weights",
         "per task": "merges into the weights of a model for each task",
         "no": "does not merge",
     }
-    lines = [f"task     {needed}", f"merging  {merged[method.merges]}"]
+    lines = [f"task     {needed}", f"merging  {merged[document['merges']]}"]
     if lm is not None:
-        trained, used = _weights(method, lm, tasks)
+        trained, used = document["weights"], document["weights_in_use"]
         lines.append(f"weights  {trained:,} train in {lm.name} for {tasks} tasks")
         lines.append(f"in use   {used:,} in a pass of one task")
     return lines

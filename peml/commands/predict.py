@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from peml.commands.flags import add_adapter, loading, say
+from peml.commands.flags import add_adapter, loading
 from prefixnas.base.console import Parser, positive
+from prefixnas.commands.output import Output, add_output
 
 HELP = "answer new records"
 
 
-def main(argv: Sequence[str], prog: str) -> int:
-    """Run the command."""
+def parser(prog: str) -> Parser:
+    """Return the command's parser."""
     parser = Parser(prog=prog, description=HELP)
     add_adapter(parser)
     parser.add_argument("file", type=Path, metavar="FILE", help="JSONL, CSV, TSV or Parquet file")
@@ -21,7 +22,14 @@ def main(argv: Sequence[str], prog: str) -> int:
         "--out", type=Path, metavar="FILE", help="JSONL, CSV or Parquet file (default: print JSONL)"
     )
     parser.add_argument("--max-length", type=positive, help="tokens (default: the run's)")
-    args = parser.parse_intermixed_args(argv)
+    add_output(parser)
+    return parser
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    args = parser(prog).parse_intermixed_args(argv)
+    output = Output.of(args)
 
     from peml.adapters.load import load
     from peml.adapters.manifest import read_manifest
@@ -39,11 +47,21 @@ def main(argv: Sequence[str], prog: str) -> int:
     questions(task, records)
     results = Results(args.out, records, result_columns(task.kind), args.file)
     adapted = load(args.adapter, **loading(args))
-    with counted(len(records.rows), "rows") as progress:
+    with counted(len(records.rows), "rows", output) as progress:
         answers = predict(
-            adapted, records, task.name, max_length=args.max_length, warn=say, progress=progress
+            adapted,
+            records,
+            task.name,
+            max_length=args.max_length,
+            warn=output.warn,
+            progress=progress,
         )
-    results.write(columns_of(answers, task.kind))
+    columns = columns_of(answers, task.kind)
     if args.out is not None:
-        print(args.out)
+        results.write(columns)
+        output.result({"out": args.out, "rows": len(records.rows)}, str(args.out))
+    elif output.json:
+        output.result({"rows": results.rows(columns)})
+    else:
+        results.write(columns)
     return 0

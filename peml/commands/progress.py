@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from prefixnas.commands.output import Output
 from prefixnas.report.terminal import Terminal
 
 LATEST = 10.0
@@ -16,17 +17,23 @@ LATEST = 10.0
 
 
 @contextmanager
-def counted(total: int, what: str, every: float = LATEST) -> Iterator[Callable[[int], None]]:
+def counted(
+    total: int, what: str, output: Output, every: float = LATEST
+) -> Iterator[Callable[[int], None]]:
     """Yield what is to be called with how many more are done.
 
     Args:
         total: How many there are.
         what: What is counted ("rows").
+        output: Whether there is any, and whether every batch has a line.
         every: Seconds between two lines, where there is no terminal.
     """
     console = Terminal(stderr=True)
-    if not console.is_terminal or console.is_dumb_terminal:
-        yield _Lines(total, what, every).add
+    if output.quiet:
+        yield lambda count: None
+        return
+    if output.verbose or not console.is_terminal or console.is_dumb_terminal:
+        yield _Lines(total, what, 0.0 if output.verbose else every).add
         return
     shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*shown, TimeRemainingColumn(), console=console, transient=True) as progress:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefixnas.base.console import Parser
-from prefixnas.base.errors import UserError, one_line
+from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, read_text, refuse_used, write_text
+from prefixnas.commands.output import Output, add_output
 
 if TYPE_CHECKING:
     from peml.tables.cells import Cell
@@ -21,8 +21,8 @@ COPY = "table.yaml"
 """The copy of the file in the table's folder."""
 
 
-def main(argv: Sequence[str], prog: str) -> int:
-    """Run the command."""
+def parser(prog: str) -> Parser:
+    """Return the command's parser."""
     parser = Parser(prog=prog, description=HELP)
     parser.add_argument("file", type=Path, metavar="FILE", help="rows, tasks and seeds as YAML")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for all runs and the table")
@@ -33,7 +33,14 @@ def main(argv: Sequence[str], prog: str) -> int:
     parser.add_argument(
         "--tables", action="store_true", help="write the table of what is there, run nothing"
     )
-    args = parser.parse_intermixed_args(argv)
+    add_output(parser)
+    return parser
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    args = parser(prog).parse_intermixed_args(argv)
+    output = Output.of(args)
     out: Path | None = args.out
     if out is None and not args.dry_run:
         raise UserError(f"{prog} needs --out DIR, a folder for all its runs")
@@ -48,9 +55,9 @@ def main(argv: Sequence[str], prog: str) -> int:
     quiet_libraries()
     table = plan_table(read_table(args.file), str(args.file))
     if args.dry_run:
-        return _list(table, out)
+        return _list(table, out, output)
     assert out is not None
-    return _carry_out(table, args.file, out, run=not args.tables)
+    return _carry_out(table, args.file, out, output, run=not args.tables)
 
 
 def _begun(out: Path) -> bool:
@@ -58,25 +65,30 @@ def _begun(out: Path) -> bool:
     return (out / COPY).is_file() or next(out.glob("*/x*/seed*/row.json"), None) is not None
 
 
-def _list(table: Table, out: Path | None) -> int:
+def _list(table: Table, out: Path | None, output: Output) -> int:
     """Print what a table takes."""
     from peml.tables.plan import count
 
-    for column in table.columns:
-        print(f"task {column}")
+    lines, rows = [f"task {column}" for column in table.columns], []
     for row in table.rows:
         values, trials, runs = row.values, table.trials(row), table.runs(row, 1.0)
-        done = "" if out is None else f"; finished: {_finished(table, out, row.label)}"
+        finished = None if out is None else _finished(table, out, row.label)
+        done = "" if finished is None else f"; finished: {finished}"
         what = f"method {values['method']}, space {values['space']}"
         tried = f"{len(trials)} trials of {trials[0].steps} steps, " if trials else ""
-        print(f"{row.label}: {what}; {tried}{len(runs)} runs of {runs[0].steps} steps{done}")
-    for label, reason in table.file.left_out.items():
-        print(f"{label}: left out: {reason}")
+        lines.append(f"{row.label}: {what}; {tried}{len(runs)} runs of {runs[0].steps} steps{done}")
+        named = {"row": row.label, "method": values["method"], "space": values["space"]}
+        counted = {"trials": len(trials), "runs": len(runs), "finished": finished}
+        rows.append({**named, **counted})
+    left_out = table.file.left_out
+    lines += [f"{label}: left out: {reason}" for label, reason in left_out.items()]
     total = count(table)
-    print(
+    lines.append(
         f"{total['runs']} runs and {total['trials']} trials of learning rates, "
         f"{total['steps']:,} joint steps"
     )
+    tasks = [column.name for column in table.columns]
+    output.result({"tasks": tasks, "rows": rows, "left_out": left_out, "total": total}, *lines)
     return 0
 
 
@@ -84,12 +96,11 @@ def _finished(table: Table, out: Path, label: str) -> int:
     return sum(cell.record(out) is not None for cell in table.cells(out) if cell.row.label == label)
 
 
-def _carry_out(table: Table, file: Path, out: Path, *, run: bool) -> int:
+def _carry_out(table: Table, file: Path, out: Path, output: Output, *, run: bool) -> int:
     """Carry out what is missing, write the table, print it; 1 if a row failed."""
     from peml.tables.plan import count
     from peml.tables.work import refuse_other_runs, work
-    from peml.tables.write import write_soon, write_table
-    from prefixnas.report.terminal import Terminal
+    from peml.tables.write import document, render, write_soon, write_table
 
     refuse_other_runs(table, out)
     make_folder(out)
@@ -102,14 +113,18 @@ def _carry_out(table: Table, file: Path, out: Path, *, run: bool) -> int:
             record = cell.record(out)
             assert record is not None
             done = sum(cell.record(out) is not None for cell in table.cells(out))
-            print(f"[{done}/{every}] {cell.name}: {record.validation:.3f}", flush=True)
+            output.note(f"[{done}/{every}] {cell.name}: {record.validation:.3f}")
             write_soon(table, out)
 
         failed = work(table, out, told)
-    shown = write_table(table, out, failed)
-    console = Terminal()
-    Terminal(width=console.width if console.is_terminal else 240).print(shown)
-    print(f"table, plot and runs: {out}")
+    rows = write_table(table, out, failed)
+    shown = render(table, rows, failed)
+    output.result(
+        {"out": out, **document(table, rows, failed)},
+        shown,
+        f"table, plot and runs: {out}",
+        wide=240,
+    )
     for label, reason in failed.items():
-        print(one_line(f"failed: {label}: {reason}"), file=sys.stderr)
+        output.failed(f"{label}: {reason}")
     return 1 if failed else 0

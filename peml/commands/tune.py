@@ -2,3 +2,4 @@
 
 from prefixnas.commands.tune import HELP as HELP
 from prefixnas.commands.tune import main as main
+from prefixnas.commands.tune import parser as parser

@@ -28,8 +28,8 @@ def write_soon(table: Table, out: Path) -> None:
             _write(table, out, {})
 
 
-def write_table(table: Table, out: Path, failed: Mapping[str, str]) -> RenderableType:
-    """Write the table; return it for the terminal.
+def write_table(table: Table, out: Path, failed: Mapping[str, str]) -> list[RowSummary]:
+    """Write the table; return its rows, which `render` and `document` take.
 
     Args:
         table: The table.
@@ -40,8 +40,7 @@ def write_table(table: Table, out: Path, failed: Mapping[str, str]) -> Renderabl
         UserError: A file cannot be written, or a record is damaged.
     """
     with wait_for_lock(out / LOCK):
-        rows = _write(table, out, failed)
-    return render(table, rows, failed)
+        return _write(table, out, failed)
 
 
 def _write(table: Table, out: Path, failed: Mapping[str, str]) -> list[RowSummary]:
@@ -53,6 +52,18 @@ def _write(table: Table, out: Path, failed: Mapping[str, str]) -> list[RowSummar
     if figure := table_figure(rows, table.file.title):
         save_figure(figure, out / f"{NAME}.png")
     return rows
+
+
+def document(
+    table: Table, rows: Sequence[RowSummary], failed: Mapping[str, str]
+) -> dict[str, object]:
+    """Return the table for programs: a row's numbers are those of `table.csv`."""
+    return {
+        "title": table.file.title,
+        "rows": [_numbers(table, row) for row in rows],
+        "remarks": remarks(table, rows, failed),
+        "failed": dict(failed),
+    }
 
 
 def render(table: Table, rows: Sequence[RowSummary], failed: Mapping[str, str]) -> RenderableType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from peml.tasks.remarks import remarks
 from peml.tasks.task import Example, Task
@@ -40,13 +41,33 @@ def report(task: Task) -> Iterator[str]:
         yield f"beams       {task.num_beams}"
 
 
+def document(task: Task) -> dict[str, Any]:
+    """Return the same for programs."""
+    return {
+        "task": task.name,
+        "kind": task.kind,
+        "choices": list(task.choices) if task.kind == "choice" else None,
+        "metrics": list(task.metrics),
+        "examples_by_split": {split: len(found) for split, found in task.splits.items()},
+        "notes": [*task.notes, *remarks(task)],
+        "shots": len(task.shots),
+        "num_beams": task.num_beams,
+    }
+
+
+def read_example(task: Task, example: Example, split: str) -> dict[str, str]:
+    """Return what the model reads and writes of an example; see `shown`."""
+    prompt = example.prompt if split == "train" else task.prompt(example)
+    return {"id": example.id, "reads": prompt, "writes": " " + example.answer}
+
+
 def shown(task: Task, example: Example, split: str) -> list[str]:
     """Return the lines that show an example as the model sees it, with blanks and line ends.
 
     Outside of ``train`` its prompt stands behind the shots, as it is scored.
     """
-    prompt = example.prompt if split == "train" else task.prompt(example)
-    return [example.id, f"  reads   {prompt!r}", f"  writes  {' ' + example.answer!r}"]
+    read = read_example(task, example, split)
+    return [read["id"], f"  reads   {read['reads']!r}", f"  writes  {read['writes']!r}"]
 
 
 def _labels(task: Task, examples: tuple[Example, ...]) -> str:

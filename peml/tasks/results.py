@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
@@ -55,6 +56,14 @@ class Results:
                     "need the name; call it otherwise"
                 )
         self._encode(records, {}, source)
+
+    def rows(self, columns: Columns) -> list[dict[str, Any]]:
+        """Return the records with further columns as JSON holds them, a value for each record.
+
+        Raises:
+            UserError: A field that JSON has no value for.
+        """
+        return [json.loads(line) for line in _jsonl(self.records, columns, None).splitlines()]
 
     def write(self, columns: Columns) -> None:
         """Write the records with further columns, a value for each record.

@@ -134,8 +134,9 @@ def run_command(
     Args:
         prog: Name of the program.
         description: What it is.
-        commands: Per command the module that holds it: a line `HELP`, and `main(argv, prog)`,
-            which takes the arguments after the command and returns the exit code.
+        commands: Per command the module that holds it: a line `HELP`; `parser(prog)`, which
+            returns a parser of all that it takes; and `main(argv, prog)`, which takes the arguments
+            after the command and returns the exit code.
         argv: All arguments.
 
     Raises:

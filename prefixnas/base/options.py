@@ -92,12 +92,12 @@ def _check_limits(value: Any, own: Mapping[str, float], where: str) -> None:
         if not all(_WITHIN[kind](number, limit) for kind, limit in own.items()):
             allowed = " and ".join(f"{kind} {limit}" for kind, limit in own.items())
             raise UserError(f"{where}: must be {allowed}, not {brief(number)}")
-        for kind, limit in _common(own).items():
+        for kind, limit in common_limits(own).items():
             if not _WITHIN[kind](number, limit):
                 raise UserError(f"{where}: must be {kind} {limit:,}, not {brief(number)}")
 
 
-def _common(own: Mapping[str, float]) -> dict[str, float]:
+def common_limits(own: Mapping[str, float]) -> dict[str, float]:
     """Return the limits of every number that its own leave open."""
     limits: dict[str, float] = {}
     if not {"at most", "below"} & set(own):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.console import Parser
-from prefixnas.base.errors import UserError, one_line, unknown
+from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.files import make_folder, refuse_used, write_text
 from prefixnas.base.options import fields_of
-from prefixnas.commands.flags import add_flags, parse_parts
+from prefixnas.commands.flags import add_all_flags, add_flags, parse_parts
+from prefixnas.commands.output import Output, add_output
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from prefixnas.compare.cells import Cell
     from prefixnas.compare.comparison import Comparison
 
@@ -71,20 +73,36 @@ def main(argv: Sequence[str], prog: str) -> int:
     check_space(mine)
     comparison = Comparison.of(settings, [*basis, (FLAG, _only(typed, known))])
     cells = comparison.cells(out)
-    if first.tables:
-        return _show(comparison, cells, out)
-    refuse_other_cells(cells)
-    if first.dry_run:
-        for cell in cells:
-            state = f"refused, {cell.refused}" if cell.refused else "to run"
-            print(f"{cell.name}: {'finished' if cell.finished else state}")
-        return 0
-    _run(comparison, cells, values, out)
-    return _show(comparison, cells, out)
+    output = Output.of(parsed)
+    if not first.tables:
+        refuse_other_cells(cells)
+        if first.dry_run:
+            return _list(cells, output)
+        _run(comparison, cells, values, out, output)
+    return _show(comparison, cells, out, output)
+
+
+def _list(cells: Sequence[Cell], output: Output) -> int:
+    """Print the runs."""
+    states = ["finished" if c.finished else "refused" if c.refused else "to run" for c in cells]
+    document = [
+        {"run": cell.folder, "state": state, "reason": cell.refused}
+        for cell, state in zip(cells, states, strict=True)
+    ]
+    lines = [
+        f"{cell.name}: {state}" + (f", {cell.refused}" if state == "refused" else "")
+        for cell, state in zip(cells, states, strict=True)
+    ]
+    output.result({"runs": document}, *lines)
+    return 0
 
 
 def _run(
-    comparison: Comparison, cells: Sequence[Cell], values: Mapping[str, Any], out: Path
+    comparison: Comparison,
+    cells: Sequence[Cell],
+    values: Mapping[str, Any],
+    out: Path,
+    output: Output,
 ) -> None:
     """Run what is not finished."""
     from prefixnas.base.extras import require
@@ -95,29 +113,32 @@ def _run(
 
     require("matplotlib", "a comparison")
     if waiting := unfinished(cells):
-        print(f"{len(waiting)} runs; first the problem is built once, to find mistakes", flush=True)
+        output.note(f"{len(waiting)} runs; first the problem is built once, to find mistakes")
         check_problem(one_of_each_space(waiting))
     make_folder(out)
     with alone(out, "is comparing", PATIENCE) as lock:
         write_text(out / FILE, dump_config({**values, **comparison.shared()}))
-        run_cells(cells, comparison.settings.jobs, lock, lambda line: print(line, flush=True))
+        run_cells(cells, comparison.settings.jobs, lock, output.note)
 
 
-def _show(comparison: Comparison, cells: Sequence[Cell], out: Path) -> int:
+def _show(comparison: Comparison, cells: Sequence[Cell], out: Path, output: Output) -> int:
     """Write and print the tables; 1 if a run failed."""
     from prefixnas.compare.results import failures
-    from prefixnas.compare.tables import write_comparison
-    from prefixnas.report.terminal import Terminal
+    from prefixnas.compare.tables import render, write_comparison
 
     results, tables = write_comparison(comparison, cells, out)
-    console = Terminal()
-    Terminal(width=console.width if console.is_terminal else 240).print(tables)
-    print(f"tables, plot and runs: {out}")
+    document = {
+        "out": out,
+        "runs": results,
+        "summary": {space: [row.row() for row in rows] for space, rows in tables.items()},
+    }
+    parts: list[RenderableType] = [render(tables), f"tables, plot and runs: {out}"]
     if left := sum(result.state == "not run" for result in results):
-        print(f"not finished: {left} of {len(cells)} runs")
+        parts.append(f"not finished: {left} of {len(cells)} runs")
+    output.result(document, *parts, wide=240)
     failed = failures(results)
     for line in failed:
-        print(one_line(f"failed: {line}"), file=sys.stderr)
+        output.failed(line)
     return 1 if failed else 0
 
 
@@ -125,9 +146,17 @@ HELD = ("strategy", "steps", "seed")
 """Keys of a run that a comparison calls strategies, budget and seeds."""
 
 
-def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
+def parser(prog: str) -> Parser:
+    """Return a parser with the flags of every strategy and objective, for completion."""
     from prefixnas.compare.variants import CompareConfig
 
+    parser = _own_parser(prog, help=True)
+    add_flags(parser, CompareConfig.__name__, CompareConfig, HELD)
+    add_all_flags(parser, {*HELD, *fields_of({"": CompareConfig})})
+    return parser
+
+
+def _own_parser(prog: str, *, help: bool) -> Parser:
     parser = Parser(prog=prog, description=HELP if help else None, add_help=help)
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")
     parser.add_argument("--out", type=Path, metavar="OUT", help="folder for all runs and tables")
@@ -136,6 +165,14 @@ def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
     parser.add_argument(
         "--tables", action="store_true", help="write the tables of what is there, run nothing"
     )
+    add_output(parser)
+    return parser
+
+
+def _parser(prog: str, classes: Sequence[type[Any]], *, help: bool) -> Parser:
+    from prefixnas.compare.variants import CompareConfig
+
+    parser = _own_parser(prog, help=help)
     seen = set(HELD)
     every: list[type[Any]] = [CompareConfig, *classes]
     for cls in every:

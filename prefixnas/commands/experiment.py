@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError
+from prefixnas.commands.output import Output, add_output
 
 if TYPE_CHECKING:
     from prefixnas.experiments.experiment import Experiment
@@ -29,12 +30,18 @@ def main(argv: Sequence[str], prog: str) -> int:
     if argv and argv[0] in ACTIONS:
         run, help = ACTIONS[argv[0]]
         return run(_parser(f"{prog} {argv[0]}", argv[0], help).parse_args(argv[1:]))
+    parser(prog).parse_args(argv)
+    raise AssertionError("the parser took an action that does not exist")
+
+
+def parser(prog: str) -> Parser:
+    """Return the parser of all actions."""
     parser = Parser(prog=prog, description="Run an experiment file under NNI.")
     offered = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
     for name, (_, help) in ACTIONS.items():
-        offered.add_parser(name, help=help, add_help=False)
-    parser.parse_args(argv)
-    raise AssertionError("the parser took an action that does not exist")
+        action = _parser(f"{prog} {name}", name, help)
+        offered.add_parser(name, help=help, parents=[action], add_help=False)
+    return parser
 
 
 def _parser(prog: str, action: str, help: str) -> Parser:
@@ -62,48 +69,54 @@ def _parser(prog: str, action: str, help: str) -> Parser:
         add("--trials", type=positive, metavar="N", help="trials of the whole study")
     if action in ("start", "resume"):
         add("--wait", action="store_true", help="wait until all trials are over, then stop")
+    add_output(parser)
     return parser
 
 
 def _create(arguments: argparse.Namespace) -> int:
     engine = _engine(arguments)
     engine.create()
-    print(f"folder: {engine.folder}")
+    Output.of(arguments).result({"folder": engine.folder}, f"folder: {engine.folder}")
     return 0
 
 
 def _view(arguments: argparse.Namespace) -> int:
     engine = _engine(arguments)
-    _announce(engine, engine.view())
+    document, said = _announced(engine, engine.view())
+    Output.of(arguments).result(document, said)
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from prefixnas.experiments.nni.waiting import wait
 
-    engine = _engine(arguments)
+    engine, output = _engine(arguments), Output.of(arguments)
     try:
         manager = engine.start() if arguments.action == "start" else engine.resume()
-        _announce(engine, manager)
+        document, said = _announced(engine, manager)
         if not arguments.wait:
+            output.result(document, said)
             return 0
+        output.note(said)
         last = wait(manager)  # if the manager is gone, its trials go on
     except KeyboardInterrupt:
         engine.stop()
         print("interrupted; nothing of it runs, `resume` goes on", file=sys.stderr)
         return 130
     engine.stop()
-    _show(engine.experiment, engine.folder)
+    _show(engine.experiment, engine.folder, output, document)
     return 0 if last == "DONE" else 1
 
 
-def _announce(engine: Engine, manager: Manager) -> None:
+def _announced(engine: Engine, manager: Manager) -> tuple[dict[str, Any], str]:
+    """Return where an experiment is to be seen, for programs and for people."""
     from prefixnas.experiments.nni.sockets import is_loopback
 
-    print(f"web interface: {manager.rest.url}")
-    print(f"folder: {engine.folder}")
+    lines = [f"web interface: {manager.rest.url}", f"folder: {engine.folder}"]
     if not is_loopback(manager.host):
-        print(REMOTE.format(url=manager.rest.url.replace("127.0.0.1", manager.host)))
+        url = manager.rest.url.replace("127.0.0.1", manager.host)
+        print(REMOTE.format(url=url), file=sys.stderr, flush=True)
+    return {"folder": engine.folder, "url": manager.rest.url}, "\n".join(lines)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -118,7 +131,8 @@ def _status(arguments: argparse.Namespace) -> int:
             said = f"{manager.status()}, {manager.rest.url}"
         except OSError as error:
             said = f"runs, but does not answer: {error}"
-    _show(experiment, folder, f"NNI: {said}\n")
+    document = {"folder": folder, "nni": said}
+    _show(experiment, folder, Output.of(arguments), document, f"NNI: {said}")
     return 0
 
 
@@ -130,7 +144,8 @@ def _stop(arguments: argparse.Namespace) -> int:
     folder = _folder(arguments, _name(arguments.file))
     running = len(processes_of(folder))
     stop_manager(folder)
-    print(f"processes ended: {running}" if running else "nothing was running")
+    said = f"processes ended: {running}" if running else "nothing was running"
+    Output.of(arguments).result({"folder": folder, "ended": running}, said)
     settle(*_load(arguments))
     return 0
 
@@ -141,18 +156,24 @@ def _export(arguments: argparse.Namespace) -> int:
     experiment, folder = _load(arguments)
     path = arguments.to or folder / "trials.csv"
     write_table(open_study(experiment, folder), path)
-    print(path)
+    Output.of(arguments).result({"table": path}, str(path))
     return 0
 
 
-def _show(experiment: Experiment, folder: Path, before: str = "") -> None:
+def _show(
+    experiment: Experiment, folder: Path, output: Output, document: Mapping[str, Any], *before: str
+) -> None:
     from prefixnas.experiments.nni.table import open_study, read_rows, summary
-    from prefixnas.experiments.view import print_trials
+    from prefixnas.experiments.view import trial_document, whole_table
 
     study = open_study(experiment, folder)
-    print(before, end="")
-    print_trials(read_rows(study), experiment.target.direction)
-    print(summary(study))
+    rows, best = read_rows(study), study.best()
+    table, wide = whole_table(rows, experiment.target.direction)
+    found = {
+        "trials": [trial_document(row) for row in rows],
+        "best": None if best is None else trial_document(best),
+    }
+    output.result({**document, **found}, *before, table, summary(study), wide=wide)
 
 
 def _load(arguments: argparse.Namespace, **changes: object) -> tuple[Experiment, Path]:

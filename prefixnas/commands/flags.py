@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from prefixnas.base.console import Parser
 from prefixnas.base.options import default_of, fields_of, is_list, literals, types_of
+from prefixnas.base.registry import Registry
 
 
 def add_flags(parser: Parser, title: str, cls: type[Any], skip: Collection[str] = ()) -> None:
@@ -28,6 +29,52 @@ def add_flags(parser: Parser, title: str, cls: type[Any], skip: Collection[str] 
             group.add_argument(flag, dest=name, help=text, **form)
             if (former := entry.metadata.get("former")) is not None:
                 _add_former(parser, former, name, form)
+
+
+def add_all_flags(parser: Parser, skip: Collection[str] = ()) -> None:
+    """Offer the keys of a run with every strategy, objective and part of one.
+
+    Such a parser is for completion: a run has the keys of one strategy and one objective.
+
+    Args:
+        parser: The command's parser.
+        skip: Keys that are not offered.
+    """
+    from prefixnas.launch.config import RunConfig
+    from prefixnas.run.objective import OBJECTIVES
+    from prefixnas.run.strategy import STRATEGIES
+
+    classes: list[type[Any]] = [RunConfig, *map(STRATEGIES.get, STRATEGIES.names())]
+    for objective in map(OBJECTIVES.get, OBJECTIVES.names()):
+        parts = getattr(objective, "parts", {}).items()
+        classes.append(objective)
+        classes += [objective.with_parts({k: n}) for k, names in parts for n in names.names()]
+    seen = set(skip)
+    for cls in classes:
+        add_flags(parser, cls.__name__, cls, seen)
+        seen |= {*fields_of({"": cls})}
+
+
+def names_of_keys() -> dict[str, list[str]]:
+    """Return the names that are registered, by the key of a run whose values they are."""
+    from prefixnas.network.relaxations import RELAXATIONS
+    from prefixnas.oneshot import LEVELS, SELECTIONS, UPDATES
+    from prefixnas.run.objective import OBJECTIVES
+    from prefixnas.run.strategy import STRATEGIES
+    from prefixnas.space.loading import SPACES
+
+    registries: dict[str, Registry[Any]] = {
+        "strategy": STRATEGIES,
+        "objective": OBJECTIVES,
+        "space": SPACES,
+        "relaxation": RELAXATIONS,
+        "level": LEVELS,
+        "update": UPDATES,
+        "selection": SELECTIONS,
+    }
+    for name in OBJECTIVES.names():
+        registries |= getattr(OBJECTIVES.get(name), "parts", {})
+    return {key: registry.names() for key, registry in registries.items()}
 
 
 def parse_parts(argv: Sequence[str], objective: type[Any]) -> dict[str, str]:

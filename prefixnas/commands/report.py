@@ -6,15 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefixnas.base.console import Parser
+from prefixnas.commands.output import Output, add_output
 
 HELP = "write a run's plots and report.html"
 
 
-def main(argv: Sequence[str], prog: str) -> int:
-    """Run the command."""
+def parser(prog: str) -> Parser:
+    """Return the command's parser."""
     parser = Parser(prog=prog, description=HELP)
     parser.add_argument("run", type=Path, help="a run directory")
-    args = parser.parse_intermixed_args(argv)
+    add_output(parser)
+    return parser
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the command."""
+    args = parser(prog).parse_intermixed_args(argv)
 
     from prefixnas.base.locks import alone
     from prefixnas.report.run_page import write_report
@@ -22,5 +29,6 @@ def main(argv: Sequence[str], prog: str) -> int:
 
     read_record(args.run)  # before a lock is left in a folder that holds no run
     with alone(args.run, "draws"):
-        print(write_report(args.run))
+        page = write_report(args.run)
+    Output.of(args).result({"report": page}, str(page))
     return 0

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from argparse import Namespace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.console import Parser
 from prefixnas.base.errors import UserError, brief
 from prefixnas.base.files import refuse_used
-from prefixnas.commands.flags import add_flags, parse_parts
+from prefixnas.commands.flags import add_all_flags, add_flags, parse_parts
+from prefixnas.commands.output import FLAGS, Output, add_output
+
+if TYPE_CHECKING:
+    from prefixnas.run.events import Event
 
 HELP = "search, train on, evaluate, export"
 
@@ -52,39 +57,54 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
     if first.resume:
         refuse_change(stored, names, first.out)
         refuse_former(stored, fields_of(options), first.out)
-    parser = _parser(prog, options, fixed, help=True)
-    flags = {
-        name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None
-    }
-    out, resume, dry_run = flags.pop("out", None), flags.pop("resume"), flags.pop("dry_run")
-    flags.pop("config", None)
-    layers.append((FLAG, flags))
+    args = _parser(prog, options, fixed, help=True).parse_args(argv)
+    layers.append((FLAG, {name: value for name, value in vars(args).items()
+                          if value is not None and name not in OWN}))  # fmt: skip
     if launched() > 1 and not any("processes" in layer for _, layer in layers):
         layers.append(("launcher", {"processes": launched()}))
     values = resolve_run(layers)
     check_space(layers)
-    if resume:
-        refuse_change(stored, values, out)
-    if dry_run:
-        plan = plan_run(values)
-        print(dump_config(values), end="")
-        for line in plan.objective.preview():
-            print(f"# {line}")  # what is printed stays a configuration
+    if args.resume:
+        refuse_change(stored, values, args.out)
+    if args.dry_run:
+        preview = list(plan_run(values).objective.preview())
+        lines = [f"# {line}" for line in preview]  # what is printed stays a configuration
+        shown = "\n".join([dump_config(values).rstrip("\n"), *lines])
+        Output.of(args).result({"config": values, "preview": preview}, shown)
         return 0
-    return _search(values, out, resume)
+    return _search(values, args, Output.of(args))
 
 
 main = search_command
 
+OWN = ("config", "out", "resume", "dry_run", "report", *FLAGS)
+"""Flags that are no keys of a run."""
 
-def _parser(
-    prog: str, options: Mapping[str, type[Any]], fixed: Mapping[str, Any], *, help: bool
-) -> Parser:
+
+def parser(prog: str, fixed: Collection[str] = ()) -> Parser:
+    """Return a parser with the flags of every strategy and objective, for completion."""
+    parser = _own_parser(prog, help=True)
+    add_all_flags(parser, fixed)
+    return parser
+
+
+def _own_parser(prog: str, *, help: bool) -> Parser:
     parser = Parser(prog=prog, add_help=help, argument_default=None)
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")
     parser.add_argument("--out", type=Path, metavar="RUN", help="run directory (default: runs/...)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config, stop")
+    parser.add_argument(
+        "--no-report", dest="report", action="store_false", help="draw no plots and no report.html"
+    )
+    add_output(parser)
+    return parser
+
+
+def _parser(
+    prog: str, options: Mapping[str, type[Any]], fixed: Mapping[str, Any], *, help: bool
+) -> Parser:
+    parser = _own_parser(prog, help=help)
     if not options:
         if "strategy" not in fixed:
             parser.add_argument("--strategy")
@@ -96,35 +116,49 @@ def _parser(
     return parser
 
 
-def _search(values: Mapping[str, Any], out: Path | None, resume: bool) -> int:
+def _search(values: Mapping[str, Any], args: Namespace, output: Output) -> int:
     from prefixnas.launch.plan import plan_run
     from prefixnas.launch.start import start_run
+    from prefixnas.report.document import doubts, run_document
     from prefixnas.report.progress import open_progress
     from prefixnas.report.tables import fitting_score_table
-    from prefixnas.report.terminal import Terminal
-    from prefixnas.run.events import Evidence
-    from prefixnas.run.ranks import end_now, join, leave, said_once
+    from prefixnas.run.ranks import end_now, followed, join, leave, said_once
     from prefixnas.run.record import read_record
 
     ranks = join()
+    shows = ranks.first and not followed()
     with said_once(ranks):
-        folder = Path(ranks.agree(str(out or _free_folder(plan_run(values).run))))
-        with open_progress() if ranks.first else nullcontext() as progress:
+        folder = Path(ranks.agree(str(args.out or _free_folder(plan_run(values).run))))
+        display = open_progress(
+            earlier=_earlier(folder) if args.resume else (),
+            quiet=output.quiet,
+            verbose=output.verbose,
+        )
+        with display if shows else nullcontext() as progress:
             on_event = progress.on_event if progress is not None else None
-            start_run(values, folder, resume=resume, on_event=on_event)
+            start_run(values, folder, resume=args.resume, on_event=on_event, report=args.report)
     leave()
-    if ranks.first:
+    if shows:
         record = read_record(folder)
-        Terminal().print(fitting_score_table(record.columns()))
-        if tested := record.tested():
-            Terminal().print("On the test split, scored once:")
-            Terminal().print(fitting_score_table(tested))
-        for doubt in {found.doubt() for found in record.of(Evidence)} - {""}:
-            print(doubt)
-        print(f"run directory: {folder}")
+        tested = record.tested()
+        test: list[Any] = (
+            ["On the test split, scored once:", fitting_score_table(tested)] if tested else []
+        )
+        table = fitting_score_table(record.columns())
+        last = f"run directory: {folder}"
+        output.result(run_document(record), table, *test, *doubts(record), last)
     if ranks.count > 1:
         end_now()
     return 0
+
+
+def _earlier(folder: Path) -> Iterable[Event]:
+    """Return what a run that goes on has said; what is damaged is refused later, with a reason."""
+    from prefixnas.run.events import read_events
+
+    with suppress(UserError):
+        return read_events(folder)
+    return ()
 
 
 def _free_folder(run_config: Any) -> Path:

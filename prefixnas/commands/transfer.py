@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.console import Parser, positive
-from prefixnas.base.errors import UserError, brief, one_line
+from prefixnas.base.errors import UserError, brief
 from prefixnas.base.files import make_folder, refuse_used, write_text
 from prefixnas.base.yaml import read_yaml
-from prefixnas.commands.flags import add_flags, parse_parts
+from prefixnas.commands.flags import add_all_flags, add_flags, parse_parts
+from prefixnas.commands.output import FLAGS, Output, add_output
 
 if TYPE_CHECKING:
     from prefixnas.compare.transfer import Transfer
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 HELP = "train architectures found on other tasks"
 
 FILE = "transfer.yaml"
-HELD = ("seed", "baseline", "arch")
-"""Keys of a run that belong to the table."""
 
 
 def main(argv: Sequence[str], prog: str) -> int:
@@ -46,19 +44,29 @@ def main(argv: Sequence[str], prog: str) -> int:
     given = {k: v for k, v in vars(_parser(prog, options, help=True).parse_args(argv)).items()
              if v is not None and k not in OWN}  # fmt: skip
     transfer = _transfer(first, layers, given)
-    cells = transfer.cells()
+    cells, output = transfer.cells(), Output.of(first)
     if first.dry_run:
-        for cell in cells:
-            print(f"{cell.folder}: {'finished' if cell.finished else 'to run'}")
+        states = {cell.folder: "finished" if cell.finished else "to run" for cell in cells}
+        document = [{"run": folder, "state": state} for folder, state in states.items()]
+        output.result({"runs": document}, *(f"{run}: {state}" for run, state in states.items()))
         return 0
-    return _run(transfer, first.jobs, _kept(transfer))
+    return _run(transfer, first.jobs, _kept(transfer), output)
 
 
-OWN = ("group", "config", "out", "resume", "dry_run", "seeds", "jobs", "control")
+OWN = ("group", "config", "out", "resume", "dry_run", "seeds", "jobs", "control", *FLAGS)
 NAMES = ("strategy", "objective", "plugin")
 
 
-def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parser:
+def parser(prog: str) -> Parser:
+    """Return a parser with the flags of every strategy and objective, for completion."""
+    from prefixnas.compare.transfer import HELD
+
+    parser = _own_parser(prog, help=True)
+    add_all_flags(parser, HELD)
+    return parser
+
+
+def _own_parser(prog: str, *, help: bool) -> Parser:
     parser = Parser(prog=prog, description=HELP, add_help=help, argument_default=None)
     parser.add_argument("group", type=Path, nargs="*", help="groups of tasks: YAML files of keys")
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys of all groups as YAML")
@@ -69,17 +77,25 @@ def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parse
     parser.add_argument("--jobs", type=positive, default=1, help="runs side by side (default: 1)")
     parser.add_argument("--control", action=argparse.BooleanOptionalAction, default=True,
                         help="also train the space's first options (default: yes)")  # fmt: skip
+    add_output(parser)
+    return parser
+
+
+def _parser(prog: str, options: Mapping[str, type[Any]], *, help: bool) -> Parser:
+    parser = _own_parser(prog, help=help)
     if not options:
         for name in ("strategy", "objective"):
             parser.add_argument(f"--{name}")
         parser.add_argument("--plugin", nargs="*")
+    from prefixnas.compare.transfer import HELD
+
     for part, cls in options.items():
         add_flags(parser, f"{part} ({cls.__name__})", cls, HELD)
     return parser
 
 
 def _read(files: Sequence[Path], common: Path | None) -> dict[str, Any]:
-    from prefixnas.compare.transfer import group_names
+    from prefixnas.compare.transfer import HELD, group_names
     from prefixnas.launch.config import read_config
 
     shared = [(str(common), read_config(common))] if common is not None else []
@@ -145,7 +161,7 @@ def _kept(transfer: Transfer) -> dict[str, Any]:
     return {"groups": groups, "seeds": list(transfer.seeds), "control": transfer.control}
 
 
-def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any]) -> int:
+def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any], output: Output) -> int:
     import yaml
 
     from prefixnas.base.locks import alone
@@ -160,7 +176,6 @@ def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any]) -> int:
     )
     from prefixnas.compare.transfer import table, write_table
     from prefixnas.launch.check import check_problem
-    from prefixnas.report.terminal import Terminal
 
     cells = transfer.cells()
     refuse_other_cells(cells)
@@ -172,7 +187,7 @@ def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any]) -> int:
     lost: list[str] = []
     with alone(transfer.out, "is comparing", PATIENCE) as lock:
         write_text(transfer.out / FILE, yaml.safe_dump(dict(kept), sort_keys=False))
-        run_cells(cells, jobs, lock, lambda line: print(line, flush=True))
+        run_cells(cells, jobs, lock, output.note)
         finished = {cell.folder: cell.values for cell in cells if cell.finished}
         for row in transfer.rows({}):
             source, target, seed = row["source"], row["target"], row["seed"]
@@ -186,11 +201,9 @@ def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any]) -> int:
                     lost.append(f"{source} to {target}, seed {seed}: {error}")
         rows = transfer.rows(neither)
         written = write_table(rows, transfer.out)
-    console = Terminal()
-    Terminal(width=console.width if console.is_terminal else 200).print(table(rows))
-    print(f"written: {written}")
+    output.result({"rows": rows, "written": written}, table(rows), f"written: {written}", wide=200)
     failed = [cell for cell in cells if not cell.finished]
     lost += [f"{cell.name}: {notes(cell).get('error', 'not run')}" for cell in failed]
     for line in lost:
-        print(one_line(f"failed: {line}"), file=sys.stderr)
+        output.failed(line)
     return 1 if lost else 0

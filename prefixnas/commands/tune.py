@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefixnas.base.console import Parser, positive
-from prefixnas.base.errors import UserError, one_line
+from prefixnas.base.errors import UserError
 from prefixnas.base.files import is_empty, make_folder, refuse_used, write_text
+from prefixnas.commands.output import Output, add_output
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from prefixnas.experiments.experiment import Experiment
+    from prefixnas.experiments.rows import Row
     from prefixnas.experiments.study import Study
 
 
@@ -26,7 +29,8 @@ HELP = "many searches: hyper-parameters and architecture together"
 
 def main(argv: Sequence[str], prog: str) -> int:
     """Run the command."""
-    flags = _parser(prog).parse_args(argv)
+    flags = parser(prog).parse_args(argv)
+    output = Output.of(flags)
     from prefixnas.base.extras import require
     from prefixnas.base.plugins import trust
     from prefixnas.experiments.experiment import load_experiment
@@ -43,12 +47,15 @@ def main(argv: Sequence[str], prog: str) -> int:
     experiment = load_experiment(flags.file, changes)
     read_settings(experiment)  # the same file is for every engine
     if flags.dry_run:
-        print(_extent(experiment) + experiment.dump(), end="")
+        shown = _extent(experiment) + experiment.dump()
+        output.result({"experiment": experiment.resolved()}, shown.rstrip("\n"))
         return 0
-    return _tune(experiment, flags.out or Path("studies") / experiment.name, flags.resume)
+    folder = flags.out or Path("studies") / experiment.name
+    return _tune(experiment, folder, output, resume=flags.resume)
 
 
-def _parser(prog: str) -> Parser:
+def parser(prog: str) -> Parser:
+    """Return the command's parser."""
     parser = Parser(prog=prog, description="Find hyper-parameters and architecture together.")
     parser.add_argument("file", type=Path, metavar="FILE", help="the experiment, as YAML")
     parser.add_argument(
@@ -62,6 +69,7 @@ def _parser(prog: str) -> Parser:
     parser.add_argument("--storage", metavar="FILE/URL", help="journal, SQLite file or database")
     parser.add_argument("--sampler", metavar="NAME", help="one of Optuna's samplers")
     parser.add_argument("--pruner", metavar="NAME", help="one of Optuna's pruners, or none")
+    add_output(parser)
     return parser
 
 
@@ -83,7 +91,7 @@ def _extent(experiment: Experiment) -> str:
     )
 
 
-def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
+def _tune(experiment: Experiment, folder: Path, output: Output, *, resume: bool) -> int:
     from prefixnas.experiments.study import Study
     from prefixnas.experiments.study_report import write_study_report
     from prefixnas.experiments.tune import tune
@@ -109,14 +117,15 @@ def _tune(experiment: Experiment, folder: Path, resume: bool) -> int:
     study = Study.open(experiment, folder)
     (folder / BEGINNING).unlink(missing_ok=True)
     try:
-        with open_view(experiment.target.direction) as show:
-            tune(study, experiment.file.workers, show)
+        view = nullcontext(_no_view) if output.quiet else open_view(experiment.target.direction)
+        with view as show:
+            tune(study, experiment.file.workers, show, output.note)
     except BaseException:
         with suppress(UserError):  # what went wrong first is what is said
             write_study_report(study)
         raise
     write_study_report(study)
-    return _finish(study)
+    return _finish(study, output)
 
 
 @contextmanager
@@ -134,20 +143,30 @@ def _beginning(folder: Path) -> Iterator[None]:
         raise
 
 
-def _finish(study: Study) -> int:
-    from prefixnas.experiments.rows import ERROR, FAIL
-    from prefixnas.experiments.view import describe, print_trials
+def _no_view(rows: Sequence[Row]) -> None:
+    pass
 
-    rows = study.rows()
-    print_trials(rows, study.experiment.target.direction)
-    print(f"study: {study.folder}")
+
+def _finish(study: Study, output: Output) -> int:
+    from prefixnas.experiments.rows import ERROR, FAIL
+    from prefixnas.experiments.view import describe, trial_document, whole_table
+
+    rows, best = study.rows(), study.best()
+    document = {
+        "study": study.folder,
+        "trials": [trial_document(row) for row in rows],
+        "best": None if best is None else trial_document(best),
+    }
+    table, wide = whole_table(rows, study.experiment.target.direction)
+    parts: list[RenderableType] = [table, f"study: {study.folder}"]
+    if best is not None:
+        parts.append(f"best: trial {best.number}, score {best.score:.4f} ({describe(best.params)})")
+        parts.append(f"run directory: {study.trial_folder(best.number)}")
+    output.result(document, *parts, wide=wide)
     for row in rows:
         if row.state == FAIL:
-            print(one_line(f"failed: trial {row.number}: {row.notes.get(ERROR)}"), file=sys.stderr)
-    best = study.best()
+            output.failed(f"trial {row.number}: {row.notes.get(ERROR)}")
     if best is None:
-        print("no trial is complete", file=sys.stderr)
+        output.failed("no trial is complete")
         return 1
-    print(f"best: trial {best.number}, score {best.score:.4f} ({describe(best.params)})")
-    print(f"run directory: {study.trial_folder(best.number)}")
     return 0

@@ -163,13 +163,13 @@ def agreement_table(groups: Mapping[str, Sequence[Measured]]) -> Grid:
     return Grid(["decision", *map(Number, [*groups, "chance"])], cells)
 
 
-def write_tables(folder: Path, groups: Mapping[str, Sequence[Measured]], by: str) -> list[Path]:
-    """Write `stability.csv` (a row per group), `runs.csv` (per run) and `agreement.csv`.
-
-    Raises:
-        UserError: A file cannot be written.
-    """
-    rows, runs, same = [], [], []
+def rows_of_tables(
+    groups: Mapping[str, Sequence[Measured]], by: str
+) -> dict[str, list[dict[str, object]]]:
+    """Return the rows of `stability` (one a group), `runs` (one a run) and `agreement`."""
+    rows: list[dict[str, object]] = []
+    runs: list[dict[str, object]] = []
+    same: list[dict[str, object]] = []
     for label, members in groups.items():
         row: dict[str, object] = {by: label, "runs": len(members)}
         for key in members[0].numbers:
@@ -182,10 +182,18 @@ def write_tables(folder: Path, groups: Mapping[str, Sequence[Measured]], by: str
             names = {by: label, "run": search.record.name, "seed": seed, "alpha_steps": steps}
             runs.append({**names, **search.numbers})
         same += [{by: label, **vars(found)} for found in agreements(members)]
-    written = {"stability.csv": rows, "runs.csv": runs, "agreement.csv": same}
+    return {"stability": rows, "runs": runs, "agreement": same}
+
+
+def write_tables(folder: Path, groups: Mapping[str, Sequence[Measured]], by: str) -> list[Path]:
+    """Write `stability.csv` (a row per group), `runs.csv` (per run) and `agreement.csv`.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
     paths = []
-    for name, lines in written.items():
+    for name, lines in rows_of_tables(groups, by).items():
         if lines:
-            write_csv(folder / name, lines)
-            paths.append(folder / name)
+            write_csv(folder / f"{name}.csv", lines)
+            paths.append(folder / f"{name}.csv")
     return paths

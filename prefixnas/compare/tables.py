@@ -34,11 +34,11 @@ LEGEND = (
 
 def write_comparison(
     comparison: Comparison, cells: Sequence[Cell], out: Path
-) -> tuple[list[CellResult], RenderableType]:
+) -> tuple[list[CellResult], Tables]:
     """Write all tables and the plot of a comparison, finished or not.
 
     Returns:
-        What each run came to, and the tables for the terminal.
+        What each run came to, and the rows of each space's table.
     """
     results = read_cells(cells)
     tables = summarise(comparison, results)
@@ -48,7 +48,7 @@ def write_comparison(
     write_text(out / "summary.md", markdown(tables))
     if figure := comparison_figure(tables):
         save_figure(figure, out / "compute.png")
-    return results, render(tables)
+    return results, tables
 
 
 def space_table(rows: Sequence[Summary]) -> Grid:

@@ -28,6 +28,9 @@ from prefixnas.report.grid import Grid, Number, number
 from prefixnas.run.evaluation import TRAINED
 from prefixnas.run.record import read_result
 
+HELD = ("seed", "baseline", "arch")
+"""Keys of a run that belong to the table."""
+
 SEARCHED, ONLY_TRAINED = "searched and trained", "only trained"
 NEITHER, FIRST = "neither", "first options"
 

@@ -147,16 +147,19 @@ class Experiment:
         storage = self.file.storage
         return {**self.to_json(), "storage": storage and without_password(storage)}
 
-    def dump(self) -> str:
-        """Return the resolved file: every key of the experiment, every key of its base.
+    def resolved(self) -> dict[str, Any]:
+        """Return every key of the experiment, every key of its base.
 
         The password of a database is left out.
         """
         varied = {parameter.key for parameter in self.hyperparameters}
         varied |= {"patience"} if self.file.early_stopping else set()
         kept = {key: value for key, value in self.example().items() if key not in varied}
-        resolved = {**self.shown(), "base": kept, "objective": asdict(self.target)}
-        return yaml.safe_dump(resolved, sort_keys=False)
+        return {**self.shown(), "base": kept, "objective": asdict(self.target)}
+
+    def dump(self) -> str:
+        """Return what is resolved as the text of a file."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False)
 
     def refuse_change(self, stored: Mapping[str, Any], where: str) -> None:
         """Refuse to go on with a study under another experiment.

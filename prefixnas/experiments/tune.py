@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from prefixnas.base.errors import UserError
@@ -25,13 +25,14 @@ POLL = 0.5
 """Seconds between looks at workers and study."""
 
 
-def tune(study: Study, workers: int, show: Show) -> None:
+def tune(study: Study, workers: int, show: Show, note: Callable[[str], None]) -> None:
     """Run the study's trials in so many processes, until all of them are over.
 
     Args:
         study: The study.
         workers: How many trials run side by side here; other processes may run more.
         show: Called with the trials, again and again.
+        note: Called with a line for the user.
 
     Raises:
         UserError: A worker cannot work (the storage is gone, say). The trials stay as they are.
@@ -45,10 +46,7 @@ def tune(study: Study, workers: int, show: Show) -> None:
     try:
         started = sum(slot.start() for slot in crew)
         if started < workers:
-            print(
-                f"{workers - started} of {workers} workers wait for GPUs that others hold",
-                flush=True,
-            )
+            note(f"{workers - started} of {workers} workers wait for GPUs that others hold")
         while any([slot.busy() for slot in crew]):
             show(study.rows())
             time.sleep(POLL)

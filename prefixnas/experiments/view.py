@@ -13,9 +13,12 @@ from rich.text import Text
 
 from prefixnas.base.errors import visible
 from prefixnas.experiments.rows import (
+    ARCHITECTURE,
     COMPLETE,
+    DIRECTORY,
     ERROR,
     FAIL,
+    PARAMETERS,
     PRUNED,
     RUNNING,
     STEPS,
@@ -43,9 +46,9 @@ def open_view(direction: str, stream: TextIO | None = None) -> Iterator[Show]:
 
     Args:
         direction: `maximize` or `minimize`.
-        stream: Where to; standard output if not given.
+        stream: Where to; standard error if not given.
     """
-    stream = stream or sys.stdout
+    stream = stream or sys.stderr
     console = terminal(stream)
     if console is None:
         yield PlainView(stream).show
@@ -110,11 +113,28 @@ def for_terminal(rows: Sequence[Row], direction: str, width: int, *, folded: boo
     return Group(table, *([Text(f"{waiting} more to run", "dim")] if waiting else []))
 
 
-def print_trials(rows: Sequence[Row], direction: str) -> None:
-    """Print the table of trials to standard output, whole."""
+def whole_table(rows: Sequence[Row], direction: str) -> tuple[Group, int]:
+    """Return the table of all trials for standard output, and its width where it is no terminal."""
     console = Terminal()
     width = console.width if console.is_terminal else WIDE
-    Terminal(width=width).print(for_terminal(rows, direction, width, folded=True))
+    return for_terminal(rows, direction, width, folded=True), width
+
+
+def trial_document(row: Row) -> dict[str, Any]:
+    """Return a trial as JSON shows it."""
+    return {
+        "trial": row.number,
+        "state": row.state,
+        "score": row.score,
+        "validation": row.notes.get(VALIDATION),
+        "parameters": row.notes.get(PARAMETERS),
+        "seconds": row.seconds,
+        "hyperparameters": dict(row.params),
+        "architecture": row.notes.get(ARCHITECTURE),
+        "epochs": list(row.epochs.values()),
+        "error": row.notes.get(ERROR),
+        "run": row.notes.get(DIRECTORY),
+    }
 
 
 def describe(params: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ def start_run(
     *,
     resume: bool = False,
     on_event: Callable[[Event], None] | None = None,
+    report: bool = True,
 ) -> SearchResult:
     """Search as a resolved configuration says; leave a run directory.
 
@@ -38,6 +39,7 @@ def start_run(
         folder: The run directory, which must be new or empty.
         resume: Go on with the run in `folder`.
         on_event: Called with every event, after it was written.
+        report: Whether plots and `report.html` are made at the end.
 
     Raises:
         UserError: What cannot be planned or built, a folder that holds something else, or another
@@ -48,7 +50,7 @@ def start_run(
     plan = plan_run(values)
     if ranks.count == 1 < plan.run.processes:
         refuse_used(folder, "config.yaml", "run", resume=resume)
-        return start_together(values, folder, resume, on_event)
+        return start_together(values, folder, resume, on_event, report)
     if ranks.count != plan.run.processes:
         raise UserError(
             f"key 'processes': the run takes {plan.run.processes}, and {ranks.count} were started "
@@ -72,7 +74,7 @@ def start_run(
         if ranks.first and resume:  # and not refused: what a refusal leaves is as it was
             write_text(folder / "config.yaml", dump_config(values))
         result = search(run, plan.strategy, plan.run, baseline=plan.baseline)
-        if ranks.first:
+        if ranks.first and report:
             _report(run)
         return result
 

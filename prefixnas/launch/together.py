@@ -21,6 +21,7 @@ def start_together(
     folder: Path,
     resume: bool,
     on_event: Callable[[Event], None] | None,
+    report: bool = True,
 ) -> SearchResult:
     """Start `processes` ranks of `prefixnas search`, wait for them, read their result.
 
@@ -29,6 +30,7 @@ def start_together(
         folder: The run directory.
         resume: Go on with the run in `folder`.
         on_event: Called with every event; what it raises ends the run.
+        report: Whether plots and `report.html` are made at the end.
 
     Raises:
         UserError: What the ranks found wrong.
@@ -46,6 +48,7 @@ def start_together(
         config = Path(place) / "config.yaml"
         write_text(config, dump_config(values))
         command += ["--resume"] if resume else ["--config", str(config)]
+        command += [] if report else ["--no-report"]
         launch(command, values["processes"], watch)
     watch()
     return SearchResult.read(folder)

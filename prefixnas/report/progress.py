@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Self, TextIO
 
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from prefixnas.base.errors import visible
 from prefixnas.report.grid import facts
+from prefixnas.report.pace import Left, Pace
 from prefixnas.report.terminal import Terminal
 from prefixnas.run import events
 from prefixnas.run.events import Event
@@ -24,14 +25,29 @@ from prefixnas.space.architecture import decision_key
 SOONEST, LATEST = 2.0, 30.0
 
 
-def open_progress(stream: TextIO | None = None) -> PlainProgress | LiveProgress:
-    """Return the display that suits `stream`, standard output if not given.
+def open_progress(
+    stream: TextIO | None = None,
+    earlier: Iterable[Event] = (),
+    *,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> PlainProgress | LiveProgress | QuietProgress:
+    """Return the display that suits `stream`.
 
     It is a context manager around the run; what is still due is shown when it is left.
+
+    Args:
+        stream: Where it goes; standard error if not given.
+        earlier: The events of a run that goes on: the time left takes what is done into account.
+        quiet: Show warnings alone.
+        verbose: Show a line for every step, with all that is known of it.
     """
-    stream = stream or sys.stdout
-    console = terminal(stream)
-    return PlainProgress(stream) if console is None else LiveProgress(console)
+    stream = stream or sys.stderr
+    if quiet:
+        return QuietProgress(stream)
+    pace = Pace(earlier)
+    console = None if verbose else terminal(stream)
+    return PlainProgress(stream, pace, verbose) if console is None else LiveProgress(console, pace)
 
 
 def terminal(stream: TextIO) -> Console | None:
@@ -47,20 +63,11 @@ def clock(seconds: float) -> str:
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
-class Pace:
-    """The time a phase still needs, by the speed of its steps in this process."""
-
-    def __init__(self) -> None:
-        self._phase: str | None = None
-        self._first = (0, 0.0)
-
-    def left(self, event: events.Step) -> float | None:
-        """Take a step; return the seconds left in its phase, None while unknown."""
-        if event.phase != self._phase or event.step <= self._first[0]:
-            self._phase, self._first = event.phase, (event.step, event.time)
-            return None
-        each = (event.time - self._first[1]) / (event.step - self._first[0])
-        return each * (event.total - event.step - 1)
+def said_of(left: Left) -> str:
+    """Return `0:25 left, 3:40 in all`, or what is known of it."""
+    if left.phase is None:
+        return "" if left.run is None else f"{clock(left.run)} left in all"
+    return f"{clock(left.phase)} left" + ("" if left.run is None else f", {clock(left.run)} in all")
 
 
 def describe(event: Event) -> str:
@@ -105,6 +112,25 @@ def _listing(choices: Mapping[str, str]) -> str:
     return "; ".join(f"{key}: {', '.join(options)}" for key, options in by_key(choices).items())
 
 
+class QuietProgress(AbstractContextManager["QuietProgress", None]):
+    """Warnings alone.
+
+    Args:
+        stream: Where they go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def on_event(self, event: Event) -> None:
+        """Print a warning."""
+        if isinstance(event, events.Warning):
+            print(visible(describe(event)), file=self._stream, flush=True)
+
+
 class PlainProgress(AbstractContextManager["PlainProgress", None]):
     """One line now and then, for files, pipes and logs.
 
@@ -113,19 +139,22 @@ class PlainProgress(AbstractContextManager["PlainProgress", None]):
 
     Args:
         stream: Where lines go.
+        pace: Tells the time left.
+        every: Show every step, with learning rate and norms of the gradients.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._pace = Pace()
+    def __init__(self, stream: TextIO, pace: Pace | None = None, every: bool = False) -> None:
+        self._stream, self._every = stream, every
+        self._pace = pace or Pace()
         self._shown: tuple[str, int, float] | None = None
-        self._due: tuple[events.Step, float | None] | None = None
+        self._due: tuple[events.Step, Left] | None = None
 
     def __exit__(self, *error: object) -> None:
         self._flush()
 
     def on_event(self, event: Event) -> None:
         """Print a line if it is time for one."""
+        self._pace.see(event)
         if isinstance(event, events.Step):
             self._step(event)
         elif line := describe(event):
@@ -137,9 +166,11 @@ class PlainProgress(AbstractContextManager["PlainProgress", None]):
         if self._due is not None and self._due[0].phase != event.phase:
             self._flush()
         self._due = (event, self._pace.left(event))
-        if self._shown is None or self._shown[0] != event.phase or event.step + 1 >= event.total:
+        first = self._shown is None or self._shown[0] != event.phase
+        if self._every or first or event.step + 1 >= event.total:
             self._flush()
             return
+        assert self._shown is not None
         _, before, at = self._shown
         tenth = (event.step + 1) * 10 // event.total > before * 10 // event.total
         if (tenth and event.time - at >= SOONEST) or event.time - at >= LATEST:
@@ -157,38 +188,58 @@ class PlainProgress(AbstractContextManager["PlainProgress", None]):
             parts.append(f"loss {event.loss:.3f} ({losses})")
         if event.entropy is not None:
             parts.append(f"alpha entropy {event.entropy:.3f}")
-        if left is not None:
-            parts.append(f"{clock(left)} left")
-        self._print("  ".join(parts))
+        if self._every:
+            parts += _details(event)
+        self._print("  ".join([*parts, *filter(None, [said_of(left)])]))
 
     def _print(self, line: str) -> None:
         print(visible(line), file=self._stream, flush=True)
 
 
+def _details(event: events.Step) -> list[str]:
+    """Return what a line about a step says more where everything is told."""
+    norms = {"weights": event.weight_gradient_norm, "alphas": event.alpha_gradient_norm}
+    return [
+        f"learning rate {event.lr:.3g}",
+        *(f"gradient of {name} {norm:.3g}" for name, norm in norms.items() if norm is not None),
+    ]
+
+
 class LiveProgress(AbstractContextManager["LiveProgress", None]):
     """A bar with losses, alpha entropy and time left, under a log of evaluations.
 
+    The log stays; the bar does, too, if the run is interrupted, and says how far it came.
+
     Args:
         console: The terminal.
+        pace: Tells the time left.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, pace: Pace | None = None) -> None:
         self._console = console
-        self._pace = Pace()
+        self._pace = pace or Pace()
         self._step: events.Step | None = None
-        self._left: float | None = None
+        self._left = Left()
         self._smooth: dict[str, float] = {}
-        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4)
+        self._live = Live(
+            console=console,
+            get_renderable=self.render,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # what goes to a file stays out of the terminal
+        )
 
     def __enter__(self) -> Self:
         self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._live.transient = not any(error)
         self._live.stop()
 
     def on_event(self, event: Event) -> None:
         """Renew the display; evaluations and warnings stay above it."""
+        self._pace.see(event)
         if isinstance(event, events.Step):
             same = self._step is not None and self._step.phase == event.phase
             known = self._smooth if same else {}
@@ -209,13 +260,12 @@ class LiveProgress(AbstractContextManager["LiveProgress", None]):
         if event is None:
             return Text("preparing ...", "dim")
         done = event.step + 1
-        left = "" if self._left is None else f"{clock(self._left)} left"
         bar = Table.grid(padding=(0, 1), expand=False)
         bar.add_row(
             Text(event.phase, "bold"),
             ProgressBar(total=event.total, completed=done, width=30),
             Text(f"{done}/{event.total}"),
-            Text(left, "cyan"),
+            Text(said_of(self._left), "cyan"),
         )
         losses = facts((f"  {task}", f"{loss:.3f}") for task, loss in self._smooth.items())
         said = Text("  loss per task, smoothed", "dim")

@@ -32,6 +32,14 @@ def check_baseline(which: Baseline) -> None:
         raise unknown("baseline", which, get_args(Baseline))
 
 
+def steps_of_baselines(run: Run, which: Baseline) -> dict[str, int]:
+    """Return by phase how many steps `train_baselines` takes; a resized problem may be left out."""
+    if which == "none" or not run.objective.optional:
+        return {}
+    phases = [BASELINE, EQUAL_WEIGHTS] if which == "both" else [BASELINE]
+    return dict.fromkeys(phases, run.budget.total)
+
+
 def train_baselines(run: Run, recipe: Recipe, which: Baseline, weights: int) -> dict[str, Scored]:
     """Train the problem without the module, and score it on validation and test data.
 

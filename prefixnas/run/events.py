@@ -49,13 +49,23 @@ class Event:
 
 @dataclass(frozen=True)
 class Start(Event):
-    """The run begins; `steps` are those of its parts "search" and "train"."""
+    """The run begins.
+
+    Attributes:
+        space: The space's name.
+        strategy: The strategy's.
+        objective: The objective's.
+        seed: Of everything random.
+        steps: Those of its parts "search" and "train".
+        baselines: Steps of the baselines that may follow, by phase.
+    """
 
     space: str
     strategy: str
     objective: str
     seed: int
     steps: Mapping[str, int]
+    baselines: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

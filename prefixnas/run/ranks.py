@@ -149,6 +149,11 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def followed() -> bool:
+    """Tell whether the process that launched this one shows what the run says."""
+    return STORE in os.environ
+
+
 def join() -> Ranks:
     """Meet the other processes that were launched with this one (torchrun, accelerate, `launch`).
 

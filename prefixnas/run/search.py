@@ -12,7 +12,13 @@ from typing import Any
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
 from prefixnas.run import events
-from prefixnas.run.baselines import Baseline, check_baseline, score_on_test, train_baselines
+from prefixnas.run.baselines import (
+    Baseline,
+    check_baseline,
+    score_on_test,
+    steps_of_baselines,
+    train_baselines,
+)
 from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED, UNTOUCHED, Evaluation
 from prefixnas.run.objective import Objective
 from prefixnas.run.recipe import Recipe
@@ -105,7 +111,9 @@ def search(
     objective, budget = run.objective, run.budget
     columns: dict[str, Evaluation | None] = {}
     _check_data(run)
-    run.once("started", lambda: _start(run, strategy))
+    # Without a module the run is its own baseline.
+    baseline = "none" if run.space.empty else baseline
+    run.once("started", lambda: _start(run, strategy, steps_of_baselines(run, baseline)))
     warned = run.once("warned at the start", lambda: _warn(run, ()))
     if objective.optional:
         run.reset(None)
@@ -133,8 +141,7 @@ def search(
         architecture.save(run.folder / "architecture.yaml")
     run.once("saved", lambda: _save(run))
 
-    # Without a module the run is its own baseline.
-    baselines = train_baselines(run, recipe, "none" if run.space.empty else baseline, parameters)
+    baselines = train_baselines(run, recipe, baseline, parameters)
     run.once("warned", lambda: _warn(run, warned))
 
     seconds = run.once("seconds", lambda: round(time.monotonic() - began, 1))
@@ -175,13 +182,13 @@ def _check_data(run: Run) -> None:
         )
 
 
-def _start(run: Run, strategy: Strategy) -> None:
+def _start(run: Run, strategy: Strategy, baselines: Mapping[str, int]) -> None:
     """Note what begins, and keep the space, whose file may change later."""
     if run.ranks.first:
         write_text(run.folder / "space.yaml", space_to_yaml(run.space))
     name = STRATEGIES.name_of(type(strategy)) or type(strategy).__name__
     steps = {"search": run.budget.search, "train": run.budget.train}
-    run.emit(events.Start(run.space.name, name, run.objective.name, run.seed, steps))
+    run.emit(events.Start(run.space.name, name, run.objective.name, run.seed, steps, baselines))
 
 
 def _warn(run: Run, known: Sequence[str]) -> list[str]:

@@ -27,8 +27,13 @@ from prefixnas.base.registry import Registry
 from prefixnas.base.yaml import load_yaml, read_yaml
 from prefixnas.space.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum
 
-_NODES = ("seq", "sum", "choice", "stack")
-_EXTRAS = ("name", "sizes", "knobs")
+NODES = ("seq", "sum", "choice", "stack")
+EXTRAS = ("name", "sizes", "knobs")
+"""Keys of a space: what it is made of, and what it has besides."""
+
+CHOICE = (("key", "options"), ("decided_by",))
+STACK = (("layers", "cell"), ("shared", "name"))
+"""Keys of a choice and of a stack: those that they need, and those that may be left out."""
 
 
 def space_from_yaml(text: str, where: str = "space") -> SearchSpace:
@@ -43,7 +48,7 @@ def space_from_yaml(text: str, where: str = "space") -> SearchSpace:
 def space_to_yaml(space: SearchSpace) -> str:
     """Return the YAML text of a space; `space_from_yaml` of it gives an equal space."""
     root = _dump(space.declared)
-    body = root if isinstance(root, dict) and set(root) <= set(_NODES) else {"seq": [root]}
+    body = root if isinstance(root, dict) and set(root) <= set(NODES) else {"seq": [root]}
     head: dict[str, Any] = {"name": space.name}
     if space.sizes:
         head["sizes"] = dict(space.sizes)
@@ -74,14 +79,14 @@ def load_space(reference: str) -> SearchSpace:
 
 def _space(data: Any, where: str) -> SearchSpace:
     if not isinstance(data, dict):
-        raise UserError(f"{where}: a space is a mapping with 'name' and one of {', '.join(_NODES)}")
+        raise UserError(f"{where}: a space is a mapping with 'name' and one of {', '.join(NODES)}")
     for key in data:
-        if key not in (*_EXTRAS, *_NODES):
-            raise unknown("key", key, [*_EXTRAS, *_NODES], where)
-    roots = [key for key in data if key not in _EXTRAS]
+        if key not in (*EXTRAS, *NODES):
+            raise unknown("key", key, [*EXTRAS, *NODES], where)
+    roots = [key for key in data if key not in EXTRAS]
     if len(roots) != 1:
         raise UserError(
-            f"{where}: a space needs exactly one of {', '.join(_NODES)}, not {roots or 'none'}"
+            f"{where}: a space needs exactly one of {', '.join(NODES)}, not {roots or 'none'}"
         )
     name = data.get("name")
     if not isinstance(name, str) or not name:
@@ -127,7 +132,7 @@ def _knob(data: Any, at: str) -> Node:
 
 def _plain_choice(data: Any, at: str, decided_by: str = "alpha") -> Choice:
     """Parse a choice whose options are names or numbers."""
-    fields = _fields(data, at, ("key", "options"), ("decided_by",))
+    fields = _fields(data, at, *CHOICE)
     if not isinstance(fields["key"], str):
         raise UserError(f"{at}.key: expected a text, not {brief(fields['key'])}")
     options = fields["options"] or []
@@ -148,7 +153,7 @@ def _plain_choice(data: Any, at: str, decided_by: str = "alpha") -> Choice:
 
 def _node(data: Any, at: str) -> Node:
     if isinstance(data, str):
-        if data in _NODES:
+        if data in NODES:
             raise UserError(f"{at}: {data!r} needs a value: a mapping or a list below it")
         return Op(data)
     if isinstance(data, list):
@@ -169,7 +174,7 @@ def _node(data: Any, at: str) -> Node:
     from prefixnas.space.ops import OPS
 
     if kind not in OPS:
-        raise unknown("operation or key", kind, [*OPS.names(), *_NODES], at)
+        raise unknown("operation or key", kind, [*OPS.names(), *NODES], at)
     if isinstance(body, dict):
         return Op(str(kind), **{str(key): value for key, value in body.items()})
     if isinstance(body, list):
@@ -202,7 +207,7 @@ def _fields(
 
 
 def _choice(data: Any, at: str) -> Choice:
-    fields = _fields(data, at, ("key", "options"), ("decided_by",))
+    fields = _fields(data, at, *CHOICE)
     if not isinstance(fields["key"], str):
         raise UserError(f"{at}.key: expected a text, not {brief(fields['key'])}")
     options: list[Node | str] = list(_items(fields["options"] or [], f"{at}.options"))
@@ -210,7 +215,7 @@ def _choice(data: Any, at: str) -> Choice:
 
 
 def _stack(data: Any, at: str, inner: Callable[[Any, str], Node] = _node) -> Stack:
-    fields = _fields(data, at, ("layers", "cell"), ("shared", "name"))
+    fields = _fields(data, at, *STACK)
     shared = fields.get("shared", False)
     if not isinstance(shared, bool):
         raise UserError(f"{at}.shared: expected true or false, not {brief(shared)}")

@@ -57,7 +57,7 @@ class End:
 
     Attributes:
         code: Its exit code; None: it hung, and was killed.
-        said: What it wrote on standard error.
+        said: What it wrote on standard error, without warnings.
     """
 
     code: int | None
@@ -110,6 +110,7 @@ class Place:
         """Start a command."""
         for path in (self._log, self._said):
             path.unlink(missing_ok=True)
+        argv = [*argv, "--quiet"]
         arguments = ["-m", program, *argv]
         if fault is not None:
             watched, log = str(self.out.parent), str(self._log)
@@ -124,7 +125,8 @@ class Place:
         if code is None:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        return End(code, self._said.read_text(encoding="utf-8", errors="replace"))
+        lines = self._said.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        return End(code, "".join(line for line in lines if not line.startswith("warning: ")))
 
     def whole(self, command: Command) -> tuple[Result, list[str]]:
         """Return what a command leaves without a fault, and its operations; run once."""

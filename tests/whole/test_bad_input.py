@@ -346,6 +346,7 @@ def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(
         "name: n\nseq: [linear, {choice: {key: a, options: [relu, tanh]}}, {nan-later: 3}]\n"
     )
     argv += ["--plugin", str(tmp_path / "nan_later.py"), "--space", str(tmp_path / "space.yaml")]
+    argv.append("--quiet")
     assert prefixnas.__main__.main(argv) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
@@ -373,7 +374,7 @@ def test_cut_prompts_are_counted_in_a_warning_and_in_the_report(
     argv = ["search", "--model", "llama", "--tasks", *tasks, *SMALL, "--out", str(run)]
     assert prefixnas.__main__.main(argv) == 0
     said = "long: 4 of 8 prompts"
-    assert said in capsys.readouterr().out
+    assert said in capsys.readouterr().err
     assert sum(said in str(event["message"]) for event in events(run, "warning")) == 1
     assert said in (run / "report.html").read_text()
     assert prefixnas.__main__.main(["show", str(run)]) == 0

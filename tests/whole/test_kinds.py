@@ -38,9 +38,9 @@ def test_searches_are_diagnosed_and_set_side_by_side(
         assert main([*argv, "--seed", str(seed), "--out", run]) == 0
     capsys.readouterr()
     assert main(["diagnose", runs[0], "--replay", "2", "--batches", "2"]) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
     assert "L_theta_alpha, mean of the steps" in said
-    assert "of the second search are" not in said, "it took the same steps"
+    assert "of the second search are" not in warned, "it took the same steps"
     assert main(["stability", *runs, "--out", str(tmp_path / "stability")]) == 0
     assert len(rows(tmp_path / "stability" / "runs.csv")) == 2
     assert kinds(tmp_path) == [attention] * 2

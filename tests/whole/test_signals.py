@@ -101,7 +101,7 @@ def test_a_run_that_was_ended_by_a_signal_goes_on(
 ) -> None:
     run, out, err = tmp_path / "run", tmp_path / "out", tmp_path / "err"
     argv = begin(bench, run)
-    process = Forked(["-m", "prefixnas", *argv], out, err)
+    process = Forked(["-m", "prefixnas", *argv, "--quiet"], out, err)
     events = run / "metrics.jsonl"
     while process.poll() is None and not (
         events.is_file() and events.read_text().count('"step"') > 5

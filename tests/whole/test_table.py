@@ -92,7 +92,7 @@ def test_a_resumed_table_trains_nothing_again(
 ) -> None:
     before = numbers(whole)
     assert main(["table", str(file), "--out", str(whole), "--resume"]) == 0
-    assert ", seed " not in capsys.readouterr().out
+    assert ", seed " not in capsys.readouterr().err
     assert numbers(whole) == before
 
 

@@ -18,6 +18,7 @@ import peml
 from peml.__main__ import main
 from peml.commands.progress import counted
 from prefixnas.base.errors import UserError
+from prefixnas.commands.output import Output
 from tests.workbench import digest, write_lines
 
 Trained = Callable[[str], Path]
@@ -280,8 +281,12 @@ def test_an_adapter_of_an_earlier_version_reads_its_tasks_again(
 
 
 def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with counted(5, "rows", every=0) as add:
+    with counted(5, "rows", Output(), every=0) as add:
         add(2)
         add(3)
     out, err = capsys.readouterr()
     assert not out and err == "2 of 5 rows\n5 of 5 rows\n"
+    for output, lines in ((Output(quiet=True), 0), (Output(verbose=True), 1)):
+        with counted(5, "rows", output) as add:
+            add(5)
+        assert capsys.readouterr().err.count("\n") == lines

@@ -184,7 +184,7 @@ def test_the_command_line(bench: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert run(bench, out, *arguments) == 0
         (told,) = events(out, "proxy")
         assert 0 < float(str(told["price"])) < 1
-        assert "proxy" in capsys.readouterr().out
+        assert "a step on the proxy counted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from peml.tables.file import read_table
 from peml.tables.latex import escaped
 from peml.tables.plan import Table, plan_table
 from peml.tables.summary import summarise
-from peml.tables.write import write_table
+from peml.tables.write import render, write_table
 from prefixnas.base.errors import UserError
 from tests.peml.tables.files import small, write
 
@@ -72,7 +72,7 @@ def test_the_difference_is_that_of_students_t_over_seeds(table: Table, out: Path
 def test_all_formats_hold_the_same_numbers(table: Table, out: Path) -> None:
     from prefixnas.report.terminal import Terminal
 
-    shown = write_table(table, out, {})
+    shown = render(table, write_table(table, out, {}), {})
     console = Terminal(width=240, record=True, quiet=False, file=(out / "terminal").open("w"))
     console.print(shown)
     texts = [(out / f"table.{end}").read_text() for end in ("md", "tex")]

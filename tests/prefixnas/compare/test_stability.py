@@ -148,10 +148,10 @@ def test_what_is_printed_and_drawn(
 ) -> None:
     out = tmp_path / "out"
     assert prefixnas.__main__.main(["stability", *map(str, runs), "--out", str(out)]) == 0
-    text = capsys.readouterr().out
+    text, said = capsys.readouterr()
     assert "softmax (3)" in text and "ste (1)" in text
     assert "0.2667 ± 0.1155" in text
-    assert "warning: the runs differ in other keys too: steps" in text
+    assert "warning: the runs differ in other keys too: steps" in said
     assert {path.name for path in out.iterdir()} == {
         *("stability.csv", "runs.csv", "agreement.csv"),
         *("stability.png", "gradients.png", "agreement.png"),

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -15,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from prefixnas.report.pace import Left, Pace
 from prefixnas.report.progress import (
     LATEST,
     SOONEST,
     LiveProgress,
-    Pace,
     PlainProgress,
+    QuietProgress,
     clock,
     describe,
     open_progress,
@@ -150,9 +152,98 @@ def test_clock() -> None:
 
 def test_time_left_counts_from_where_a_resumed_phase_starts() -> None:
     pace = Pace()
-    assert pace.left(step(600, 1001, 5.0)) is None
-    assert pace.left(step(610, 1001, 10.0)) == pytest.approx(0.5 * 390)
-    assert pace.left(step(0, 100, 12.0, phase="train")) is None
+    assert pace.left(step(600, 1001, 5.0)) == Left()
+    assert pace.left(step(610, 1001, 10.0)).phase == pytest.approx(0.5 * 390)
+    assert pace.left(step(0, 100, 12.0, phase="train")).phase is None
+
+
+def start() -> events.Start:
+    """A run of 10 steps that search, 10 that train, and two baselines of 20."""
+    steps = {"search": 10, "train": 10}
+    return events.Start("s", "darts", "toy", 0, steps, {"baseline": 20, "at equal weights": 20})
+
+
+def test_time_left_in_all_is_that_of_the_phases_to_come() -> None:
+    pace = Pace([start()])
+    assert pace.left(step(0, 10, 1.0)) == Left()
+    assert pace.left(step(2, 10, 5.0)) == Left(14.0, 14.0 + 4.0 * 50)  # 2 of 3 steps were seen
+    for number in range(3, 10):
+        left = pace.left(step(number, 10, 2.0 * number + 1.0))
+    assert left.phase == 0 and left.run == pytest.approx(18 / 8 * 50)
+    assert pace.left(step(0, 20, 30.0, phase="train")).phase is None
+    last = pace.left(step(19, 20, 60.0, phase="at equal weights"))
+    assert last.run == pytest.approx(59 / 10 * 20)  # a baseline that never came is still expected
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 40), st.floats(0.1, 5.0))
+def test_steady_steps_leave_what_is_left(search: int, train: int, beyond: int, each: float) -> None:
+    steps = {"search": search, "train": train}
+    pace = Pace(
+        [events.Start("s", "darts", "toy", 0, steps, {"baseline": beyond} if beyond else {})]
+    )
+    phases = [("search", search), ("train", train), ("baseline", beyond)]
+    every = [(phase, number, total) for phase, total in phases for number in range(total)]
+    for done, (phase, number, total) in enumerate(every):
+        left = pace.left(step(number, total, done * each, phase=phase))
+        if done:
+            assert left.run == pytest.approx((len(every) - done - 1) * each)
+
+
+def test_a_search_of_many_short_phases_counts_all_of_them() -> None:
+    pace = Pace([start()])
+    for number in range(5):
+        left = pace.left(step(0, 2, 2.0 * number, phase=f"trial {number}"))
+        left = pace.left(step(1, 2, 2.0 * number + 1.0, phase=f"trial {number}"))
+    assert left.run == pytest.approx(50.0)
+
+
+def test_a_run_that_goes_on_has_less_left() -> None:
+    earlier = [start(), *(step(number, 10, 9.0) for number in range(8))]
+    pace = Pace(earlier)
+    pace.left(step(5, 10, 1.0))  # the checkpoint is older than the last event
+    assert pace.left(step(6, 10, 2.0)).run == pytest.approx(3 + 10 + 40)
+
+
+def test_what_is_left_in_all_is_shown_on_lines_and_display() -> None:
+    shown = lines(start(), step(0, 10, 1.0), step(5, 10, 6.0))
+    assert shown[-1].endswith("0:04 left, 4:14 in all")
+    progress = LiveProgress(Console(file=Terminal(), width=90))
+    for event in (start(), step(0, 10, 1.0), step(5, 10, 6.0)):
+        progress.on_event(event)
+    page = Console(file=io.StringIO(), width=90)
+    page.print(progress.render())
+    assert "0:04 left, 4:14 in all" in page.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_everything_is_told_of_every_step_if_wanted() -> None:
+    stream = io.StringIO()
+    with PlainProgress(stream, every=True) as progress:
+        for number in range(4):
+            progress.on_event(step(number, 100, 0.01 * number, weight_gradient_norm=0.5))
+    shown = stream.getvalue().splitlines()
+    assert len(shown) == 4
+    assert all("learning rate 0.001  gradient of weights 0.5" in line for line in shown)
+
+
+def test_quiet_leaves_warnings() -> None:
+    stream = io.StringIO()
+    with open_progress(stream, quiet=True) as progress:
+        assert isinstance(progress, QuietProgress)
+        for event in (start(), step(0, 2, 0.0), evaluation(), events.Warning("odd")):
+            progress.on_event(event)
+    assert stream.getvalue() == "warning: odd\n"
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_bar_is_gone_after_the_run_and_stays_after_an_interruption(interrupted: bool) -> None:
+    stream = Terminal()
+    console = Console(file=stream, width=90, height=20, force_terminal=True)
+    with suppress(KeyboardInterrupt), LiveProgress(console) as progress:
+        progress.on_event(step(1, 2, 1.0))
+        if interrupted:
+            raise KeyboardInterrupt
+    rubbed_out = stream.getvalue().endswith("\x1b[2K")
+    assert rubbed_out is not interrupted
 
 
 def test_terminal_gets_a_display_and_anything_else_lines(monkeypatch: pytest.MonkeyPatch) -> None:
