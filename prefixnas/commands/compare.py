@@ -103,8 +103,8 @@ def _run(
 
 def _show(comparison: Comparison, cells: Sequence[Cell], out: Path) -> int:
     """Write and print the tables; 1 if a run failed."""
+    from prefixnas.compare.files import write_comparison
     from prefixnas.compare.results import failures
-    from prefixnas.compare.tables import write_comparison
     from prefixnas.report.terminal import Terminal
 
     results, tables = write_comparison(comparison, cells, out)

@@ -100,6 +100,7 @@ def _search(values: Mapping[str, Any], out: Path | None, resume: bool) -> int:
     from prefixnas.launch.plan import plan_run
     from prefixnas.launch.start import start_run
     from prefixnas.report.progress import open_progress
+    from prefixnas.report.remarks import remarks
     from prefixnas.report.tables import fitting_score_table
     from prefixnas.report.terminal import Terminal
     from prefixnas.run.events import Evidence
@@ -116,6 +117,8 @@ def _search(values: Mapping[str, Any], out: Path | None, resume: bool) -> int:
     if ranks.first:
         record = read_record(folder)
         Terminal().print(fitting_score_table(record.columns()))
+        for remark in remarks(record):
+            print(remark)
         for doubt in {found.doubt() for found in record.of(Evidence)} - {""}:
             print(doubt)
         print(f"run directory: {folder}")

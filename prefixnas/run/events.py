@@ -49,13 +49,25 @@ class Event:
 
 @dataclass(frozen=True)
 class Start(Event):
-    """The run begins; `steps` are those of its parts "search" and "train"."""
+    """The run begins.
+
+    Attributes:
+        space: Its name.
+        strategy: Its name.
+        objective: Its name.
+        seed: Of everything random.
+        steps: Those of its parts "search" and "train".
+        began: Date and time, by ISO 8601, with the offset of the machine's time zone.
+        about: What the objective says of itself, by label.
+    """
 
     space: str
     strategy: str
     objective: str
     seed: int
     steps: Mapping[str, int]
+    began: str | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class Objective(ABC):
         optional: Whether the problem can be trained without the module, as a baseline.
         without_label: What that baseline is called in tables ("LoRA alone"); that of what `alone`
             returns says how it differs ("LoRA r=63").
+        about: What a report says of the problem at its top, by label: the model, the method.
         data: Hashes of what is trained and scored on, by name: a run goes on with these alone.
         sizes: Numbers that a space may name instead of giving them (`layers: attention_layers`).
         splits_batches: Whether `backward` and `evaluate` split batches over several processes
@@ -74,6 +75,7 @@ class Objective(ABC):
     width: int
     optional: bool = False
     without_label: str = "without a module"
+    about: Mapping[str, str] = {}
     data: Mapping[str, str] = {}
     sizes: Mapping[str, int] = {}
     splits_batches: bool = False
@@ -124,6 +126,10 @@ class Objective(ABC):
 
     def save(self, folder: Path) -> None:  # noqa: B027
         """Write the trained artefacts into the empty folder `folder`."""
+
+    def count_weights(self) -> int:
+        """Return how many numbers the problem has: those that are trained, and frozen ones."""
+        return sum(weight.numel() for group in self.parameters() for weight in group["params"])
 
     def alone(self, weights: int) -> Objective | None:
         """Return this problem for training without the module, with as many trained weights.

@@ -61,7 +61,7 @@ def test_of_numbers(pairs: list[tuple[int, float]], names: list[str]) -> None:
 
 def agrees(names: list[str], pairs: Sequence[tuple[Any, Any]]) -> None:
     predicted, wanted = [p for p, _ in pairs], [w for _, w in pairs]
-    values, error = metrics.measure(names, predicted, wanted)
+    values, error, _ = metrics.measure(names, predicted, wanted)
     assert values == metrics.compute(names, predicted, wanted)
     assert error is not None and np.isfinite(error)
     assert error == pytest.approx(by_force(names, predicted, wanted), rel=1e-5, abs=1e-7)
@@ -77,7 +77,7 @@ def test_blocks_do_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_that_of_a_mean_is_the_sample_s() -> None:
     predicted, wanted = [1, 0, 1, 1, 0], [1, 1, 1, 0, 0]
-    _, error = metrics.measure(["accuracy"], predicted, wanted)
+    _, error, _ = metrics.measure(["accuracy"], predicted, wanted)
     assert error == pytest.approx(np.std([1, 0, 1, 0, 1], ddof=1) / np.sqrt(5))
 
 
@@ -85,7 +85,7 @@ def test_that_of_a_mean_is_the_sample_s() -> None:
 def test_constant_predictions_scatter_only_with_the_references(name: str) -> None:
     same: list[Any] = ["x 1"] * 6 if name in TEXTS else [1] * 6
     for wanted in (same, [*same[:5], "y 2" if name in TEXTS else 0]):
-        values, error = metrics.measure([name], same, wanted)
+        values, error, _ = metrics.measure([name], same, wanted)
         assert error is not None and np.isfinite(error)
         if wanted is same or values[name] == 0:
             assert error == 0
@@ -124,7 +124,7 @@ def test_a_bootstrap_finds_the_same(name: str) -> None:
         method="percentile",
         rng=generator,
     )
-    _, error = metrics.measure([name], predicted.tolist(), wanted.tolist())
+    _, error, _ = metrics.measure([name], predicted.tolist(), wanted.tolist())
     assert error == pytest.approx(found.standard_error, rel=0.2)
 
 
@@ -136,7 +136,7 @@ def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
     inside = 0
     for _ in range(200):
         sample = [population[i] for i in generator.integers(len(population), size=200)]
-        values, error = metrics.measure(["matthews"], *zip(*sample, strict=True))  # type: ignore[arg-type]
+        values, error, _ = metrics.measure(["matthews"], *zip(*sample, strict=True))  # type: ignore[arg-type]
         assert error is not None
         inside += abs(values["matthews"] - truth) <= 1.96 * error
     assert 180 <= inside <= 199

@@ -20,10 +20,11 @@ from prefixnas.base.options import option
 from prefixnas.base.processes import share_of_threads
 from prefixnas.compare.cells import REFERENCES, Cell, refuse_other_cells
 from prefixnas.compare.comparison import AVERAGE_RANDOM, Comparison
+from prefixnas.compare.files import write_comparison
 from prefixnas.compare.results import CellResult
 from prefixnas.compare.runner import beside, unfinished
 from prefixnas.compare.summary import HAND_MADE, RANDOM_SEARCH, Summary, summarise
-from prefixnas.compare.tables import markdown, write_comparison
+from prefixnas.compare.tables import markdown
 from prefixnas.compare.variants import CompareConfig
 from prefixnas.run.objective import OBJECTIVES, ObjectiveConfig
 from prefixnas.testing.toy import ToyObjective

@@ -22,11 +22,10 @@ from rich.console import Console
 
 from prefixnas.base.errors import UserError
 from prefixnas.report.plots.heatmap import alpha_figure, cell_edges, short_labels
+from prefixnas.report.plots.losses import smooth, task_loss_figure
 from prefixnas.report.plots.run import (
     draw_record,
-    loss_figure,
     score_figure,
-    smooth,
     stability_figure,
 )
 from prefixnas.report.run_page import write_report
@@ -332,7 +331,7 @@ def test_smoothing_by_hand() -> None:
 
 def test_loss_panels_per_phase_and_one_for_numbered_phases() -> None:
     lines = [*steps("candidate 0", 3, 0.0), *steps("candidate 1", 3, 3.0), *steps("train", 3, 6.0)]
-    figure = loss_figure(in_memory(lines))
+    figure = task_loss_figure(in_memory(lines))
     assert figure is not None
     first, second = figure.axes
     assert first.get_title(loc="left") == "candidate: 2 runs, mean of tasks"
@@ -508,7 +507,7 @@ def test_report_holds_everything_and_nothing_from_outside(finished: Path) -> Non
     assert "http" not in html
     assert "url(" not in html
     assert "@import" not in html
-    assert len(page.sources) == 8
+    assert len(page.sources) == 9
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in page.sources)
     assert page.tags.count("b") >= 5, "the best of each row, and chosen candidates"
     assert "not drawn" not in page.text
@@ -526,6 +525,7 @@ def test_report_of_an_interrupted_run_leaves_out_what_is_not_there(interrupted: 
         "entropy.png",
         "gradients.png",
         "losses.png",
+        "losses_by_task.png",
         "scores.png",
         "stability.png",
     }
@@ -535,7 +535,12 @@ def test_report_of_a_run_without_alphas(tmp_path: Path) -> None:
     folder = write(tmp_path / "run", [*events(alphas=False), *ending()], finished=True)
     page, _ = page_of(folder)
     assert "Probabilities" not in page.text
-    assert set(draw_record(read_record(folder), SPACE)) == {"scores", "losses", "architecture"}
+    assert set(draw_record(read_record(folder), SPACE)) == {
+        "scores",
+        "losses",
+        "losses_by_task",
+        "architecture",
+    }
 
 
 def test_report_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
@@ -551,7 +556,7 @@ def test_a_space_that_is_gone_is_said_in_the_report(finished: Path) -> None:
     (finished / "config.yaml").write_text("space: gone\n")
     page, _ = page_of(finished)
     assert "not drawn: unknown space 'gone'" in page.text
-    assert len(page.sources) == 7
+    assert len(page.sources) == 8
     (finished / "config.yaml").write_text("space: default\n")
     page, _ = page_of(finished)
     assert "not drawn: architecture of space 'default'" in page.text
@@ -562,7 +567,7 @@ def test_a_space_kept_in_the_run_folder_goes_before_the_one_named(finished: Path
     (finished / "space.yaml").write_text(SPACE_TEXT)
     page, _ = page_of(finished)
     assert "not drawn" not in page.text
-    assert len(page.sources) == 8
+    assert len(page.sources) == 9
 
 
 def test_plots_that_no_longer_apply_are_removed(finished: Path) -> None:
