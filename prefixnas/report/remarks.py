@@ -61,7 +61,9 @@ def _worth(record: Record) -> list[str]:
     labels = [named[phase] for phase in (BASELINE, EQUAL_WEIGHTS) if phase in named]
     found = record.differences()
     pairs = [(over, found.get((TRAINED, over))) for over in labels or [UNTOUCHED]]
-    known = [(over, less) for over, less in pairs if less and less.get("standard_error") is not None]
+    known = [
+        (over, less) for over, less in pairs if less and less.get("standard_error") is not None
+    ]
     if not known:
         return []
     count = sum(known[0][1]["examples"].values())
@@ -72,6 +74,8 @@ def _worth(record: Record) -> list[str]:
 def _verdict(over: str, less: Difference) -> str:
     value, reach = _of(less, AVERAGE)
     assert value is not None and reach is not None
+    if value == reach == 0:
+        return f"is as good as {over} on every single one"
     interval = f"95 % interval {_signed(value - reach)} to {_signed(value + reach)}"
     if value > reach:
         return f"is better than {over} by {value:.3f} ({interval})"
