@@ -37,7 +37,7 @@ def _of(less: Difference, name: str) -> tuple[float | None, float | None]:
     """Return a difference in a task, or on average, and how far its interval reaches."""
     mean = name == AVERAGE
     value = less["score"] if mean else less["task_scores"].get(name)
-    error = less.get("standard_error") if mean else less["standard_errors"].get(name)
+    error = less.get("standard_error") if mean else less.get("standard_errors", {}).get(name)
     return value, None if error is None else NORMAL * error
 
 
@@ -66,7 +66,7 @@ def _worth(record: Record) -> list[str]:
     ]
     if not known:
         return []
-    count = sum(known[0][1]["examples"].values())
+    count = sum(known[0][1].get("examples", {}).values())
     said = [_verdict(over, less) for over, less in known]
     return [f"On the same {count:,} validation examples, the {TRAINED} {' and '.join(said)}."]
 
@@ -90,7 +90,8 @@ def _hint(record: Record) -> list[str]:
     trained = [column["task_scores"] for label, column in columns.items() if label != UNTOUCHED]
     if not record.finished or not trained:
         return []
-    longer = f"train longer (--steps, {record.start('steps').get('total')} here)"
+    steps = ((record.result or {}).get("steps") or {}).get("total")
+    longer = "train longer (--steps" + (f", {steps} here)" if steps else ")")
     constant = _constant(record)
     less = [found for (_, over), found in record.differences().items() if over == UNTOUCHED]
     if less and not any(map(_stands_out, less)):

@@ -14,7 +14,7 @@ from prefixnas.report.grid import Cell, Fitting, Grid, Number, Span, facts, numb
 from prefixnas.report.progress import clock
 from prefixnas.report.remarks import remarks
 from prefixnas.run.evaluation import ARGMAX, AVERAGE, MIXTURE
-from prefixnas.run.events import Evaluation
+from prefixnas.run.events import Evaluation, Start
 from prefixnas.run.record import Columns, Record, evidence, final_probabilities, read_record
 from prefixnas.space.architecture import by_layer
 
@@ -89,11 +89,12 @@ def summary(record: Record) -> dict[str, str]:
     steps = record.start("steps")
     if isinstance(steps, Mapping):
         steps = ", ".join(f"{key} {value}" for key, value in steps.items())
+    begun = next(iter(record.of(Start)[-1:]), None)
     state = "finished" if record.finished else "not finished"
     known = {
         "state": state,
-        "date": date(record.start("began")),
-        **(record.start("about") or {}),
+        "date": date(begun.began if begun else None),
+        **(begun.about if begun else {}),
         "tasks": ", ".join(record.tasks()) or None,
         "weights": _weights(record.start("trained_parameters"), record.start("parameters")),
         "space": record.start("space"),

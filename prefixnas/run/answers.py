@@ -23,6 +23,10 @@ MOST_EXAMPLES, MOST_CHARACTERS, MOST_LABELS = 10, 1000, 100
 """What an objective should keep of a task: examples, characters of a text, classes."""
 
 
+COUNTS = 2**53
+"""More examples than there are."""
+
+
 @dataclass(frozen=True)
 class Answered:
     """An example and what a model said to it.
@@ -132,6 +136,8 @@ def read_answers(folder: Path) -> dict[str, TaskAnswers]:
         for column, counts in answers.confusion.items():
             if {len(counts), *map(len, counts)} != {len(answers.labels)}:
                 raise UserError(f"{path}: key '{task}.confusion.{column}': not a row a label")
+            if not all(0 <= count < COUNTS for row in counts for count in row):
+                raise UserError(f"{path}: key '{task}.confusion.{column}': not numbers of examples")
     return found
 
 

@@ -54,7 +54,7 @@ def test_a_sentence_tells_what_the_difference_is_worth() -> None:
     assert said.endswith("and is as good as LoRA r=63 on every single one.")
     (unsure, _) = remarks(record({**columns, "LoRA r=63": scored(OTHER), TRAINED: scored(FAIR)}))
     assert "cannot be told from LoRA r=63 (+0.000, 95 % interval -0.125 to +0.125)." in unsure
-    (worse, _) = remarks(record({**columns, TRAINED: scored(BAD)}))
+    (worse,) = remarks(record({**columns, TRAINED: scored(BAD)}))
     assert "is worse than LoRA r=63 by 0.300" in worse
     lines = difference_table(run).markdown().replace("**", "").splitlines()
     assert [line.split(" | ")[-2:] for line in lines[2:]] == [["> +0.200 ± 0.147", "= same |"]] * 2

@@ -51,6 +51,10 @@ def test_an_objective_that_shows_nothing_leaves_no_file(tmp_path: Path) -> None:
             json.dumps({"mood": {"labels": ["x"], "confusion": {"a": [[1, 2]]}}}),
             "key 'mood.confusion.a': not a row a label",
         ),
+        (
+            json.dumps({"mood": {"labels": ["x"], "confusion": {"a": [[10**30]]}}}),
+            "key 'mood.confusion.a': not numbers of examples",
+        ),
     ],
 )
 def test_damage_is_one_line_with_the_file(text: str, message: str, tmp_path: Path) -> None:
