@@ -58,7 +58,7 @@ def events(run: Path, kind: str | None = None) -> list[dict[str, object]]:
     """Read a run's events, without the times."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
-        {key: value for key, value in event.items() if key not in ("time", "seconds")}
+        {key: value for key, value in event.items() if key not in ("time", "seconds", "began")}
         for event in found
         if kind is None or event["event"] == kind
     ]

@@ -67,7 +67,7 @@ def evaluate_tasks(
     warn: Callable[[str], object] = lambda message: None,
     seen: Seen = lambda task, examples, answers: None,
 ) -> Evaluation:
-    """Compute every task's metrics on a split, and the standard errors of their means.
+    """Compute every task's metrics on a split, and how far their means hang on single examples.
 
     Args:
         lm: The language model, with whatever is attached to it; in eval mode meanwhile.
@@ -91,6 +91,7 @@ def evaluate_tasks(
     collator = collator or Collator(lm)
     scores: dict[str, dict[str, float]] = {}
     errors: dict[str, float] = {}
+    influences: dict[str, Sequence[float]] = {}
     for task in tasks:
         examples = take(task.splits[split], limit, f"evaluate/{task.name}/{split}")
         answers = answer_examples(
@@ -107,12 +108,14 @@ def evaluate_tasks(
         seen(task, examples, answers)
         predictions = _predictions(answers)
         references = [example.label for example in examples]
-        scores[task.name], error = measure(task.metrics, predictions, references)
-        errors |= {} if error is None else {task.name: error}
+        found = measure(task.metrics, predictions, references)
+        scores[task.name] = found.values
+        if found.standard_error is not None:
+            errors[task.name], influences[task.name] = found.standard_error, found.influences
         if note := constant_note(predictions, scores[task.name]):
             warn(f"{task.name}: {note}")
     means = {name: task_score(values) for name, values in scores.items()}
-    return Evaluation(scores, means, errors)
+    return Evaluation(scores, means, errors, influences)
 
 
 def answer_examples(

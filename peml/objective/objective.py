@@ -24,6 +24,7 @@ from peml.adapters.tasks import described
 from peml.answers.evaluation import evaluate_tasks
 from peml.answers.heads import TaskHeads
 from peml.answers.loss import answer_loss
+from peml.answers.shown import Shown
 from peml.batches.collate import Collator
 from peml.batches.sampler import JointSampler
 from peml.batches.shares import Shares
@@ -140,6 +141,7 @@ class JointObjective(Objective):
         check_memory(config, asked, self.lm, self.tasks, self.collator, self.sites)
         names = tuple(task.name for task in self.tasks)
         self.method = attach_method(asked, self.lm, Setting(names, total_steps, seed))
+        self.about = {"model": config.model, "method": asked.title}
         self.rewrites_weights = self.method.rewrites_weights
         self.splits_batches = self.method.splits_batches
         if config.micro_batch_size is not None and not self.splits_batches:
@@ -259,6 +261,12 @@ class JointObjective(Objective):
         """Return a group for each part that has a learning rate of its own."""
         return parameter_groups(self.config, self.method, self.heads, self.encoder)
 
+    def count_weights(self) -> int:
+        """Return how many numbers there are in the model and in all that is trained beside it."""
+        trained = [weight for group in self.parameters() for weight in group["params"]]
+        every = {id(weight): weight.numel() for weight in (*self.lm.model.parameters(), *trained)}
+        return sum(every.values())
+
     def backward(self, split: Split = "train") -> dict[str, float]:
         """Add the gradient of the mean over tasks of each task's mean loss (eq. 4)."""
         drawn = next(self.draws(split))
@@ -320,8 +328,9 @@ class JointObjective(Objective):
     def evaluate(self, split: Split) -> Evaluation:
         """Score every task, with the prefix computed once in eval mode."""
         prefix = self._evaluated()
+        shown = Shown()
         with self.handle.using(prefix.blocks, prefix.gates):
-            return evaluate_tasks(
+            found = evaluate_tasks(
                 self.lm,
                 [task for task in self.tasks if split in task.splits],
                 split,
@@ -329,7 +338,9 @@ class JointObjective(Objective):
                 collator=self.collator,
                 ranks=ALONE if self.config.shard else self.shares.ranks,  # as many passes each
                 autocast=self.autocast,
+                seen=shown.add,
             )
+        return replace(found, answers=shown.answers)
 
     def state_dict(self) -> dict[str, Any]:
         """Return method, heads, the encoder's own weights and the place in the data."""

@@ -35,6 +35,20 @@ def standard_error(without: Floats) -> float | None:
     return float(np.sqrt((len(without) - 1) * np.square(without - without.mean()).mean()))
 
 
+def influences(without: Floats) -> list[float]:
+    """Return how far each example moves a statistic: `[examples]`, about 0, with six digits.
+
+    For a mean these are the distances of the values from it. The standard error is the root of
+    their squares' sum over n (n - 1), and that of the difference of two statistics of the same
+    examples is the same of the differences of their influences.
+
+    Args:
+        without: What it is without each of at least two examples, `[examples]`.
+    """
+    moved = (len(without) - 1) * (without.mean() - without)
+    return [float(f"{value:.6g}") for value in moved]
+
+
 def mean_without(values: Sequence[float]) -> Floats:
     """Return the mean without each value: `[examples]`, at least two, to `[examples]`."""
     given = np.asarray(values, dtype=np.float64)

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -260,26 +260,35 @@ def compute(
     return {name: _METRICS[name].value(predictions, references) for name in names}
 
 
-def measure(
-    names: Sequence[str], predictions: Predictions, references: Predictions
-) -> tuple[dict[str, float], float | None]:
+class Measured(NamedTuple):
+    """Metrics of one task, and how far their mean, `task_score`, hangs on single examples.
+
+    Attributes:
+        values: The metrics.
+        standard_error: Of their mean; None for a single example.
+        influences: How far each example moves it (`jackknife.influences`); none for a single one.
+    """
+
+    values: dict[str, float]
+    standard_error: float | None = None
+    influences: Sequence[float] = ()
+
+
+def measure(names: Sequence[str], predictions: Predictions, references: Predictions) -> Measured:
     """Compute metrics of one task, and how far their mean scatters from example to example.
 
     Args:
         names: As for `compute`.
         predictions: As for `compute`.
         references: As for `compute`.
-
-    Returns:
-        The metrics, and the standard error of `task_score`; None for a single example.
     """
     _check_lengths(predictions, references)
     if len(references) == 1:
-        return compute(names, predictions, references), None
+        return Measured(compute(names, predictions, references))
     found = {name: _METRICS[name].measured(predictions, references) for name in names}
     without = np.mean([rest for _, rest in found.values()], axis=0)
     values = {name: value for name, (value, _) in found.items()}
-    return values, jackknife.standard_error(without)
+    return Measured(values, jackknife.standard_error(without), jackknife.influences(without))
 
 
 def _check_lengths(predictions: Predictions, references: Predictions) -> None:

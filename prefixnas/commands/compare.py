@@ -123,8 +123,9 @@ def _run(
 
 def _show(comparison: Comparison, cells: Sequence[Cell], out: Path, output: Output) -> int:
     """Write and print the tables; 1 if a run failed."""
+    from prefixnas.compare.files import write_comparison
     from prefixnas.compare.results import failures
-    from prefixnas.compare.tables import render, write_comparison
+    from prefixnas.compare.tables import render
 
     results, tables = write_comparison(comparison, cells, out)
     document = {

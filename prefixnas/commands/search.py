@@ -121,6 +121,7 @@ def _search(values: Mapping[str, Any], args: Namespace, output: Output) -> int:
     from prefixnas.launch.start import start_run
     from prefixnas.report.document import doubts, run_document
     from prefixnas.report.progress import open_progress
+    from prefixnas.report.remarks import remarks
     from prefixnas.report.tables import fitting_score_table
     from prefixnas.run.ranks import end_now, followed, join, leave, said_once
     from prefixnas.run.record import read_record
@@ -146,7 +147,7 @@ def _search(values: Mapping[str, Any], args: Namespace, output: Output) -> int:
         )
         table = fitting_score_table(record.columns())
         last = f"run directory: {folder}"
-        output.result(run_document(record), table, *test, *doubts(record), last)
+        output.result(run_document(record), table, *test, *remarks(record), *doubts(record), last)
     if ranks.count > 1:
         end_now()
     return 0

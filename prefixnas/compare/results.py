@@ -43,6 +43,8 @@ class CellResult:
         architecture: The choices.
         task_scores: Validation scores by task.
         folder: The run directory.
+        began: When it began, by ISO 8601.
+        task_errors: Standard errors of `task_scores`, over the examples, where they are known.
     """
 
     space: str
@@ -65,12 +67,14 @@ class CellResult:
     architecture: Mapping[str, str] | None = None
     task_scores: Mapping[str, float] | None = None
     folder: str = ""
+    began: str | None = None
+    task_errors: Mapping[str, float] | None = None
 
     def row(self) -> dict[str, object]:
         """Return the row of the long table: what is nested is JSON."""
         nested = {
             key: None if (value := getattr(self, key)) is None else json.dumps(dict(value))
-            for key in ("architecture", "task_scores")
+            for key in ("architecture", "task_scores", "task_errors")
         }
         return {**vars(self), **nested}
 
@@ -116,6 +120,8 @@ def _result(cell: Cell, record: Record | None) -> CellResult:
         architecture.choices,
         trained["task_scores"],
         where,
+        record.start("began"),
+        trained.get("standard_errors"),
     )
 
 
@@ -134,7 +140,8 @@ def _alone(cell: Cell, record: Record) -> list[CellResult]:
             REFERENCES, shown, ALONE, cell.seed, seed, "finished", score=column.get("score"),
             search_steps=0, steps=record.result["steps"]["total"], search_seconds=0.0,
             seconds=until - before, parameters=0, task_scores=column.get("task_scores"),
-            folder=str(cell.folder),
+            folder=str(cell.folder), began=record.start("began"),
+            task_errors=column.get("standard_errors"),
         ))  # fmt: skip
         before = until
     return results

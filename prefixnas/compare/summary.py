@@ -65,6 +65,23 @@ class Summary:
         """The standard deviation of all runs' scores."""
         return mean_and_spread(run.score for run in self.runs)[1]
 
+    @property
+    def task_scores(self) -> dict[str, tuple[float | None, float | None]]:
+        """Mean and standard deviation of all runs' scores, by task."""
+        tasks = dict.fromkeys(task for run in self.runs for task in run.task_scores or {})
+        return {
+            task: mean_and_spread((run.task_scores or {}).get(task) for run in self.runs)
+            for task in tasks
+        }
+
+    def data(self) -> dict[str, object]:
+        """Return what `row` has, and what no cell of a table can hold: scores by seed and task."""
+        tasks = {
+            task: {"score": mean, "score_sd": spread}
+            for task, (mean, spread) in self.task_scores.items()
+        }
+        return {**self.row(), "scores": dict(self.scores), "task_scores": tasks}
+
     def row(self) -> dict[str, object]:
         """Return the row of the summary table."""
         peak = max((run.peak_memory or 0 for run in self.runs), default=0)

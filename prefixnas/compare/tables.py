@@ -1,24 +1,17 @@
-"""A comparison as it is shown: on the terminal, as Markdown, as CSV, as a list of architectures."""
+"""The tables of a comparison, for a terminal and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 
-import yaml
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from prefixnas.base.estimates import Difference, mean_and_spread
-from prefixnas.base.files import write_csv, write_text
-from prefixnas.compare.cells import Cell
-from prefixnas.compare.comparison import AVERAGE_RANDOM, Comparison
-from prefixnas.compare.plot import comparison_figure
-from prefixnas.compare.results import CellResult, read_cells
-from prefixnas.compare.summary import COMPARED_WITH, Summary, summarise
+from prefixnas.compare.comparison import AVERAGE_RANDOM
+from prefixnas.compare.summary import COMPARED_WITH, Summary
 from prefixnas.report.grid import Grid, Number, in_markdown, number
-from prefixnas.report.plots.style import save_figure
 
 Tables = Mapping[str, Sequence[Summary]]
 
@@ -30,25 +23,6 @@ LEGEND = (
     "? fewer than three seeds. The best hand-made module is the one that scored best here. "
     "Seconds and memory are of one run, as measured, with whatever else the machine did."
 )
-
-
-def write_comparison(
-    comparison: Comparison, cells: Sequence[Cell], out: Path
-) -> tuple[list[CellResult], Tables]:
-    """Write all tables and the plot of a comparison, finished or not.
-
-    Returns:
-        What each run came to, and the rows of each space's table.
-    """
-    results = read_cells(cells)
-    tables = summarise(comparison, results)
-    write_csv(out / "runs.csv", [result.row() for result in results])
-    write_csv(out / "summary.csv", [row.row() for rows in tables.values() for row in rows])
-    write_text(out / "architectures.yaml", _architectures(results))
-    write_text(out / "summary.md", markdown(tables))
-    if figure := comparison_figure(tables):
-        save_figure(figure, out / "compute.png")
-    return results, tables
 
 
 def space_table(rows: Sequence[Summary]) -> Grid:
@@ -119,10 +93,10 @@ def remarks(rows: Sequence[Summary]) -> list[str]:
 
 
 def _sentence(difference: Difference) -> str:
-    by = _signed(difference.mean)
+    by = signed(difference.mean)
     if difference.count < 3:
         return f"{by} against the average random architecture on too few seeds to show anything"
-    interval = f"95 % interval {_signed(difference.low)} to {_signed(difference.high)}"
+    interval = f"95 % interval {signed(difference.low)} to {signed(difference.high)}"
     if difference.verdict == "within the spread":
         return f"no difference from the average random architecture can be told: {by}, {interval}"
     return f"{difference.verdict} the average random architecture: {by}, {interval}"
@@ -137,22 +111,9 @@ def _difference(difference: Difference | None) -> str:
         return "-"
     share = difference.relative
     relative = "" if share is None else f" ({round(100 * share, 1) + 0.0:+.1f} %)"
-    return f"{_SIGNS[difference.verdict]} {_signed(difference.mean)}{relative}"
+    return f"{_SIGNS[difference.verdict]} {signed(difference.mean)}{relative}"
 
 
-def _signed(number: float) -> str:
+def signed(number: float) -> str:
+    """Return a difference as a cell shows it."""
     return f"{round(number, 3) + 0.0:+.3f}"  # no "-0.000"
-
-
-def _architectures(results: Sequence[CellResult]) -> str:
-    """Return all architectures, by space and variant."""
-    found: dict[str, dict[str, list[object]]] = {}
-    for result in results:
-        if result.architecture is not None and result.kind != "retrained":
-            entry = {
-                "seed": result.run_seed,
-                "score": result.score,
-                "choices": dict(result.architecture),
-            }
-            found.setdefault(result.space, {}).setdefault(result.label, []).append(entry)
-    return yaml.safe_dump(found, sort_keys=False)

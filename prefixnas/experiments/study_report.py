@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from prefixnas.experiments.study import Study
 
-REPORT = "report.html"
+REPORT, NUMBERS = "report.html", "report.json"
 
 PLOTS: Mapping[str, str] = {
     "plot_optimization_history": "Score by trial, and the best one so far",
@@ -53,17 +54,24 @@ LEGEND = 12
 
 
 def write_study_report(study: Study) -> Path:
-    """Draw the plots and write `report.html` of a study, finished or not.
+    """Draw the plots and write `report.html` of a study, finished or not, and its numbers.
 
     Raises:
         UserError: The file cannot be written.
     """
     rows, best = study.rows(), study.best()
     trials = trial_table(rows, study.experiment.target.direction, COLUMNS, apart=True)
-    path = study.folder / REPORT
+    path, summary = study.folder / REPORT, _summary(rows, best)
+    data = {
+        "summary": summary,
+        "best": best and best.number,
+        "importance": _importance(study),
+        "trials": [vars(row) for row in rows],
+    }
+    write_text(study.folder / NUMBERS, json.dumps(data, indent=1) + "\n")
     text = page(
         study.experiment.name,
-        _summary(rows, best),
+        summary,
         section("Best trial", _best(best)),
         section("Course", *(_plot(study, name) for name in PLOTS)),
         section("Trials", trials.html()),
@@ -105,16 +113,31 @@ def _best(best: Row | None) -> str:
     return facts(known).html()
 
 
+def _importance(study: Study) -> dict[str, float]:
+    """Return the importance of each hyper-parameter; empty if there are too few trials."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    try:
+        with quiet():
+            evaluator = FanovaImportanceEvaluator(seed=0)
+            return dict(get_param_importances(study.optuna, evaluator=evaluator))
+    except (ValueError, RuntimeError):
+        return {}
+
+
 def _plot(study: Study, name: str) -> str:
     """Draw one of Optuna's plots; what there are too few trials for is left out."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from optuna.importance import FanovaImportanceEvaluator
     from optuna.visualization import matplotlib as plots
 
     draw: Callable[..., Any] = getattr(plots, name)
-    words = {"target_name": SCORE} if "target_name" in signature(draw).parameters else {}
+    # The forest of fANOVA is drawn at random: with a seed the plot shows what the file says.
+    offered = {"target_name": SCORE, "evaluator": FanovaImportanceEvaluator(seed=0)}
+    words = {key: offered[key] for key in offered.keys() & signature(draw).parameters.keys()}
     try:
         with quiet():
             found = draw(study.optuna, **words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefixnas.report.remarks import remarks
 from prefixnas.run.events import Evidence
 from prefixnas.run.record import Record, evidence, final_probabilities
 
@@ -24,8 +25,12 @@ def run_document(record: Record) -> dict[str, Any]:
         "p_by_chance": evidence(record),
         "columns": record.columns(),
         "test": record.tested(),
+        "differences": [
+            {"of": of, "over": over, **less} for (of, over), less in record.differences().items()
+        ],
         "gap": record.gap(),
         "warnings": record.warnings(),
+        "remarks": remarks(record),
         "doubts": doubts(record),
     }
 

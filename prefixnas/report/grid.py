@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from html import escape
 
 from rich.box import SIMPLE
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +29,9 @@ class Span:
     text: str
     style: str = ""
 
+
+WORD = 20
+"""Characters of a word that a column of text keeps on one line."""
 
 Cell = str | Span | Sequence[Span]
 
@@ -52,7 +56,7 @@ class Grid:
         Args:
             one_line: Whether what does not fit into a cell is cut off, or takes more lines.
             stacked: Whether headings of numbers have a line for each word.
-            whole: Whether what a row is about stays on one line.
+            whole: Whether what a row is about, and each number, stay on one line.
         """
         table = Table.grid(padding=(0, 2))
         if any(self.head):
@@ -61,7 +65,8 @@ class Grid:
             heading = _text(title, one_line)
             if stacked and isinstance(title, Number):
                 heading = Text("\n".join(heading.plain.split()))
-            table.add_column(heading, overflow="fold", no_wrap=whole and not place)
+            kept = whole and (not place or isinstance(title, Number))
+            table.add_column(heading, overflow="fold", no_wrap=kept)
             table.columns[-1].justify = "right" if isinstance(title, Number) else "left"
         for index, row in enumerate(self.rows):
             if index in self.breaks:
@@ -70,9 +75,48 @@ class Grid:
         return table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        first = max((len(_text(row[0], False).plain) for row in self.rows), default=0)
-        room = options.max_width - 4 * (len(self.head) - 1)  # a sign in each of the other columns
-        yield self.rich(stacked=not self.fits(console, options), whole=first <= room)
+        least = [self._least(place) for place in range(len(self.head))]
+        room = options.max_width - 3 * len(least) - 1
+        if self.fits(console, options):
+            yield self.rich()
+        elif sum(least) <= room:
+            yield self.rich(stacked=True, whole=True)
+        elif self._of_numbers and sum(least[1:]) + 2 * len(least) <= options.max_width:
+            yield from self._under_names(least[1:])
+        else:
+            yield self.rich(stacked=True)
+
+    @property
+    def _of_numbers(self) -> bool:
+        return all(isinstance(title, Number) for title in self.head[1:])
+
+    def _least(self, place: int) -> int:
+        """Return the characters that a column needs: its names and numbers stay whole."""
+        cells = [_text(row[place], False).plain for row in self.rows]
+        title = self.head[place]
+        if place and not isinstance(title, Number):
+            cells = [word[:WORD] for cell in cells for word in cell.split()]
+        return max(map(len, [*cells, *title.split()]), default=0)
+
+    def _under_names(self, widths: Sequence[int]) -> RenderResult:
+        """Yield the table with what a row is about on a line of its own, above its numbers."""
+
+        def line(cells: Sequence[Cell], style: str = "") -> RenderableType:
+            table = Table.grid()
+            for width in widths:
+                table.add_column(width=width + 2, justify="right", overflow="fold")
+            table.add_row(*(_text(cell, False) for cell in cells), style=style)
+            return Padding(table, (0, 0, 0, 1), expand=False)
+
+        yield Text(f"\n {self.head[0]}", "bold")
+        yield line(["\n".join(title.split()) for title in self.head[1:]], "bold")
+        yield Text(f" {'─' * (sum(widths) + 2 * len(widths))}")
+        for index, row in enumerate(self.rows):
+            if index in self.breaks:
+                yield Text()
+            yield Text(" ").append_text(_text(row[0], False))
+            yield line(row[1:])
+        yield Text()
 
     def fits(self, console: Console, options: ConsoleOptions) -> bool:
         """Tell whether no cell and no heading needs a second line."""

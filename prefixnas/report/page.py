@@ -8,6 +8,9 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+SHORT, LONG_FACT = 18, " class='long'"
+"""Characters of a fact that fit into a narrow field, and what makes it a wide one."""
+
 
 def page(title: str, facts: Mapping[str, str], *sections: str) -> str:
     """Return the HTML text of a page.
@@ -18,7 +21,8 @@ def page(title: str, facts: Mapping[str, str], *sections: str) -> str:
         sections: See `section`.
     """
     shown = "".join(
-        f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>"
+        f"<div{LONG_FACT * (len(text) > SHORT)}>"
+        f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>"
         for label, text in facts.items()
     )
     template = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from prefixnas.base.errors import visible
-from prefixnas.report.grid import facts
+from prefixnas.base.estimates import NORMAL
+from prefixnas.report.grid import facts, number
 from prefixnas.report.pace import Left, Pace
 from prefixnas.report.terminal import Terminal
 from prefixnas.run import events
@@ -75,7 +76,8 @@ def describe(event: Event) -> str:
     match event:
         case events.Evaluation():
             scores = ", ".join(f"{task} {value:.3f}" for task, value in event.task_scores.items())
-            mean = "-" if event.score is None else f"{event.score:.3f}"
+            error = event.standard_error
+            mean = number(event.score, spread=None if error is None else NORMAL * error)
             return f"{event.name} ({event.split}): score {mean}" + f" ({scores})" * bool(scores)
         case events.Prune():
             pairs = [f"{decision}={option}" for decision, option in event.dropped]

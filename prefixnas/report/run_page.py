@@ -9,11 +9,14 @@ from pathlib import Path
 import yaml
 
 from prefixnas.base.errors import UserError
+from prefixnas.base.estimates import NORMAL
 from prefixnas.base.files import write_text
+from prefixnas.report.answers import answer_parts
 from prefixnas.report.grid import Grid, Number, number
 from prefixnas.report.page import details, image, page, section, verbatim
 from prefixnas.report.plots.run import TITLES, draw_record
-from prefixnas.report.plots.trials import tried
+from prefixnas.report.plots.trials import Tried, tried
+from prefixnas.report.remarks import difference_table, remarks
 from prefixnas.report.tables import (
     architecture_table,
     evaluation_table,
@@ -56,6 +59,11 @@ def write_report(run_dir: Path, space: SearchSpace | None = None) -> Path:
     return path
 
 
+DIFFERENCES = "How much better the trained child is, on the same examples"
+SIGNS = (
+    "Paired by example, with the 95 % interval: > better and < worse, where it leaves zero out; "
+    "~ no difference that these examples can show; = as good on every single one."
+)
 _SEARCH = ("alphas", "trajectories", "entropy", "discretisation", "gradients", "stability")
 
 
@@ -75,9 +83,12 @@ def render(record: Record, plots: Mapping[str, Path], note: str = "") -> str:
         section(
             "Scores per task",
             score_table(record.columns(), wide=True).html(),
+            *(f"<p>{escape(line)}</p>" for line in remarks(record)),
+            _differences(record),
             _image("scores", plots),
         ),
         section("Scores on the test split", score_table(record.tested(), wide=True).html()),
+        section("Answers", _image("confusion", plots), *answer_parts(record)),
         section(
             "Architecture",
             architecture_table(record).html(),
@@ -94,7 +105,7 @@ def render(record: Record, plots: Mapping[str, Path], note: str = "") -> str:
             _image("trials", plots),
             details(f"{len(trials.rows)} architectures tried", trials.html()),
         ),
-        section("Training", _image("losses", plots)),
+        section("Training", _image("losses", plots), _image("losses_by_task", plots)),
         section(
             "Every evaluation",
             details(f"{len(record.of(Evaluation))} evaluations, all metrics", evaluations.html()),
@@ -103,6 +114,12 @@ def render(record: Record, plots: Mapping[str, Path], note: str = "") -> str:
         section("Configuration", details("config.yaml", verbatim(config))),
     ]
     return page(record.name, summary(record), *sections)
+
+
+def _differences(record: Record) -> str:
+    found = difference_table(record)
+    note = f"<p class='dim'>{escape(SIGNS)}</p>"
+    return details(DIFFERENCES, found.html() + note) if found.rows else ""
 
 
 def _warnings(messages: Sequence[str]) -> str:
@@ -120,7 +137,12 @@ def _trial_table(record: Record) -> Grid:
     names = dict.fromkeys(name for trial in trials for name in trial.choices)
     differ = [name for name in names if len({trial.choices.get(name) for trial in trials}) > 1]
     rows = [
-        [trial.name, number(trial.score, ".4f"), *(trial.choices.get(n, "-") for n in differ)]
+        [trial.name, _score(trial), *(trial.choices.get(n, "-") for n in differ)]
         for trial in trials
     ]
     return Grid(["trial", Number("score"), *differ], rows)
+
+
+def _score(trial: Tried) -> str:
+    error = trial.standard_error
+    return number(trial.score, ".4f", None if error is None else NORMAL * error)

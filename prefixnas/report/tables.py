@@ -12,8 +12,9 @@ from rich.text import Text
 from prefixnas.base.estimates import NORMAL
 from prefixnas.report.grid import Cell, Fitting, Grid, Number, Span, facts, number
 from prefixnas.report.progress import clock
-from prefixnas.run.evaluation import AVERAGE
-from prefixnas.run.events import Evaluation
+from prefixnas.report.remarks import remarks
+from prefixnas.run.evaluation import ARGMAX, AVERAGE, MIXTURE
+from prefixnas.run.events import Evaluation, Start
 from prefixnas.run.record import Columns, Record, evidence, final_probabilities, read_record
 from prefixnas.space.architecture import by_layer
 
@@ -88,16 +89,21 @@ def summary(record: Record) -> dict[str, str]:
     steps = record.start("steps")
     if isinstance(steps, Mapping):
         steps = ", ".join(f"{key} {value}" for key, value in steps.items())
+    begun = next(iter(record.of(Start)[-1:]), None)
     state = "finished" if record.finished else "not finished"
     known = {
         "state": state,
+        "date": date(begun.began if begun else None),
+        **(begun.about if begun else {}),
+        "tasks": ", ".join(record.tasks()) or None,
+        "weights": _weights(record.start("trained_parameters"), record.start("parameters")),
         "space": record.start("space"),
         "strategy": record.start("strategy"),
         "objective": record.start("objective"),
         "seed": record.start("seed"),
         "steps": steps,
         "time": clock(record.seconds()),
-        "discretisation gap": None if record.gap() is None else f"{record.gap():+.3f}",
+        "discretisation gap": _gap(record),
     }
     return {
         label: str(fact)
@@ -106,8 +112,28 @@ def summary(record: Record) -> dict[str, str]:
     }
 
 
+def date(began: str | None) -> str | None:
+    """Return `2026-03-01 14:05` from ISO 8601, or what else stands there."""
+    return began and began[:16].replace("T", " ")
+
+
+def _weights(trained: int | None, every: int | None) -> str | None:
+    if trained is None:
+        return None
+    return f"{trained:,} trained" + (f", of {every:,} ({trained / every:.1%})" if every else "")
+
+
+def _gap(record: Record) -> str | None:
+    if record.gap() is None:
+        return None
+    error = record.differences().get((MIXTURE, ARGMAX), {}).get("standard_error")
+    return number(record.gap(), "+.3f") + ("" if error is None else f" ± {NORMAL * error:.3f}")
+
+
 def show(run_dir: Path) -> Group:
     """Return what `prefixnas show RUN` prints: summary, architecture, alphas, scores, warnings.
+
+    What the scores are worth stands under them.
 
     Raises:
         UserError: No run folder, or a damaged file in it.
@@ -123,6 +149,7 @@ def show(run_dir: Path) -> Group:
     for title, grid in tables.items():
         if grid.rows:
             parts += [Text(f"\n{title}", "bold"), grid]
+    parts += map(Text, remarks(record))
     warnings = (Text(f"warning: {message}", "yellow") for message in record.warnings())
     return Group(*parts, *warnings)
 
@@ -166,10 +193,13 @@ def evaluation_table(record: Record) -> Grid:
     """Return every metric of every evaluation: a row per evaluation and task."""
     rows: list[list[Cell]] = []
     for event in record.of(Evaluation):
+        errors = event.standard_errors or {}
         for task, metrics in event.scores.items():
             shown = [_metric(*pair) for pair in metrics.items()]
-            rows.append([event.name, event.split, task, shown])
-    return Grid(["model", "split", "task", "metrics"], rows)
+            reach = NORMAL * errors[task] if task in errors else None
+            score = number(event.task_scores.get(task), ".4f", reach)
+            rows.append([event.name, event.split, task, score, shown])
+    return Grid(["model", "split", "task", Number("score"), "metrics"], rows)
 
 
 def _metric(name: str, value: Any) -> Span:

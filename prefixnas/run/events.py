@@ -58,6 +58,8 @@ class Start(Event):
         seed: Of everything random.
         steps: Those of its parts "search" and "train".
         baselines: Steps of the baselines that may follow, by phase.
+        began: Date and time, by ISO 8601, with the offset of the machine's time zone.
+        about: What the objective says of itself, by label.
     """
 
     space: str
@@ -66,6 +68,8 @@ class Start(Event):
     seed: int
     steps: Mapping[str, int]
     baselines: Mapping[str, int] = field(default_factory=dict)
+    began: str | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class Objective(ABC):
         optional: Whether the problem can be trained without the module, as a baseline.
         without_label: What that baseline is called in tables ("LoRA alone"); that of what `alone`
             returns says how it differs ("LoRA r=63").
+        about: What a report says of the problem at its top, by label: the model, the method.
         data: Hashes of what is trained and scored on, by name: a run goes on with these alone.
         sizes: Numbers that a space may name instead of giving them (`layers: attention_layers`).
         tested: Whether there is a split `test`, on which every trained model is scored once.
@@ -75,6 +76,7 @@ class Objective(ABC):
     width: int
     optional: bool = False
     without_label: str = "without a module"
+    about: Mapping[str, str] = {}
     data: Mapping[str, str] = {}
     sizes: Mapping[str, int] = {}
     tested: bool = False
@@ -133,6 +135,10 @@ class Objective(ABC):
         Args:
             folder: The run's folder, which holds its result; its `adapter` is that of `save`.
         """
+
+    def count_weights(self) -> int:
+        """Return how many numbers the problem has: those that are trained, and frozen ones."""
+        return sum(weight.numel() for group in self.parameters() for weight in group["params"])
 
     def alone(self, weights: int) -> Objective | None:
         """Return this problem for training without the module, with as many trained weights.

@@ -19,6 +19,7 @@ from prefixnas.base.errors import UserError, brief
 from prefixnas.base.files import parse_json
 from prefixnas.base.yaml import read_yaml
 from prefixnas.run import events
+from prefixnas.run.answers import TaskAnswers, read_answers
 from prefixnas.run.evaluation import ARGMAX, MIXTURE
 from prefixnas.run.events import Evaluation, Event, read_events
 from prefixnas.space.architecture import Architecture
@@ -77,6 +78,19 @@ class _Column:
 
 
 @dataclass(frozen=True)
+class _Difference:
+    """What is used of a difference of two columns; it may hold more."""
+
+    of: str
+    over: str
+    task_scores: dict[str, float]
+    score: float
+    examples: dict[str, int] = field(default_factory=dict)
+    standard_errors: dict[str, float] = field(default_factory=dict)
+    standard_error: float | None = None
+
+
+@dataclass(frozen=True)
 class _Result:
     """What is used of a result; it may hold more."""
 
@@ -87,6 +101,8 @@ class _Result:
     space: str | None = None
     seed: int | None = None
     trained_parameters: int | None = None
+    parameters: int | None = None
+    differences: list[_Difference] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -167,6 +183,22 @@ class Record:
         scores = {name: found.score for name, found in self.validated().items()}
         mixture, argmax = scores.get(mixture_name), scores.get(ARGMAX)
         return None if mixture is None or argmax is None else mixture - argmax
+
+    def differences(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        """Return how far columns are apart, by their labels: of which, over which.
+
+        See `prefixnas.run.evaluation.differences`; there are none before the run has ended.
+        """
+        found = (self.result or {}).get("differences", [])
+        return {(less["of"], less["over"]): less for less in found}
+
+    def answers(self) -> dict[str, TaskAnswers]:
+        """Return what models answered to some examples, by task.
+
+        Raises:
+            UserError: The file that holds it is damaged.
+        """
+        return read_answers(self.folder)
 
     def seconds(self) -> float:
         """Return the time all processes of this run took, killed ones included."""

@@ -20,6 +20,7 @@ from torch import nn
 
 from prefixnas.base.files import writing
 from prefixnas.run import events
+from prefixnas.run.answers import keep_answers
 from prefixnas.run.checkpoint import Stateful
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.events import Event
@@ -115,12 +116,20 @@ class Run:
         self.objective.replace(module)
 
     def evaluate(self, name: str, split: Split) -> Evaluation:
-        """Score the model as it stands, once: a resumed run takes the noted result."""
+        """Score the model as it stands, once: a resumed run takes the noted result.
+
+        On the split "validation" what the objective shows of its answers goes to `answers.json`.
+        """
 
         def measure() -> dict[str, Any]:
-            evaluation = self.objective.evaluate(split).to_json()
-            self.emit(events.Evaluation(name, split, **evaluation))
-            return evaluation
+            found = self.objective.evaluate(split)
+            self.emit(events.Evaluation(name, split, **found.to_json()))
+            if split != "validation":
+                return found.to_json()
+            if self.ranks.first:
+                keep_answers(self.folder, name, found.answers)
+            moved = {task: list(values) for task, values in found.influences.items()}
+            return {**found.to_json(), "influences": moved}
 
         name = self._ledger.scoped(name)
         return Evaluation.from_json(self.once(f"evaluation {name} {split}", measure))

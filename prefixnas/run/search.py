@@ -6,12 +6,14 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
 from prefixnas.run import events
+from prefixnas.run.answers import FILE
 from prefixnas.run.baselines import (
     Baseline,
     check_baseline,
@@ -19,7 +21,14 @@ from prefixnas.run.baselines import (
     steps_of_baselines,
     train_baselines,
 )
-from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED, UNTOUCHED, Evaluation
+from prefixnas.run.evaluation import (
+    ARGMAX,
+    MIXTURE,
+    TRAINED,
+    UNTOUCHED,
+    Evaluation,
+    differences,
+)
 from prefixnas.run.objective import Objective
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
@@ -133,6 +142,7 @@ def search(
     selected = run.evaluate(TRAINED, "selection")
     tested = score_on_test(run, TRAINED)
     parameters = run.once("trained parameters", lambda: _count(objective))
+    every = run.once("parameters", objective.count_weights)
     if (mixture := found.mixture) is not None and argmax is not None:
         scores = mixture.score, argmax.score, trained.score
         gap = mixture.score - argmax.score
@@ -156,7 +166,8 @@ def search(
     )
     if run.ranks.first:
         labels = {phase: each.label for phase, each in baselines.items()}
-        _write_result(run, result, {"trained_parameters": parameters, "baselines": labels}, seconds)
+        known = {"trained_parameters": parameters, "parameters": every, "baselines": labels}
+        _write_result(run, result, known, seconds)
     run.once("described", lambda: _describe(run))
     run.once("end", lambda: run.emit(events.End(seconds)))
     return result
@@ -186,9 +197,13 @@ def _start(run: Run, strategy: Strategy, baselines: Mapping[str, int]) -> None:
     """Note what begins, and keep the space, whose file may change later."""
     if run.ranks.first:
         write_text(run.folder / "space.yaml", space_to_yaml(run.space))
+        (run.folder / FILE).unlink(missing_ok=True)  # of a run that was here before
     name = STRATEGIES.name_of(type(strategy)) or type(strategy).__name__
     steps = {"search": run.budget.search, "train": run.budget.train}
-    run.emit(events.Start(run.space.name, name, run.objective.name, run.seed, steps, baselines))
+    began = datetime.now().astimezone().isoformat(timespec="seconds")
+    about = dict(run.objective.about)
+    noted = (run.space.name, name, run.objective.name, run.seed, steps, baselines, began, about)
+    run.emit(events.Start(*noted))
 
 
 def _warn(run: Run, known: Sequence[str]) -> list[str]:
@@ -226,6 +241,7 @@ def _write_result(run: Run, result: SearchResult, more: Mapping[str, Any], secon
     tested = {label: evaluation.to_json() for label, evaluation in result.tested.items()}
     data: dict[str, Any] = {
         "columns": columns,
+        "differences": differences(result.columns),
         "selection": result.selected.to_json(),
         **({"test": tested} if tested else {}),
         "architecture": result.architecture.choices,

@@ -169,6 +169,7 @@ def _of_runs(place: Path) -> list[Reader]:
         ),
         Reader("events for the page", run / "metrics.jsonl", report),
         Reader("result for the page", run / "result.json", report),
+        Reader("answers for the page", run / "answers.json", report),
         Reader("trial", run / "trial.json", lambda: read_trial(run)),
         Reader("checkpoint", state, lambda: load_checkpoint(state.parent)),
         Reader("journal", _journal(place), lambda: _trials(place / "journal")),

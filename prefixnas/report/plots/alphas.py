@@ -182,16 +182,19 @@ def _contours(axes: Axes, norms: Norms, colour: str, logarithmic: bool) -> None:
 
 
 def _density(steps: Floats, values: Floats) -> tuple[Floats, Floats, Floats] | None:
-    """Return a grid of steps, of values, and the density there; None where there is no spread."""
+    """Return a grid of steps, of values, and the density there; None where there is no spread.
+
+    The grid ends where the data do: there is no step before the first, and no norm beyond the
+    largest.
+    """
     from scipy.stats import gaussian_kde  # slow to import, and needed for this plot alone
 
     points = np.stack([steps, values])
     spread = points.std(axis=1)
     if points.shape[1] < 5 or not (spread > 1e-9 * np.abs(points).max(axis=1)).all():
         return None
-    reach = 0.6 * spread
     across = np.linspace(steps.min(), steps.max(), 80)
-    up = np.linspace(values.min() - reach[1], values.max() + reach[1], 80)
+    up = np.linspace(values.min(), values.max(), 80)
     grid = np.stack(np.meshgrid(across, up))
     try:
         kernel = gaussian_kde(points)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from prefixnas.base.files import make_folder
@@ -23,13 +18,14 @@ from prefixnas.report.plots.alphas import (
     mark_equal,
     trajectory_figure,
 )
+from prefixnas.report.plots.confusion import confusion_figure
 from prefixnas.report.plots.graph import graph_figure
 from prefixnas.report.plots.heatmap import alpha_figure
+from prefixnas.report.plots.losses import loss_figure, task_loss_figure
 from prefixnas.report.plots.style import (
     FAINT,
     INK,
     add_legend,
-    dash,
     hue,
     new_panels,
     plain,
@@ -41,7 +37,7 @@ from prefixnas.report.plots.style import (
 from prefixnas.report.plots.trials import trial_figure
 from prefixnas.report.tables import interval_reaches, score_rows
 from prefixnas.run import events
-from prefixnas.run.record import Columns, Record, alpha_matrix, decisions, loss_series
+from prefixnas.run.record import Columns, Record, alpha_matrix, decisions
 from prefixnas.space.graph import architecture_graph
 from prefixnas.space.space import SearchSpace
 
@@ -50,7 +46,9 @@ Floats = NDArray[np.float64]
 #: Titles of the plots, in the order of the report.
 TITLES = {
     "scores": "Scores on the validation split",
-    "losses": "Training loss",
+    "confusion": "What the trained child took for what, number of validation examples",
+    "losses": "Training loss by phase, mean of the tasks",
+    "losses_by_task": "Training loss of every task",
     "trials": "Trials: score of each, and the best so far",
     "alphas": "Probabilities of the candidates",
     "trajectories": "Alpha",
@@ -77,7 +75,9 @@ def draw_record(record: Record, space: SearchSpace | None) -> dict[str, Path]:
     """
     figures = {
         "scores": score_figure(record),
+        "confusion": confusion_figure(record),
         "losses": loss_figure(record),
+        "losses_by_task": task_loss_figure(record),
         "trials": trial_figure(record),
         "alphas": alpha_figure(record),
         "trajectories": trajectory_figure(record),
@@ -89,75 +89,6 @@ def draw_record(record: Record, space: SearchSpace | None) -> dict[str, Path]:
     }
     make_folder(record.folder / "plots")
     return save_figures(record.folder / "plots", figures)
-
-
-def smooth(values: Floats, span: float) -> Floats:
-    """Return the exponential moving average, corrected for its start: `[n]` to `[n]`.
-
-    Args:
-        values: The series; entries that are not finite are passed over.
-        span: Centre of mass of the weights, in entries; 0 returns the values.
-    """
-    keep = span / (span + 1.0)
-    total = weight = 0.0
-    smoothed = np.full(len(values), np.nan)
-    for index, value in enumerate(values):
-        if math.isfinite(value):
-            total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
-        if weight:
-            smoothed[index] = total / weight
-    return smoothed
-
-
-def loss_figure(record: Record) -> Figure | None:
-    """Draw a panel per phase: each task's loss, raw and smoothed, and the mean of the tasks.
-
-    Phases that differ by a number only ("trial 3") share a panel of their mean losses.
-    """
-    panels: dict[str, list[str]] = {}
-    for phase in record.phases():
-        panels.setdefault(re.sub(r" \d+$", "", phase), []).append(phase)
-    if not panels:
-        return None
-    tasks = list(dict.fromkeys(t for p in record.phases() for t in loss_series(record, p)))
-    across = min(len(panels), 3)
-    legend = 0.35 * math.ceil(len(tasks) / 5)
-    figure, places = new_panels(len(panels), across, 3.1, legend, share="y")
-    lines: dict[str, Line2D] = {}
-    for index, (axes, (title, phases)) in enumerate(zip(places, panels.items(), strict=True)):
-        if len(phases) == 1:
-            lines.update(_task_curves(axes, record, phases[0], tasks))
-        else:
-            title = f"{title}: {len(phases)} runs, mean of tasks"
-            shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(phases)))
-            for phase, shade in zip(phases, shades, strict=True):
-                steps, means = mean_loss(record, phase)
-                axes.plot(steps, smooth(means, len(means) / 40), color=shade, lw=1.2)
-        tidy(axes, title, x="step", y="" if index % across else "loss")
-    if lines:
-        add_legend(figure, 5, list(lines.values()))
-    return figure
-
-
-def mean_loss(record: Record, phase: str) -> tuple[NDArray[np.int64], Floats]:
-    """Return steps and the mean of the tasks' losses in a phase."""
-    found = [e for e in record.of(events.Step) if e.phase == phase and e.losses]
-    steps = np.array([e.step for e in found], dtype=np.int64)
-    return steps, np.array([e.loss for e in found], dtype=np.float64)
-
-
-def _task_curves(axes: Axes, record: Record, phase: str, tasks: Sequence[str]) -> dict[str, Line2D]:
-    lines: dict[str, Line2D] = {}
-    for task, (steps, losses) in loss_series(record, phase).items():
-        index = tasks.index(task)
-        axes.plot(steps, losses, color=hue(index), alpha=0.16, lw=0.7)
-        (lines[task],) = axes.plot(steps, smooth(losses, len(losses) / 40), dash(index),
-                                   color=hue(index), lw=1.4, label=plain(task))  # fmt: skip
-    steps, means = mean_loss(record, phase)
-    (mean,) = axes.plot(
-        steps, smooth(means, len(means) / 40), color=INK, lw=2.0, label="mean of tasks"
-    )
-    return {**lines, "mean of tasks": mean}
 
 
 def stability_figure(record: Record) -> Figure | None:

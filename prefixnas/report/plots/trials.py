@@ -22,17 +22,24 @@ class Tried:
         name: Name of the trial.
         choices: Option by decision.
         score: On the split "selection"; None if there is none (yet).
+        standard_error: Of the score, over the examples, if it is known.
     """
 
     name: str
     choices: Mapping[str, str]
     score: float | None
+    standard_error: float | None = None
 
 
 def tried(record: Record) -> list[Tried]:
     """Return all trials of a run, in their order."""
-    scores = {e.name: e.score for e in record.of(events.Evaluation) if e.split == "selection"}
-    return [Tried(e.name, e.choices, scores.get(e.name)) for e in record.of(events.Trial)]
+    found = {e.name: e for e in record.of(events.Evaluation) if e.split == "selection"}
+    return [
+        Tried(trial.name, trial.choices, scored.score, scored.standard_error)
+        if (scored := found.get(trial.name))
+        else Tried(trial.name, trial.choices, None)
+        for trial in record.of(events.Trial)
+    ]
 
 
 def trial_figure(record: Record) -> Figure | None:

@@ -61,7 +61,9 @@ def test_of_numbers(pairs: list[tuple[int, float]], names: list[str]) -> None:
 
 def agrees(names: list[str], pairs: Sequence[tuple[Any, Any]]) -> None:
     predicted, wanted = [p for p, _ in pairs], [w for _, w in pairs]
-    values, error = metrics.measure(names, predicted, wanted)
+    values, error, moved = metrics.measure(names, predicted, wanted)
+    root = np.sqrt(np.square(moved).sum() / (len(pairs) * (len(pairs) - 1)))
+    assert root == pytest.approx(error, rel=1e-4, abs=1e-7)
     assert values == metrics.compute(names, predicted, wanted)
     assert error is not None and np.isfinite(error)
     assert error == pytest.approx(by_force(names, predicted, wanted), rel=1e-5, abs=1e-7)
@@ -77,7 +79,7 @@ def test_blocks_do_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_that_of_a_mean_is_the_sample_s() -> None:
     predicted, wanted = [1, 0, 1, 1, 0], [1, 1, 1, 0, 0]
-    _, error = metrics.measure(["accuracy"], predicted, wanted)
+    _, error, _ = metrics.measure(["accuracy"], predicted, wanted)
     assert error == pytest.approx(np.std([1, 0, 1, 0, 1], ddof=1) / np.sqrt(5))
 
 
@@ -85,7 +87,7 @@ def test_that_of_a_mean_is_the_sample_s() -> None:
 def test_constant_predictions_scatter_only_with_the_references(name: str) -> None:
     same: list[Any] = ["x 1"] * 6 if name in TEXTS else [1] * 6
     for wanted in (same, [*same[:5], "y 2" if name in TEXTS else 0]):
-        values, error = metrics.measure([name], same, wanted)
+        values, error, _ = metrics.measure([name], same, wanted)
         assert error is not None and np.isfinite(error)
         if wanted is same or values[name] == 0:
             assert error == 0
@@ -124,7 +126,7 @@ def test_a_bootstrap_finds_the_same(name: str) -> None:
         method="percentile",
         rng=generator,
     )
-    _, error = metrics.measure([name], predicted.tolist(), wanted.tolist())
+    _, error, _ = metrics.measure([name], predicted.tolist(), wanted.tolist())
     assert error == pytest.approx(found.standard_error, rel=0.2)
 
 
@@ -136,7 +138,33 @@ def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
     inside = 0
     for _ in range(200):
         sample = [population[i] for i in generator.integers(len(population), size=200)]
-        values, error = metrics.measure(["matthews"], *zip(*sample, strict=True))  # type: ignore[arg-type]
+        values, error, _ = metrics.measure(["matthews"], *zip(*sample, strict=True))  # type: ignore[arg-type]
         assert error is not None
         inside += abs(values["matthews"] - truth) <= 1.96 * error
     assert 180 <= inside <= 199
+
+
+def test_of_an_accuracy_an_example_moves_it_by_its_distance() -> None:
+    assert metrics.measure(["accuracy"], [1, 0, 1, 1], [1, 1, 1, 1]).influences == (
+        pytest.approx([0.25, -0.75, 0.25, 0.25])
+    )
+    assert metrics.measure(["accuracy"], [1], [1]).influences == ()
+
+
+def test_the_difference_of_two_f1_scores_scatters_as_a_paired_bootstrap_finds() -> None:
+    generator = np.random.default_rng(1)
+    wanted = generator.integers(0, 2, 200)
+    ours, theirs = (
+        np.where(generator.random(200) < share, wanted, 1 - wanted) for share in (0.9, 0.8)
+    )
+    theirs = np.where(generator.random(200) < 0.5, ours, theirs)  # they agree on many
+    moved = [
+        np.array(metrics.measure(["f1"], said.tolist(), wanted.tolist()).influences)
+        for said in (ours, theirs)
+    ]
+    error = np.sqrt(np.square(moved[0] - moved[1]).sum() / (200 * 199))
+    rows = generator.integers(0, 200, (400, 200))
+    drawn = [
+        metrics.f1(ours[row], wanted[row]) - metrics.f1(theirs[row], wanted[row]) for row in rows
+    ]
+    assert error == pytest.approx(np.std(drawn), rel=0.12)

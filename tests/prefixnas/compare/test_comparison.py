@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,10 +21,12 @@ from prefixnas.base.options import option
 from prefixnas.base.processes import share_of_threads
 from prefixnas.compare.cells import REFERENCES, Cell, refuse_other_cells
 from prefixnas.compare.comparison import AVERAGE_RANDOM, Comparison
+from prefixnas.compare.files import write_comparison
+from prefixnas.compare.page import task_table, write_page
 from prefixnas.compare.results import CellResult
 from prefixnas.compare.runner import beside, unfinished
 from prefixnas.compare.summary import HAND_MADE, RANDOM_SEARCH, Summary, summarise
-from prefixnas.compare.tables import markdown, write_comparison
+from prefixnas.compare.tables import markdown
 from prefixnas.compare.variants import CompareConfig
 from prefixnas.run.objective import OBJECTIVES, ObjectiveConfig
 from prefixnas.testing.toy import ToyObjective
@@ -378,6 +381,37 @@ def test_tables_have_a_cell_for_each_heading(rows: dict[tuple[str, str], Summary
     assert "darts: above the average random architecture: +0.100" in text
 
 
+def test_the_page_shows_what_its_file_holds(
+    rows: dict[tuple[str, str], Summary], tmp_path: Path
+) -> None:
+    tables = {"default": list(rows.values())}
+    runs = [replace(run, state="failed") for row in rows.values() for run in row.runs]
+    write_page(plan(space=["default"], strategies=["darts"]), runs, tables, tmp_path, None)
+    html = (tmp_path / "report.html").read_text()
+    assert "<script" not in html and "http" not in html
+    for text in ("Space default", "darts", "Differences with their", "0.700 ± 0.110"):
+        assert text in html
+    data = json.loads((tmp_path / "summary.json").read_text())
+    (darts,) = [row for row in data["spaces"]["default"] if row["label"] == "darts"]
+    over = rows["search", "darts"].over[AVERAGE_RANDOM]
+    assert darts["score"] == pytest.approx(0.7)
+    assert darts["over_average_random_low"] == pytest.approx(over.low)
+    assert sorted(darts["scores"]) == ["0", "1", "2"]
+    assert len(data["runs"]) == len(runs)
+
+
+def test_scores_by_task_are_means_over_the_runs() -> None:
+    made = CellResult("s", "darts", "search", 0, 0, "finished", score=0.5, task_scores={"a": 0.4})
+    other = replace(made, seed=1, score=0.7, task_scores={"a": 0.6, "b": 1.0})
+    row = Summary("s", "darts", "search", {}, [made, other], None, 0, {}, None, None, {}, {})
+    lines = task_table([row]).markdown().replace("**", "").splitlines()
+    assert lines[2:] == ["| a | 0.500 ± 0.141 |", "| b | 1.000 |"]
+    assert row.data()["task_scores"] == {
+        "a": {"score": pytest.approx(0.5), "score_sd": pytest.approx(0.1414, abs=1e-4)},
+        "b": {"score": 1.0, "score_sd": None},
+    }
+
+
 def test_a_comparison_without_a_finished_run_has_tables(tmp_path: Path) -> None:
     comparison = plan(space=["default", "mlp"], strategies=["darts"])
     cells = comparison.cells(tmp_path)
@@ -387,6 +421,7 @@ def test_a_comparison_without_a_finished_run_has_tables(tmp_path: Path) -> None:
         assert len(list(csv.DictReader(file))) == len(cells)
     assert "darts: refused: space 'mlp' leaves no choice" in (tmp_path / "summary.md").read_text()
     assert not (tmp_path / "compute.png").exists()
+    assert "refused: space" in (tmp_path / "report.html").read_text()
 
 
 def test_a_cell_that_was_killed_before_its_page_is_run_again(tmp_path: Path) -> None:

@@ -91,7 +91,11 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     assert len({line for lines in taken for line in lines}) == sum(map(len, taken)) == 7
     report = (tmp_path / "study" / "report.html").read_text()
     assert report.count("data:image/png") == 4 and "src='http" not in report
+    numbers = json.loads((tmp_path / "study" / "report.json").read_text())
+    assert [row["score"] for row in numbers["trials"]] == [row.score for row in rows]
+    assert sum(numbers["importance"].values()) == pytest.approx(1.0)
     best = max(rows, key=lambda row: row.score or 0.0)
+    assert numbers["best"] == best.number
     folder = Path(best.notes["run directory"])
     assert (folder / "config.yaml").is_file() and (folder / "architecture.yaml").is_file()
     assert json.loads((folder / "trial.json").read_text())["score"] == best.score

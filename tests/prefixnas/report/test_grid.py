@@ -240,3 +240,20 @@ def test_the_first_form_that_fits_is_shown() -> None:
     assert said(60) == printed(HEADED, 60)
     assert said(30) == printed(other, 30)
     assert said(12) == printed(other, 12)
+
+
+MODELS = ["untouched", "LoRA alone", "LoRA r=63", "mixture", "argmax child", "trained child"]
+NAMES = ["customer_support_ticket_routing_2026_q1_english", "glue/sst2", "a b c"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_names_and_numbers_are_broken_nowhere(width: int) -> None:
+    """As in a pipe of 80 columns: a name that leaves no room stands above its numbers."""
+    rows = [[name, *(f"0.{n}50" for n in range(6))] for name in NAMES]
+    lines = printed(Grid(["task", *map(Number, MODELS)], rows, [2]), width).splitlines()
+    for name in NAMES:
+        at = next(index for index, line in enumerate(lines) if name in line)
+        shown = f"{lines[at]} {lines[at + 1]}".replace(name, "").split()
+        assert shown[:6] == [f"0.{n}50" for n in range(6)]
+    assert max(map(len, map(str.rstrip, lines))) <= width
+    assert {word for title in MODELS for word in title.split()} <= set(" ".join(lines).split())

@@ -18,15 +18,17 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.contour import ContourSet
 from rich.console import Console
 
 from prefixnas.base.errors import UserError
+from prefixnas.report.plots.alphas import Norms, gradient_figure
+from prefixnas.report.plots.confusion import confusion_figure
 from prefixnas.report.plots.heatmap import alpha_figure, cell_edges, short_labels
+from prefixnas.report.plots.losses import loss_figure, smooth, task_loss_figure
 from prefixnas.report.plots.run import (
     draw_record,
-    loss_figure,
     score_figure,
-    smooth,
     stability_figure,
 )
 from prefixnas.report.run_page import write_report
@@ -39,6 +41,7 @@ from prefixnas.report.tables import (
     show,
 )
 from prefixnas.run import events as run_events
+from prefixnas.run.answers import Answered, Answers, keep_answers
 from prefixnas.run.events import (
     Alpha,
     End,
@@ -332,7 +335,7 @@ def test_smoothing_by_hand() -> None:
 
 def test_loss_panels_per_phase_and_one_for_numbered_phases() -> None:
     lines = [*steps("candidate 0", 3, 0.0), *steps("candidate 1", 3, 3.0), *steps("train", 3, 6.0)]
-    figure = loss_figure(in_memory(lines))
+    figure = task_loss_figure(in_memory(lines))
     assert figure is not None
     first, second = figure.axes
     assert first.get_title(loc="left") == "candidate: 2 runs, mean of tasks"
@@ -341,6 +344,39 @@ def test_loss_panels_per_phase_and_one_for_numbered_phases() -> None:
     assert second.get_title(loc="left") == "train"
     assert len(second.lines) == 2 * len(TASKS) + 1, "raw and smoothed per task, and the mean"
     np.testing.assert_allclose(heights(second.lines[0]), [1.0, 0.9, 0.8])
+
+
+def named(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_all_phases_are_compared_in_one_panel_on_a_logarithmic_axis() -> None:
+    lines = [*steps("search", 4, 0.0), *steps("train", 3, 4.0), *steps("baseline", 7, 7.0)]
+    figure = loss_figure(in_memory(lines))
+    assert figure is not None
+    (axes,) = figure.axes
+    assert axes.get_yscale() == "log"
+    at = [np.asarray(line.get_xdata()).tolist() for line in axes.lines[1::2]]
+    assert at == [[0, 1, 2, 3], [4, 5, 6], [0, 1, 2, 3, 4, 5, 6]], "training goes on from search"
+    assert named(figure) == ["search", "train", "baseline"]
+    trials = loss_figure(in_memory([*steps("trial 0", 3, 0.0), *steps("trial 1", 3, 3.0)]))
+    assert named(trials) == ["trial (2)"]
+    below: list[Event] = [Step.of("search", n, 2, {"a": n - 0.5}, 1e-3) for n in range(2)]
+    linear = loss_figure(in_memory(below))
+    assert linear is not None and linear.axes[0].get_yscale() == "linear"
+
+
+def test_density_is_drawn_within_the_data() -> None:
+    generator = np.random.default_rng(0)
+    norms = Norms(np.arange(60.0), generator.uniform(1.0, 2.0, 60))
+    figure = gradient_figure({"this run": [norms]})
+    assert figure is not None
+    drawn = [c for axes in figure.axes for c in axes.collections if isinstance(c, ContourSet)]
+    assert len(drawn) == 2
+    corners = np.concatenate([path.vertices for c in drawn for path in c.get_paths() if len(path)])
+    assert corners[:, 0].min() >= 0 and corners[:, 0].max() <= 59
+    assert corners[:, 1].min() >= norms.values.min() - 1e-9
+    assert corners[:, 1].max() <= norms.values.max() + 1e-9
 
 
 def test_stability_panels_hold_the_recorded_values(interrupted: Path) -> None:
@@ -508,7 +544,7 @@ def test_report_holds_everything_and_nothing_from_outside(finished: Path) -> Non
     assert "http" not in html
     assert "url(" not in html
     assert "@import" not in html
-    assert len(page.sources) == 8
+    assert len(page.sources) == 9
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in page.sources)
     assert page.tags.count("b") >= 5, "the best of each row, and chosen candidates"
     assert "not drawn" not in page.text
@@ -526,6 +562,7 @@ def test_report_of_an_interrupted_run_leaves_out_what_is_not_there(interrupted: 
         "entropy.png",
         "gradients.png",
         "losses.png",
+        "losses_by_task.png",
         "scores.png",
         "stability.png",
     }
@@ -535,7 +572,12 @@ def test_report_of_a_run_without_alphas(tmp_path: Path) -> None:
     folder = write(tmp_path / "run", [*events(alphas=False), *ending()], finished=True)
     page, _ = page_of(folder)
     assert "Probabilities" not in page.text
-    assert set(draw_record(read_record(folder), SPACE)) == {"scores", "losses", "architecture"}
+    assert set(draw_record(read_record(folder), SPACE)) == {
+        "scores",
+        "losses",
+        "losses_by_task",
+        "architecture",
+    }
 
 
 def test_report_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
@@ -547,11 +589,59 @@ def test_report_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
     assert page.sources == []
 
 
+def test_the_top_says_what_was_trained_on_what_when_and_how_large(finished: Path) -> None:
+    about = {"model": "<b>base</b>", "method": "LoRA"}
+    began = Start("s", "darts", "toy", 3, {}, "2026-03-01T14:05:09+02:00", about)
+    text = (finished / "metrics.jsonl").read_text().splitlines()
+    (finished / "metrics.jsonl").write_text("\n".join([json.dumps(began.to_json()), *text[1:]]))
+    result = json.loads((finished / "result.json").read_text())
+    gap = {"of": "mixture", "over": "argmax child", "standard_error": 0.01, "score": 0.1}
+    result |= {"trained_parameters": 1500, "parameters": 6000}
+    result |= {"differences": [{**gap, "task_scores": {}}]}
+    (finished / "result.json").write_text(json.dumps(result))
+    words = page_of(finished)[0].words
+    for label, fact in {
+        "date": "2026-03-01 14:05",
+        "model": "<b>base</b>",
+        "tasks": ", ".join(TASKS),
+        "weights": "1,500 trained, of 6,000 (25.0%)",
+        "discretisation gap": "+0.100 ± 0.020",
+    }.items():
+        assert words[words.index(label) + 1] == fact
+
+
+def test_the_page_shows_answers_and_what_was_taken_for_what(finished: Path) -> None:
+    for column, said in (("trained child", "no"), ("untouched", "<i>maybe</i>")):
+        example = Answered("Is <b>it</b> so?", "no", said)
+        answers = Answers([example], ["no", "yes $x$"], [[5, 1], [0, 7]])
+        keep_answers(finished, column, {TASKS[1]: answers})
+    page, _ = page_of(finished)
+    at = page.words.index("prompt")
+    assert page.words[at + 1 : at + 4] == ["expected", "untouched", "trained child"]
+    assert page.words[at + 4 : at + 8] == ["Is <b>it</b> so?", "no", "<i>maybe</i>", "no"]
+    assert len(page.sources) == 10
+    figure = confusion_figure(read_record(finished))
+    assert figure is not None
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["5", "1", "0", "7"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["no", r"yes \$x\$"]
+
+
+def test_a_matrix_of_many_classes_is_drawn_without_numbers(finished: Path) -> None:
+    labels = [f"class {n}" for n in range(40)]
+    counts = np.eye(40, dtype=int).tolist()
+    answers = Answers([Answered("a", "b", "c")], labels, counts)
+    keep_answers(finished, "trained child", {"many": answers})
+    figure = confusion_figure(read_record(finished))
+    assert figure is not None and not figure.axes[0].texts
+    assert len(figure.axes[0].get_yticklabels()) == 40
+
+
 def test_a_space_that_is_gone_is_said_in_the_report(finished: Path) -> None:
     (finished / "config.yaml").write_text("space: gone\n")
     page, _ = page_of(finished)
     assert "not drawn: unknown space 'gone'" in page.text
-    assert len(page.sources) == 7
+    assert len(page.sources) == 8
     (finished / "config.yaml").write_text("space: default\n")
     page, _ = page_of(finished)
     assert "not drawn: architecture of space 'default'" in page.text
@@ -562,7 +652,7 @@ def test_a_space_kept_in_the_run_folder_goes_before_the_one_named(finished: Path
     (finished / "space.yaml").write_text(SPACE_TEXT)
     page, _ = page_of(finished)
     assert "not drawn" not in page.text
-    assert len(page.sources) == 8
+    assert len(page.sources) == 9
 
 
 def test_plots_that_no_longer_apply_are_removed(finished: Path) -> None:

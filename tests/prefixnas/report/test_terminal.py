@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prefixnas.report.progress import PlainProgress
-from prefixnas.report.terminal import Terminal
+from prefixnas.report.terminal import WIDE, Terminal
 from prefixnas.run import events
 
 EVIL = "mood\x1b[2J\x1b]0;title\x07\x9b31m\u202e"
@@ -54,3 +54,11 @@ def test_plain_progress_shows_warnings_in_the_same_way() -> None:
         progress.on_event(events.Warning(EVIL))
     assert r"\x1b[2J" in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
+
+
+def test_a_pipe_is_wide_unless_it_is_said_to_be_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert Terminal(file=io.StringIO()).width == WIDE
+    assert Terminal(file=io.StringIO(), width=50).width == 50
+    monkeypatch.setenv("COLUMNS", "70")
+    assert Terminal(file=io.StringIO()).width == 70

@@ -25,7 +25,7 @@ from prefixnas.testing import ToyObjective
 from tests import ROOT, forked
 from tests.prefixnas.run import killed_run
 
-CLOCK = ("time", "seconds")
+CLOCK = ("time", "seconds", "began")
 
 
 def make(folder: Path, **options: Any) -> Run:
