@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from prefixnas.base.errors import UserError, unknown
 
 
 def export(
-    adapter: str | Path,
+    adapter: str | PathLike[str],
     out: str | Path,
     format: str = "peml",
     *,
@@ -51,7 +52,7 @@ def export(
       `peml.load`, every family.
 
     Args:
-        adapter: An adapter folder, or a run directory that has one.
+        adapter: An adapter folder, a run directory that has one, or what `train` returned.
         out: A folder that does not exist yet, or is empty.
         format: One of `FORMATS`.
         task: For which task, where the method merges into the model per task.

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, refuse_used, sweep, write_text
 from prefixnas.base.locks import alone
-from prefixnas.launch.config import dump_config, hash_of_config
+from prefixnas.launch.config import RunConfig, dump_config, hash_of_config
 from prefixnas.launch.plan import plan_run
 from prefixnas.launch.together import start_together
 from prefixnas.report.run_page import write_report
 from prefixnas.run.checkpoint import noted
 from prefixnas.run.events import Event
-from prefixnas.run.ranks import ranks_here
+from prefixnas.run.ranks import Ranks, join, leave, ranks_here, said_once
 from prefixnas.run.search import SearchResult, search
 
 
@@ -73,6 +73,66 @@ def start_run(
         if ranks.first:
             write_report(folder, run.space)
         return result
+
+
+class Display(Protocol):
+    """Something that shows events as they come."""
+
+    def on_event(self, event: Event) -> None:
+        """Show it."""
+
+
+def start_here(
+    values: Mapping[str, Any],
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    display: AbstractContextManager[Display] | None = None,
+) -> tuple[Ranks, SearchResult]:
+    """Carry a run out in this process, which may be one of several that were launched together.
+
+    Args:
+        values: Every key's value.
+        out: The run directory; None: `free_folder`.
+        resume: Go on with the run in `out`.
+        on_event: Called with every event, on the first rank alone.
+        display: What shows the events there, entered around the run.
+
+    Returns:
+        This process's place among all, who have parted, and the result.
+
+    Raises:
+        UserError: What `start_run` raises.
+    """
+    ranks = join()
+    with said_once(ranks):
+        folder = Path(ranks.agree(str(out or free_folder(plan_run(values).run))))
+        if not ranks.first:
+            result = start_run(values, folder, resume=resume)
+        else:
+            with display or nullcontext() as shown:
+                told = [on_event] if on_event is not None else []
+                told += [shown.on_event] if shown is not None else []
+
+                def tell(event: Event) -> None:
+                    for listener in told:
+                        listener(event)
+
+                result = start_run(values, folder, resume=resume, on_event=tell)
+    leave()
+    return ranks, result
+
+
+def free_folder(run: RunConfig) -> Path:
+    """Return the folder of a run that names none: `runs/SPACE-STRATEGY-seedN`, or one behind it."""
+    stem = f"{Path(run.space).stem}-{run.strategy}-seed{run.seed}"
+    number = 1
+    while True:
+        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        if not folder.exists():
+            return folder
+        number += 1
 
 
 CONFIGURATION = "configuration"
