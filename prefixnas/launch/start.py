@@ -11,11 +11,13 @@ from prefixnas.base.errors import UserError
 from prefixnas.base.files import make_folder, refuse_used, sweep, write_text
 from prefixnas.base.locks import alone
 from prefixnas.launch.config import RunConfig, dump_config, hash_of_config
-from prefixnas.launch.plan import plan_run
+from prefixnas.launch.plan import RunPlan, plan_run
 from prefixnas.launch.together import start_together
 from prefixnas.report.run_page import write_report
+from prefixnas.report.trackers import Trackers, check_installed
 from prefixnas.run.checkpoint import noted
 from prefixnas.run.events import Event
+from prefixnas.run.objective import Objective
 from prefixnas.run.ranks import Ranks, join, leave, ranks_here, said_once
 from prefixnas.run.search import SearchResult, search
 
@@ -44,6 +46,7 @@ def start_run(
     """
     ranks = ranks_here()
     plan = plan_run(values)
+    check_installed(plan.run.report_to)
     if ranks.count == 1 < plan.run.processes:
         refuse_used(folder, "config.yaml", "run", resume=resume)
         return start_together(values, folder, resume, on_event)
@@ -61,18 +64,47 @@ def start_run(
             "several processes; start one"
         )
     with _held(folder, resume) if ranks.first else nullcontext():
-        if ranks.first and not resume:
-            write_text(folder / "config.yaml", dump_config(values))
         if ranks.first and resume:
             _refuse_edited(folder, values)
-        run = plan.open(folder, objective, on_event, resume=resume)
-        run.once(CONFIGURATION, lambda: hash_of_config(values))
-        if ranks.first and resume:  # and not refused: what a refusal leaves is as it was
-            write_text(folder / "config.yaml", dump_config(values))
-        result = search(run, plan.strategy, plan.run, baseline=plan.baseline)
-        if ranks.first:
-            write_report(folder, run.space)
-        return result
+        reporting = Trackers(plan.run.report_to, folder, plan.run.project, values)
+        with reporting if ranks.first else nullcontext():
+            return _carry_out(plan, values, folder, objective, reporting, resume, on_event)
+
+
+def _carry_out(
+    plan: RunPlan,
+    values: Mapping[str, Any],
+    folder: Path,
+    objective: Objective,
+    reporting: Trackers,
+    resume: bool,
+    on_event: Callable[[Event], None] | None,
+) -> SearchResult:
+    """Run a plan in a folder that is held."""
+    first = ranks_here().first
+    if first and not resume:
+        write_text(folder / "config.yaml", dump_config(values))
+    run = plan.open(folder, objective, _each(reporting.on_event, on_event), resume=resume)
+    if first and resume:
+        reporting.catch_up()
+    run.once(CONFIGURATION, lambda: hash_of_config(values))
+    if first and resume:  # and not refused: what a refusal leaves is as it was
+        write_text(folder / "config.yaml", dump_config(values))
+    result = search(run, plan.strategy, plan.run, baseline=plan.baseline)
+    if first:
+        write_report(folder, run.space)
+    return result
+
+
+def _each(*listeners: Callable[[Event], None] | None) -> Callable[[Event], None]:
+    """Return what tells an event to all who listen."""
+    there = [listener for listener in listeners if listener is not None]
+
+    def tell(event: Event) -> None:
+        for listener in there:
+            listener(event)
+
+    return tell
 
 
 class Display(Protocol):
@@ -112,13 +144,7 @@ def start_here(
             result = start_run(values, folder, resume=resume)
         else:
             with display or nullcontext() as shown:
-                told = [on_event] if on_event is not None else []
-                told += [shown.on_event] if shown is not None else []
-
-                def tell(event: Event) -> None:
-                    for listener in told:
-                        listener(event)
-
+                tell = _each(on_event, None if shown is None else shown.on_event)
                 result = start_run(values, folder, resume=resume, on_event=tell)
     leave()
     return ranks, result
