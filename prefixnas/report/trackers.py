@@ -292,7 +292,9 @@ def _end(tracker: Any) -> None:
 def _end_trackio(_: Any) -> None:
     import trackio
 
-    trackio.finish()  # the tracker's own would leave it to be finished, and told of, at exit again
+    # The tracker's own would leave it to be finished, and told of, at exit again.
+    finish: Callable[[], None] = trackio.finish
+    finish()
 
 
 _ENDS: Mapping[str, Callable[[Any], None]] = {"trackio": _end_trackio}
