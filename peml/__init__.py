@@ -1,8 +1,8 @@
 """PEML: LoRA and a searched continuous prefix, trained jointly for many tasks.
 
-From Python: train with `LanguageModelConfig`, then `load`, `evaluate`, `predict` and `export`.
-Everything else lies in the rooms below, which import one way: embedded, model, tasks, prefix,
-methods, batches, answers, adapters, objective, commands.
+From Python: `train` or `search`, then `load`, `evaluate`, `predict` and `export`. Everything else
+lies in the rooms below, which import one way: embedded, model, tasks, prefix, methods, batches,
+answers, adapters, objective, runs, commands.
 """
 
 from importlib.metadata import version

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,15 +17,21 @@ from peml.adapters.manifest import Manifest, read_manifest
 from peml.answers.evaluation import Seen, evaluate_tasks
 from peml.batches.collate import Collator
 from peml.tasks.spec import check_split
-from peml.tasks.task import Task, load_task
+from peml.tasks.task import Task, load_task, load_tasks
 from prefixnas.base.errors import UserError, unknown
+
+Source = str | PathLike[str] | Mapping[str, Any]
+Sources = str | PathLike[str] | Sequence[Task | Source]
 
 
 def evaluate(
-    adapter: str | Path | Adapted,
-    tasks: Sequence[Task] | None = None,
+    adapter: str | PathLike[str] | Adapted,
+    tasks: Sources | None = None,
     split: str = "validation",
     *,
+    eval_limit: int | None = None,
+    shots: int | None = None,
+    num_beams: int | None = None,
     max_length: int | None = None,
     warn: Callable[[str], object] = warnings.warn,
     seen: Seen = lambda task, examples, answers: None,
@@ -34,10 +42,14 @@ def evaluate(
     """Compute the metrics of a trained adapter.
 
     Args:
-        adapter: A run directory, an adapter folder, or what `load` made of it.
-        tasks: What to evaluate on; None: the tasks that it was trained on, with their shots and
-            beams.
+        adapter: A run directory, an adapter folder, what `train` returned, or what `load` made of
+            it.
+        tasks: What to evaluate on, as `load_tasks` returns or takes it; None: the tasks that it was
+            trained on, with their shots and beams.
         split: ``train``, ``selection``, ``validation`` or ``test``.
+        eval_limit: As for `load_tasks`, where tasks are loaded here.
+        shots: The same; None: as in training, or none.
+        num_beams: The same; None: as in training, or 1.
         max_length: Longest input in tokens; None: as in training.
         warn: Called with a line for each task whose prompts were cut to that length, whose
             predictions are all the same, or that has no such split.
@@ -63,27 +75,25 @@ def evaluate(
         >>> objective.reset(None, seed=0)  # LoRA as it starts; a run would train it now
         >>> with TemporaryDirectory() as folder:
         ...     objective.save(Path(folder))
-        ...     tasks = peml.load_tasks(["embedded:sentiment"], eval_limit=20)
-        ...     scores = peml.evaluate(folder, tasks)
+        ...     scores = peml.evaluate(folder, ["embedded:sentiment"], eval_limit=20)
         >>> [(task, *metrics) for task, metrics in scores.items()]
         [('sentiment', 'accuracy')]
     """
     check_split(split)
     manifest = adapter.manifest if isinstance(adapter, Adapted) else read_manifest(adapter)
-    tasks = trained_tasks(manifest) if tasks is None else tasks
-    tasks = [as_trained(task, manifest) for task in tasks]
-    tasks = _having(split, tasks, warn)
+    asked = _asked(manifest, tasks, eval_limit, shots, num_beams)
+    having = _having(split, [as_trained(task, manifest) for task in asked], warn)
     adapted = adapter
     if not isinstance(adapted, Adapted):
         adapted = load(adapted, device=device, dtype=dtype, model=model)
     if adapted.heads is not None:
-        for task in tasks:
+        for task in having:
             if task.name not in adapted.heads.outputs:
                 where = f"{adapted.folder}: heads"
                 raise unknown("task", task.name, adapted.heads.outputs, where)
     collator = Collator(adapted.lm, max_length=max_length or manifest.max_length)
     evaluation = evaluate_tasks(
-        adapted.lm, tasks, split, heads=adapted.heads, collator=collator, warn=warn, seen=seen
+        adapted.lm, having, split, heads=adapted.heads, collator=collator, warn=warn, seen=seen
     )
     for message in collator.truncation.messages():
         warn(message)
@@ -104,6 +114,30 @@ def _having(split: str, tasks: Sequence[Task], warn: Callable[[str], object]) ->
                 raise UserError(said)
             warn(said)
     return found
+
+
+def _asked(
+    manifest: Manifest,
+    tasks: Sources | None,
+    eval_limit: int | None,
+    shots: int | None,
+    num_beams: int | None,
+) -> list[Task]:
+    """Return what to evaluate on; see `evaluate`."""
+    if tasks is None:
+        return trained_tasks(manifest, eval_limit=eval_limit, shots=shots, num_beams=num_beams)
+    tasks = [tasks] if isinstance(tasks, str | PathLike) else tasks
+    sources = [
+        task if isinstance(task, Mapping) else fspath(task)
+        for task in tasks
+        if not isinstance(task, Task)
+    ]
+    loaded = [task for task in tasks if isinstance(task, Task)]
+    if sources or not loaded:
+        loaded += load_tasks(
+            sources, eval_limit=eval_limit, shots=shots or 0, num_beams=num_beams or 1
+        )
+    return loaded
 
 
 def trained_tasks(

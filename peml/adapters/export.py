@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ from prefixnas.report.grid import in_markdown
 
 
 def export(
-    adapter: str | Path,
+    adapter: str | PathLike[str],
     out: str | Path,
     format: str = "peml",
     *,
@@ -59,7 +60,7 @@ def export(
       `peml.load`, every family.
 
     Args:
-        adapter: An adapter folder, or a run directory that has one.
+        adapter: An adapter folder, a run directory that has one, or what `train` returned.
         out: A folder that does not exist yet, or is empty.
         format: One of `FORMATS`.
         task: For which task, where the method merges into the model per task.

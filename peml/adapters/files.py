@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ METHOD = "method.safetensors"
 LORA_CONFIG, LORA_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def adapter_folder(folder: str | Path) -> Path:
+def adapter_folder(folder: str | PathLike[str]) -> Path:
     """Return the adapter folder itself, where a run directory that has one may stand for it."""
     folder = Path(folder)
     inside = folder / "adapter"

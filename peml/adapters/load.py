@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from peml.prefix.handle import attach
 
 
 def load(
-    folder: str | Path,
+    folder: str | PathLike[str],
     *,
     device: str | torch.device = "auto",
     dtype: str = "auto",
@@ -36,7 +37,8 @@ def load(
     there are any, are `Adapted.heads`.
 
     Args:
-        folder: An adapter folder, a run directory, or a folder written in the ``peml`` format.
+        folder: An adapter folder, a run directory, what `train` returned, or a folder written in
+            the ``peml`` format.
         device: Where to put the model; ``auto``: the accelerator, or the CPU where there is none.
         dtype: As in `load_language_model`.
         model: The base model that it was trained on, where that is no longer where it was.

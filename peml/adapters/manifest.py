@@ -345,7 +345,7 @@ def _checked(cls: type[Any], data: Any, where: str) -> Any:
         raise UserError(said if said.startswith(where) else f"{where}: {said}") from error
 
 
-def read_manifest(folder: str | Path) -> Manifest:
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     """Read the manifest of an adapter folder, or of a run directory that has one.
 
     Raises:

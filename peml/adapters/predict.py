@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ class Predicted:
 
 
 def predict(
-    adapter: str | Path | Adapted,
-    records: Sequence[Mapping[str, Any]] | Records | str | Path,
+    adapter: str | PathLike[str] | Adapted,
+    records: Sequence[Mapping[str, Any]] | Records | str | PathLike[str],
     task: str | None = None,
     *,
     max_length: int | None = None,
@@ -56,7 +57,8 @@ def predict(
     The model is asked as it was in training: by the task's own template, and among its choices.
 
     Args:
-        adapter: A run directory, an adapter folder, or what `load` made of it.
+        adapter: A run directory, an adapter folder, what `train` returned, or what `load` made of
+            it.
         records: One mapping a record, with the fields of the template; or a JSONL, CSV, TSV or
             Parquet file of them. Other fields do no harm.
         task: The task's name; None: the only one that the adapter knows.
@@ -105,13 +107,15 @@ def predict(
     return [predicted(example, answer) for example, answer in zip(examples, answers, strict=True)]
 
 
-def as_records(records: Sequence[Mapping[str, Any]] | Records | str | Path) -> Records:
+def as_records(
+    records: Sequence[Mapping[str, Any]] | Records | str | PathLike[str],
+) -> Records:
     """Return records, read from a file if they are one.
 
     Raises:
         UserError: The file can't be read, or there is no record.
     """
-    if isinstance(records, str | Path):
+    if isinstance(records, str | PathLike):
         records = read_files([Path(records)])
     elif not isinstance(records, Records):
         records = Records(records, "the records")

@@ -40,33 +40,28 @@ def main(argv: Sequence[str], prog: str) -> int:
     args = parser(prog).parse_intermixed_args(argv)
     output = Output.of(args)
 
-    from peml.adapters.evaluate import evaluate, trained_tasks
-    from peml.adapters.load import load
-    from peml.adapters.manifest import read_manifest
+    from peml.adapters.evaluate import evaluate
     from peml.adapters.predict import Compared
     from peml.model.quiet import quiet_libraries
     from peml.tasks.results import check_place
     from peml.tasks.spec import check_split
-    from peml.tasks.task import load_tasks
 
     check_split(args.split)
     if args.predictions is not None:
         check_place(args.predictions)
     quiet_libraries()
-    limit, shots, beams = args.eval_limit, args.shots, args.num_beams
-    if args.tasks:
-        tasks = load_tasks(args.tasks, eval_limit=limit, shots=shots or 0, num_beams=beams or 1)
-    else:
-        manifest = read_manifest(args.adapter)
-        tasks = trained_tasks(manifest, eval_limit=limit, shots=shots, num_beams=beams)
     compared = Compared()
     scores = evaluate(
-        load(args.adapter, **loading(args)),
-        tasks,
+        args.adapter,
+        args.tasks or None,
         args.split,
+        eval_limit=args.eval_limit,
+        shots=args.shots,
+        num_beams=args.num_beams,
         max_length=args.max_length,
         warn=output.warn,
         seen=compared.add,
+        **loading(args),
     )
     output.result(scores, _table(scores))
     if args.predictions is not None:

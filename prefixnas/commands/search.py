@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.console import Parser
-from prefixnas.base.errors import UserError, brief
-from prefixnas.base.files import refuse_used
+from prefixnas.base.errors import UserError
 from prefixnas.commands.flags import add_all_flags, add_flags, parse_parts
 from prefixnas.commands.output import FLAGS, Output, add_output
 
@@ -28,44 +27,22 @@ def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | No
         prog: How the command is called, for the help.
         fixed: Keys that this command sets and does not offer.
     """
-    from prefixnas.base.options import FLAG, fields_of
-    from prefixnas.launch.config import dump_config, read_config, refuse_change, refuse_former
-    from prefixnas.launch.plan import check_space, find_options, plan_run, resolve_run
-    from prefixnas.run.ranks import launched
+    from prefixnas.base.options import FLAG
+    from prefixnas.launch.config import dump_config
+    from prefixnas.launch.plan import plan_run
+    from prefixnas.launch.request import Request
 
     fixed = dict(fixed or {})
     first, _ = _parser(prog, {}, fixed, help=False).parse_known_args(argv)
-    layers: list[tuple[str, Mapping[str, Any]]] = [("command", fixed)]
-    stored: dict[str, Any] = {}
-    if first.resume:
-        if first.out is None:
-            raise UserError("--resume needs --out RUN")
-        refuse_used(first.out, "config.yaml", "run", resume=True)
-        stored = read_config(first.out / "config.yaml")
-        layers.append((str(first.out / "config.yaml"), stored))
-    if first.config is not None:
-        layers.append((str(first.config), read_config(first.config)))
-    for where, layer in layers:
-        for name, value in fixed.items():
-            if layer.get(name, value) != value:
-                raise UserError(
-                    f"{where}: key {name!r}: {prog} takes {brief(value)}, not {brief(layer[name])}"
-                )
-    options, _ = find_options([*layers, (FLAG, vars(first))])
+    if first.resume and first.out is None:
+        raise UserError("--resume needs --out RUN")
+    request = Request(prog, fixed, first.config, first.out if first.resume else None)
+    options = request.options((FLAG, vars(first)))
     parts = parse_parts(argv, options["objective"])
-    options, names = find_options([*layers, (FLAG, vars(first)), (FLAG, parts)])
-    if first.resume:
-        refuse_change(stored, names, first.out)
-        refuse_former(stored, fields_of(options), first.out)
+    options = request.options((FLAG, vars(first)), (FLAG, parts))
     args = _parser(prog, options, fixed, help=True).parse_args(argv)
-    layers.append((FLAG, {name: value for name, value in vars(args).items()
-                          if value is not None and name not in OWN}))  # fmt: skip
-    if launched() > 1 and not any("processes" in layer for _, layer in layers):
-        layers.append(("launcher", {"processes": launched()}))
-    values = resolve_run(layers)
-    check_space(layers)
-    if args.resume:
-        refuse_change(stored, values, args.out)
+    given = {name: v for name, v in vars(args).items() if v is not None and name not in OWN}
+    values = request.resolve((FLAG, given))
     if args.dry_run:
         preview = list(plan_run(values).objective.preview())
         lines = [f"# {line}" for line in preview]  # what is printed stays a configuration
@@ -117,36 +94,29 @@ def _parser(
 
 
 def _search(values: Mapping[str, Any], args: Namespace, output: Output) -> int:
-    from prefixnas.launch.plan import plan_run
-    from prefixnas.launch.start import start_run
+    from prefixnas.launch.start import start_here
     from prefixnas.report.document import doubts, run_document
     from prefixnas.report.progress import open_progress
     from prefixnas.report.remarks import remarks
     from prefixnas.report.tables import fitting_score_table
-    from prefixnas.run.ranks import end_now, followed, join, leave, said_once
+    from prefixnas.run.ranks import end_now, followed
     from prefixnas.run.record import read_record
 
-    ranks = join()
-    shows = ranks.first and not followed()
-    with said_once(ranks):
-        folder = Path(ranks.agree(str(args.out or _free_folder(plan_run(values).run))))
-        display = open_progress(
-            earlier=_earlier(folder) if args.resume else (),
-            quiet=output.quiet,
-            verbose=output.verbose,
-        )
-        with display if shows else nullcontext() as progress:
-            on_event = progress.on_event if progress is not None else None
-            start_run(values, folder, resume=args.resume, on_event=on_event, report=args.report)
-    leave()
-    if shows:
-        record = read_record(folder)
+    display = None
+    if not (silent := followed()):
+        earlier = _earlier(args.out) if args.resume else ()
+        display = open_progress(earlier=earlier, quiet=output.quiet, verbose=output.verbose)
+    ranks, result = start_here(
+        values, args.out, resume=args.resume, display=display, report=args.report
+    )
+    if ranks.first and not silent:
+        record = read_record(result.folder)
         tested = record.tested()
         test: list[Any] = (
             ["On the test split, scored once:", fitting_score_table(tested)] if tested else []
         )
         table = fitting_score_table(record.columns())
-        last = f"run directory: {folder}"
+        last = f"run directory: {result.folder}"
         output.result(run_document(record), table, *test, *remarks(record), *doubts(record), last)
     if ranks.count > 1:
         end_now()
@@ -160,13 +130,3 @@ def _earlier(folder: Path) -> Iterable[Event]:
     with suppress(UserError):
         return read_events(folder)
     return ()
-
-
-def _free_folder(run_config: Any) -> Path:
-    stem = f"{Path(run_config.space).stem}-{run_config.strategy}-seed{run_config.seed}"
-    number = 1
-    while True:
-        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
-        if not folder.exists():
-            return folder
-        number += 1

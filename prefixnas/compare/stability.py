@@ -107,7 +107,10 @@ def differences(searches: Sequence[Measured], by: str) -> list[str]:
     ]
 
 
-_NO_MATTER = ("versions", "checkpoint_every", "baseline", "probe_every", "probe_batches")
+_NO_MATTER = (
+    *("versions", "checkpoint_every", "baseline", "probe_every", "probe_batches"),
+    *("report_to", "project"),
+)
 """Keys that change nothing in a search."""
 
 

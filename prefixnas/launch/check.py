@@ -17,6 +17,7 @@ from prefixnas.base.files import write_text
 from prefixnas.base.processes import Child, end_with_parent
 from prefixnas.launch.config import dump_config, read_config
 from prefixnas.launch.plan import RunPlan, plan_run, resolve_run
+from prefixnas.report.trackers import check_installed
 from prefixnas.run.evaluation import AVERAGE, check_metric
 from prefixnas.run.objective import Objective, fit_space
 
@@ -53,6 +54,7 @@ def _check(argv: Sequence[str]) -> int:
     objective: Objective | None = None
     for path in paths:
         plan = plan_run(resolve_run([(path, read_config(Path(path)))]))
+        check_installed(plan.run.report_to)
         objective = objective or plan.objective.build(plan.budget.total, plan.run.seed)
         try:
             plan.fit(objective)

@@ -52,6 +52,10 @@ class RunConfig(Recipe):
     baseline: Literal["none", "alone", "both"] = option(
         "both", "also train without the searched module, at equal steps; both: and at equal weights"
     )
+    report_to: list[str] = option(
+        [], "trackers that get losses and scores: tensorboard, trackio ..."
+    )
+    project: str = option("prefixnas", "what trackers call all runs together")
     plugin: list[str] = option([], "modules or .py files that register operations or strategies")
 
     @property
@@ -111,7 +115,7 @@ def dump_config(values: Mapping[str, Any]) -> str:
     return yaml.safe_dump({**values, VERSIONS: versions}, sort_keys=False)
 
 
-FREE = ("checkpoint_every",)
+FREE = ("checkpoint_every", "report_to", "project")
 """Keys that may change between a run and its resumption."""
 
 

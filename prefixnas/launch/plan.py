@@ -18,6 +18,7 @@ from prefixnas.base.options import FLAG, default_of, fields_of, make, renamed, r
 from prefixnas.base.plugins import load_named, trust
 from prefixnas.launch.config import RunConfig, run_options, word_for_alone
 from prefixnas.network.supernet import check_operations
+from prefixnas.report.trackers import check_names
 from prefixnas.run.baselines import Baseline
 from prefixnas.run.events import Event
 from prefixnas.run.objective import OBJECTIVES, Objective, ObjectiveConfig, fit_space
@@ -258,6 +259,7 @@ def plan_run(values: Mapping[str, Any]) -> RunPlan:
         make(options[part], values) for part in ("run", "strategy", "objective")
     )
     strategy.check_recipe(run)
+    check_names(run.report_to)
     space = load_space(run.space)
     for_search = round(run.steps * run.search_fraction)
     budget = Budget(for_search, run.steps - for_search)

@@ -70,12 +70,34 @@ class SearchResult:
         tested = {label: Evaluation.from_json(c) for label, c in data.get("test", {}).items()}
         return cls(architecture, columns, Evaluation.from_json(data["selection"]), folder, tested)
 
+    def __fspath__(self) -> str:
+        """Return the run directory: whatever takes its path takes the result."""
+        return str(self.folder)
+
     @property
     def score(self) -> float:
         """The trained child's average score."""
         trained = self.columns[TRAINED]
         assert trained is not None
         return trained.score
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """The validation score of every task, by column; empty where there is nothing to score."""
+        return {
+            label: dict(column.task_scores) if column is not None else {}
+            for label, column in self.columns.items()
+        }
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of what was trained, as the objective saved it."""
+        return self.folder / "adapter"
+
+    @property
+    def events(self) -> list[events.Event]:
+        """What happened in the run, read from its file."""
+        return events.read_events(self.folder)
 
 
 def search(

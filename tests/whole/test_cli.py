@@ -81,7 +81,7 @@ def values_of(kind: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
 
 # Names and numbers that must fit to something else.
 MEANINGFUL = {"strategy", "objective", "plugin", "space", "set", "steps", "search_fraction"}
-MEANINGFUL |= {"arch", "relaxation", "trials", "tasks", "method", "shots"}
+MEANINGFUL |= {"report_to", "arch", "relaxation", "trials", "tasks", "method", "shots"}
 MEANINGFUL |= {"level", "update", "selection", "entropy_schedule", "tune_steps"}
 
 
