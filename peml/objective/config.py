@@ -105,9 +105,10 @@ class LanguageModelProblem(LanguageModelOptions, ObjectiveConfig):
             UserError: The model, a task or an option is not usable.
         """
         from peml.model.quiet import quiet_libraries
+
+        quiet_libraries()  # before PEFT imports bitsandbytes, which speaks while it is imported
         from peml.objective.objective import JointObjective
 
-        quiet_libraries()
         return JointObjective(self, total_steps, seed)
 
 
