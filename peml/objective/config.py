@@ -58,17 +58,10 @@ class LanguageModelProblem(LanguageModelOptions, ObjectiveConfig):
         Raises:
             UserError: A task is not usable.
         """
+        from peml.objective.asked import tasks_of
         from peml.tasks.preview import summary
-        from peml.tasks.task import load_tasks
 
-        tasks = load_tasks(
-            self.tasks,
-            train_limit=self.train_limit,
-            eval_limit=self.eval_limit,
-            shots=self.shots,
-            num_beams=self.num_beams,
-        )
-        return [summary(task) for task in tasks]
+        return [summary(task) for task in tasks_of(self)]
 
     def build(self, total_steps: int, seed: int) -> JointObjective:
         """Load the model and the tasks.

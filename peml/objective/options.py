@@ -18,6 +18,9 @@ class LanguageModelOptions(Options):
     model: str = option("embedded:llama", "hub id, folder, GGUF file, embedded:llama|t5")
     tasks: list[str] = option(["embedded"], "task files, data folders, embedded[:task]")
     method: str = option("lora", "way to fine-tune, as peml methods lists them", former="lora")
+    order: Literal["parallel", "lora-first", "prefix-first"] = option(
+        "parallel", "method and prefix together, or one after the other, the first then held"
+    )
     prefix_length: int = option(20, "virtual tokens", at_least=1, at_most=LONGEST)
     prefix_width: int | None = option(
         None, "encoder width; none: the model's hidden size", at_least=1, at_most=100_000
@@ -77,3 +80,7 @@ class LanguageModelOptions(Options):
         "auto", "bf16: products in bfloat16, trained weights stay float32; auto: on GPUs"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "of the base model")
+
+    def steps_apart(self, steps: int) -> int:
+        """Return how many of so many joint steps are the method's, beside no prefix that trains."""
+        return 0 if self.order == "parallel" else steps // 2

@@ -53,7 +53,7 @@ def _check(argv: Sequence[str]) -> int:
     objective: Objective | None = None
     for path in paths:
         plan = plan_run(resolve_run([(path, read_config(Path(path)))]))
-        objective = objective or plan.objective.build(plan.budget.total, plan.run.seed)
+        objective = objective or plan.objective.build(plan.budget.whole, plan.run.seed)
         try:
             plan.fit(objective)
         except UserError as error:

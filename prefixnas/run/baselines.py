@@ -38,10 +38,12 @@ def train_baselines(
     Returns:
         By phase, the label and the scores; empty if the problem needs a module.
     """
-    objective, found = run.objective, dict[str, tuple[str, Evaluation]]()
-    if which == "none" or not objective.optional:
+    found = dict[str, tuple[str, Evaluation]]()
+    if which == "none" or not run.objective.optional:
         return found
-    found[BASELINE] = _train(run, recipe, BASELINE)
+    objective = run.objective.undivided()
+    with run.working_on(objective):
+        found[BASELINE] = _train(run, recipe, BASELINE)
     if which == "both" and (resized := objective.alone(weights)) is not None:
         with run.working_on(resized):
             found[EQUAL_WEIGHTS] = _train(run, recipe, EQUAL_WEIGHTS)
@@ -50,6 +52,6 @@ def train_baselines(
 
 def _train(run: Run, recipe: Recipe, phase: str) -> tuple[str, Evaluation]:
     run.reset(None)
-    fit(run, phase, run.budget.total, recipe)
+    fit(run, phase, run.budget.whole, recipe)
     label = run.objective.without_label
     return label, run.evaluate(label, "validation")

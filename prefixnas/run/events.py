@@ -49,7 +49,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Start(Event):
-    """The run begins; `steps` are those of its parts "search" and "train"."""
+    """The run begins; `steps` are those of "search", "train" and, if there are any, "apart"."""
 
     space: str
     strategy: str

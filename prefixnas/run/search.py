@@ -19,6 +19,7 @@ from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
 from prefixnas.run.strategy import STRATEGIES, Strategy, check_module
 from prefixnas.run.training import fit
+from prefixnas.run.turns import APART, after_training, before_search, check_turns
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import space_to_yaml
 
@@ -67,6 +68,8 @@ def search(
     Search steps that a strategy leaves over go into training, so that runs of one budget cost
     the same. The baselines without a module get the same number of steps and the same recipe. On
     the space `none` the problem is trained without a module: there is no architecture to score.
+    Own weights of the problem that train apart (`Objective.order`) do so before the search, or
+    after everything else.
 
     Args:
         run: Space, objective, budget, seed, folder.
@@ -94,6 +97,7 @@ def search(
     recipe = recipe or Recipe()
     check_baseline(baseline)
     check_module(strategy, run.space, run.objective)
+    check_turns(run.objective, run.budget)
     strategy.check(run.space, run.settings, run.budget)
     strategy.check_objective(run.objective)
     began = time.monotonic()
@@ -106,6 +110,7 @@ def search(
         run.reset(None)
         columns[UNTOUCHED] = run.evaluate(UNTOUCHED, "validation")
 
+    before_search(run, recipe)
     found = strategy.search(run, recipe)
     architecture = found.architecture
     argmax: Evaluation | None = None
@@ -116,6 +121,7 @@ def search(
 
     spent = run.spent
     fit(run, "train", budget.total - spent, recipe, before=spent, former=found.optimizer)
+    after_training(run, recipe)
     columns[TRAINED] = trained = run.evaluate(TRAINED, "validation")
     selected = run.evaluate(TRAINED, "selection")
     parameters = run.once("trained parameters", lambda: _count(objective))
@@ -168,6 +174,7 @@ def _start(run: Run, strategy: Strategy) -> None:
         write_text(run.folder / "space.yaml", space_to_yaml(run.space))
     name = STRATEGIES.name_of(type(strategy)) or type(strategy).__name__
     steps = {"search": run.budget.search, "train": run.budget.train}
+    steps |= {APART: run.budget.apart} if run.budget.apart else {}
     run.emit(events.Start(run.space.name, name, run.objective.name, run.seed, steps))
 
 
@@ -203,7 +210,7 @@ def _write_result(run: Run, result: SearchResult, more: Mapping[str, Any], secon
         "selection": result.selected.to_json(),
         "architecture": result.architecture.choices,
         "space": run.space.name,
-        "steps": {"search": run.spent, "total": run.budget.total},
+        "steps": {"search": run.spent, "total": run.budget.whole},
         "seed": run.seed,
         "width": run.objective.width,
         **more,
