@@ -102,8 +102,8 @@ class _Searched(LinearTerms):
 
     def __init__(self, method: LoraHub, lm: LanguageModel, setting: Setting) -> None:
         super().__init__(method, lm, setting)
-        total = int(setting.total_steps or 0)
-        self._begin, self._seed = total - min(method.evaluations, total // 2), setting.seed
+        self._total, self._seed = int(setting.total_steps or 0), setting.seed
+        self._begin = self._total - min(method.evaluations, self._total // 2)
         self._held: list[Tensor] = []
 
     def reset(self, seed: int) -> None:
@@ -137,8 +137,9 @@ class _Searched(LinearTerms):
         hub, bound = self._hub, self.method.bound
         drawn = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         noise = torch.randn(hub.best.shape, generator=drawn).to(hub.best) * self.method.spread
-        first = step + 1 == self._begin  # the start is tried as well
-        hub.tried.copy_(hub.best if first else (hub.best + noise).clamp(-bound, bound))
+        # The start is tried as well; behind the last step nothing is.
+        best = step + 1 in (self._begin, self._total)
+        hub.tried.copy_(hub.best if best else (hub.best + noise).clamp(-bound, bound))
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "held": list(self._held)}
