@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from peml.methods.beside import Beside, Part
-from peml.methods.method import Method, Setting
+from peml.methods.method import Attached, Method, Setting
 from peml.methods.projections import Projection, Projections, find_projections
 from peml.model.probing import is_probing
 from peml.prefix.attention import ModulePrefix
@@ -97,7 +97,7 @@ class AttentionMethod(Method):
         """Return how many keys stand in front of the text's."""
         return 0
 
-    def attach(self, lm: LanguageModel, setting: Setting) -> AttentionTerms:
+    def attach(self, lm: LanguageModel, setting: Setting) -> Attached:
         """Put a term on each layer."""
         return AttentionTerms(self, lm, setting)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from peml.methods.method import Attached, Group, Method, Setting
 from peml.model.device import isolated_random
@@ -45,7 +45,56 @@ class Part(nn.Module, ABC):
         """Draw this part's own weights anew, from torch's random numbers."""
 
 
-class Beside(Attached):
+class ByName(Attached):
+    """A method whose state is weights with names."""
+
+    @abstractmethod
+    def named(self) -> dict[str, nn.Parameter]:
+        """Return every trained weight once, by name."""
+
+    def kept(self) -> dict[str, nn.Parameter]:
+        """Return what an adapter folder holds: all that a trained method needs."""
+        return self.named()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights by name."""
+        return {name: weight.detach() for name, weight in self.named().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put weights back.
+
+        Raises:
+            ValueError: They are of other parts.
+        """
+        named = self.named()
+        if set(state) != set(named):
+            raise ValueError("the saved weights belong to other parts of the model")
+        _copy(named, state)
+
+    def save(self, folder: Path) -> None:
+        """Write the weights."""
+        tensors = {name: weight.detach() for name, weight in self.kept().items()}
+        write_tensors(folder / TENSORS, tensors)
+
+    def load(self, folder: Path) -> None:
+        """Read the weights that `save` wrote.
+
+        Raises:
+            UserError: They are missing, damaged or of another model.
+        """
+        tensors, kept = read_tensors(folder / TENSORS), self.kept()
+        shapes = {name: tuple(weight.shape) for name, weight in kept.items()}
+        check_tensors(folder / TENSORS, tensors, shapes)
+        _copy(kept, tensors)
+
+
+@torch.no_grad()
+def _copy(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    for name, weight in weights.items():
+        weight.copy_(state[name])
+
+
+class Beside(ByName):
     """A method whose weights lie beside the model.
 
     Args:
@@ -116,41 +165,8 @@ class Beside(Attached):
         return self._task or 0
 
     def named(self) -> dict[str, nn.Parameter]:
-        """Return every trained weight once, by name."""
+        """Return every trained weight once, by its place among the parts."""
         return dict(self.weights.named_parameters())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the weights by name."""
-        return {name: weight.detach() for name, weight in self.named().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put weights back.
-
-        Raises:
-            ValueError: They are of other parts.
-        """
-        named = self.named()
-        if set(state) != set(named):
-            raise ValueError("the saved weights belong to other parts of the model")
-        with torch.no_grad():
-            for name, parameter in named.items():
-                parameter.copy_(state[name])
-
-    def save(self, folder: Path) -> None:
-        """Write the weights."""
-        tensors = {name: weight.detach() for name, weight in self.named().items()}
-        write_tensors(folder / TENSORS, tensors)
-
-    def load(self, folder: Path) -> None:
-        """Read the weights that `save` wrote.
-
-        Raises:
-            UserError: They are missing, damaged or of another model.
-        """
-        tensors = read_tensors(folder / TENSORS)
-        shapes = {name: tuple(parameter.shape) for name, parameter in self.named().items()}
-        check_tensors(folder / TENSORS, tensors, shapes)
-        self.load_state_dict(tensors)
 
     def weights_in_use(self) -> int:
         """Count what is of one task once."""

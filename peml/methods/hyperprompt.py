@@ -6,28 +6,26 @@ P_t is the task's prompt ``[l, hidden]``. The matrices D and U of a layer are co
 (``share``), of each task (``separate``), or made by two maps, common to all layers, from
 ``I = W_2 relu(W_1 [k_t; z_layer])``, an MLP of a task's and a layer's embedding (``global``, the
 paper's best). Open in the paper's text, and so choices here: no layer norm in the MLP, sizes, the
-maps' start (N(0, 0.01)), and that self-attention alone reads prompts. The base stays frozen, unlike
-in the paper's main results, which train all of it.
+maps' start (N(0, 0.01)), and that self-attention alone reads prompts. The paper's main results
+train the base as well (``tune_base``).
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from peml.methods.attention import AttentionMethod, AttentionTerm, Layer
-from peml.methods.beside import Part
-from peml.methods.method import Merges
-from peml.methods.term import by_task, empty, kaiming
-from peml.prefix.attention import ModulePrefix
+from peml.methods.attention import AttentionMethod, AttentionTerm, AttentionTerms, Layer
+from peml.methods.method import Attached, Merges, Setting
+from peml.methods.prompt_keys import Generated, Network, Prompts, Trained
+from peml.methods.together import Together
+from peml.methods.whole import Whole, count_all
 from peml.prefix.sites import SiteKind, block_shape
 from prefixnas.base.options import option
+
+if TYPE_CHECKING:
+    from peml.model.model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,20 @@ class HyperPrompt(AttentionMethod):
     variant: Literal["share", "separate", "global"] = option("global", "where D and U come from")
     task_width: int = option(32, "embeddings of tasks and layers (global)", at_least=1)
     hidden: int = option(32, "hidden width of the MLP (global)", at_least=1)
+    tune_base: bool = option(False, "train the base model, too")
+    base_learning_rate: float = option(1e-4, "of the base, with tune_base", above=0, at_most=10)
+
+    def attach(self, lm: LanguageModel, setting: Setting) -> Attached:
+        """Put the prompts into the layers, and let the base train where asked for."""
+        prompts = AttentionTerms(self, lm, setting)
+        if not self.tune_base:
+            return prompts
+        base = Whole(self, lm, setting, self.base_learning_rate)
+        return Together(self, lm, {"prompts": prompts, "base": base})
+
+    def size(self, lm: LanguageModel, tasks: int) -> int:
+        """Return how many numbers train, from the shapes alone."""
+        return super().size(lm, tasks) + self.tune_base * count_all(lm)
 
     def front_length(self) -> int:
         """Return the length of the prompts."""
@@ -54,99 +66,10 @@ class HyperPrompt(AttentionMethod):
         """Return each layer's maps from the prompts, which are common to all layers."""
         kv_heads, head_dim = block_shape([layer.site for layer in layers])
         width = next(p.width_in for layer in layers if (p := layer.made_by.query))
-        prompts = _Prompts(self, tasks, width)
+        prompts, b = Prompts(tasks, self.prompt_length, width), self.bottleneck
         if self.variant == "global":
-            network = _Network(self, tasks, width, kv_heads * head_dim)
-            return [_Global(layer, prompts, network, self) for layer in layers]
+            shapes = (width, b, kv_heads * head_dim)
+            network = Network(tasks, self.task_width, self.hidden, shapes)
+            return [Generated(layer, prompts, network) for layer in layers]
         sets = tasks if self.variant == "separate" else 1
-        return [_Own(layer, prompts, self.bottleneck, sets) for layer in layers]
-
-
-class _Prompts(Part):
-    per_task = ("rows",)
-
-    def __init__(self, method: HyperPrompt, tasks: int, width: int) -> None:
-        super().__init__()
-        self.width, self.rows = width, by_task(tasks, method.prompt_length, width)
-
-    def reset(self) -> None:
-        for rows in self.rows:
-            nn.init.normal_(rows)
-
-
-class _Made(AttentionTerm):
-    """Keys and values from a task's prompt, by a layer's D and U."""
-
-    def __init__(self, layer: Layer, prompts: _Prompts) -> None:
-        super().__init__()
-        self.prompts, self.site = prompts, layer.site
-
-    @abstractmethod
-    def maps(self, task: int) -> tuple[Tensor, Tensor]:
-        """Return D `[2, hidden, b]` and U `[2, b, kv_heads * head_dim]`, for keys and values."""
-
-    def front(self, task: int) -> ModulePrefix:
-        down, up = self.maps(task)
-        made = F.relu(self.prompts.rows[task] @ down) @ up  # [2, l, kv_heads * head_dim]
-        heads = made.view(2, -1, self.site.kv_heads, self.site.head_dim).transpose(1, 2)
-        return ModulePrefix(heads[:1], heads[1:])
-
-
-class _Own(_Made):
-    per_task = ("down", "up")
-
-    def __init__(self, layer: Layer, prompts: _Prompts, bottleneck: int, sets: int) -> None:
-        super().__init__(layer, prompts)
-        self.down = by_task(sets, 2, prompts.width, bottleneck)
-        self.up = by_task(sets, 2, bottleneck, layer.site.kv_heads * layer.site.head_dim)
-
-    def reset(self) -> None:
-        for weight in (*self.down, *self.up):
-            kaiming(weight.mT)
-
-    def maps(self, task: int) -> tuple[Tensor, Tensor]:
-        place = task if len(self.down) > 1 else 0
-        return self.down[place], self.up[place]
-
-
-class _Network(Part):
-    """Makes D and U of every layer for every task."""
-
-    per_task = ("tasks",)
-
-    def __init__(self, method: HyperPrompt, tasks: int, width: int, keys: int) -> None:
-        super().__init__()
-        t, b = method.task_width, method.bottleneck
-        self.shapes = ((2, width, b), (2, b, keys))
-        self.tasks = by_task(tasks, t)
-        self.first, self.second = empty(method.hidden, 2 * t), empty(t, method.hidden)
-        self.down, self.up = empty(2 * width * b, t), empty(2 * b * keys, t)
-
-    def reset(self) -> None:
-        for embedding in self.tasks:
-            nn.init.normal_(embedding)
-        kaiming(self.first)
-        kaiming(self.second)
-        for head in (self.down, self.up):
-            nn.init.normal_(head, std=0.01)
-
-    def forward(self, task: int, layer: Tensor) -> tuple[Tensor, Tensor]:
-        seen = torch.cat([self.tasks[task], layer])
-        made = self.second @ F.relu(self.first @ seen)
-        down, up = (self.down @ made).view(self.shapes[0]), (self.up @ made).view(self.shapes[1])
-        return down, up
-
-
-class _Global(_Made):
-    def __init__(
-        self, layer: Layer, prompts: _Prompts, network: _Network, method: HyperPrompt
-    ) -> None:
-        super().__init__(layer, prompts)
-        self.network, self.embedding = network, empty(method.task_width)
-
-    def reset(self) -> None:
-        nn.init.normal_(self.embedding)
-
-    def maps(self, task: int) -> tuple[Tensor, Tensor]:
-        made: tuple[Tensor, Tensor] = self.network(task, self.embedding)
-        return made
+        return [Trained(layer, prompts, b, sets) for layer in layers]

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from peml.methods.beside import Part
 from peml.methods.linear import LinearTerms, ScaledMethod
 from peml.methods.method import Merges, Setting
-from peml.methods.term import Pass, Place, Term, by_task, kaiming
+from peml.methods.summed import Hub, SummedTerm
+from peml.methods.term import Place, Term
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import option
 
@@ -43,12 +43,12 @@ class LoraHub(ScaledMethod):
 
     def term(self, place: Place, tasks: int) -> Term:
         """Return a term with weights of its own."""
-        return _Term(self, place, _Hub(tasks))
+        return SummedTerm(place, self.lora_rank, self.scale, Hub(tasks))
 
     def terms(self, places: Sequence[Place], tasks: int) -> list[Term]:
         """Return the terms of all layers, which share the weights of the tasks."""
-        hub = _Hub(tasks)
-        return [_Term(self, place, hub) for place in places]
+        hub = Hub(tasks)
+        return [SummedTerm(place, self.lora_rank, self.scale, hub) for place in places]
 
     def attach(self, lm: LanguageModel, setting: Setting) -> LinearTerms:
         """Put a term on each layer."""
@@ -57,53 +57,14 @@ class LoraHub(ScaledMethod):
         return _Searched(self, lm, setting)
 
 
-class _Hub(Part):
-    """Weights of each task, `[tasks, tasks]`: the best so far, and what is being tried."""
-
-    def __init__(self, tasks: int) -> None:
-        super().__init__()
-        self.best = nn.Parameter(torch.eye(tasks), requires_grad=False)
-        self.tried = nn.Parameter(torch.eye(tasks), requires_grad=False)
-        self.scores = nn.Parameter(torch.full((tasks,), 1e30), requires_grad=False)
-
-    def reset(self) -> None:
-        nn.init.eye_(self.best)
-        nn.init.eye_(self.tried)
-        nn.init.constant_(self.scores, 1e30)
-
-
-class _Term(Term):
-    per_task = ("a", "b")
-
-    def __init__(self, method: LoraHub, place: Place, hub: _Hub) -> None:
-        super().__init__()
-        tasks, r, self.scale = len(hub.best), method.lora_rank, method.scale
-        self.a = by_task(tasks, r, place.width_in)
-        self.b = by_task(tasks, place.width_out, r)
-        self.hub = hub
-
-    def reset(self) -> None:
-        for a, b in zip(self.a, self.b, strict=True):
-            kaiming(a)
-            nn.init.zeros_(b)
-
-    def factors(self, now: Pass) -> tuple[Tensor, Tensor]:
-        weights = (self.hub.tried if now.training else self.hub.best)[now.task]
-        # What has the weight zero is left out: a task's own LoRA trains alone.
-        used = [index for index, weight in enumerate(weights.tolist()) if weight] or [now.task]
-        a = torch.stack([weights[index] * self.a[index] for index in used]).sum(0)
-        b = torch.stack([weights[index] * self.b[index] for index in used]).sum(0)
-        return a, self.scale * b
-
-
 class _Searched(LinearTerms):
     method: LoraHub
     rewrites_weights = True
 
     def __init__(self, method: LoraHub, lm: LanguageModel, setting: Setting) -> None:
         super().__init__(method, lm, setting)
-        total = int(setting.total_steps or 0)
-        self._begin, self._seed = total - min(method.evaluations, total // 2), setting.seed
+        self._total, self._seed = int(setting.total_steps or 0), setting.seed
+        self._begin = self._total - min(method.evaluations, self._total // 2)
         self._held: list[Tensor] = []
 
     def reset(self, seed: int) -> None:
@@ -137,8 +98,9 @@ class _Searched(LinearTerms):
         hub, bound = self._hub, self.method.bound
         drawn = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         noise = torch.randn(hub.best.shape, generator=drawn).to(hub.best) * self.method.spread
-        first = step + 1 == self._begin  # the start is tried as well
-        hub.tried.copy_(hub.best if first else (hub.best + noise).clamp(-bound, bound))
+        # The start is tried as well; behind the last step nothing is.
+        best = step + 1 in (self._begin, self._total)
+        hub.tried.copy_(hub.best if best else (hub.best + noise).clamp(-bound, bound))
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "held": list(self._held)}

@@ -1,18 +1,21 @@
-"""What a configuration asks for: the method, and attention that goes with it."""
+"""What a configuration asks for: method, tasks, and the base model with its attention."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peml.methods.method import METHODS, Method
-from peml.model.model import LanguageModel
+from peml.methods.method import METHODS, Attached, Method
 from peml.objective.options import LanguageModelOptions
-from peml.prefix.concat import Concat
-from peml.prefix.interception import DENSE
+from peml.objective.order import refuse_nothing_to_order
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import make
+
+if TYPE_CHECKING:
+    from peml.model.model import LanguageModel
+    from peml.tasks.task import Task
+    from prefixnas.run.ranks import Ranks
 
 
 def method_of(config: LanguageModelOptions) -> Method:
@@ -47,6 +50,9 @@ def check_attention(
     Raises:
         UserError: Names what needs another function, which it put in its place or would put there.
     """
+    from peml.prefix.concat import Concat
+    from peml.prefix.interception import DENSE
+
     asked = config.attn_implementation
     if asked is None or asked in DENSE:
         return
@@ -59,3 +65,77 @@ def check_attention(
             f"needs a mask with an entry for every two tokens, and {asked!r} has none; take 'sdpa' "
             "or 'eager'"
         )
+
+
+def tasks_of(config: LanguageModelOptions) -> list[Task]:
+    """Load the tasks that a configuration names.
+
+    Raises:
+        UserError: One is not usable.
+    """
+    from peml.tasks.task import load_tasks
+
+    return load_tasks(
+        config.tasks,
+        train_limit=config.train_limit,
+        eval_limit=config.eval_limit,
+        shots=config.shots,
+        num_beams=config.num_beams,
+        chat=config.chat,
+    )
+
+
+def check_method(config: LanguageModelOptions, method: Attached) -> None:
+    """Refuse options that need more of a method than it has.
+
+    Raises:
+        UserError: Names the option.
+    """
+    label = method.method.label
+    if config.micro_batch_size is not None and not method.splits_batches:
+        raise UserError(
+            f"key 'micro_batch_size': method {label!r} has a loss over whole batches, to which "
+            "their parts do not add up; leave it out"
+        )
+    if config.shard and config.order != "parallel":
+        raise UserError(
+            f"key 'order': {config.order!r} needs the model once more, for a baseline that trains "
+            "both together, and with 'shard' it is there once; leave one of them out"
+        )
+    if not method.parameters():
+        refuse_nothing_to_order(config.order, f"method {label!r} trains nothing")
+
+
+def base_of(
+    config: LanguageModelOptions, method: Method, ranks: Ranks, lm: LanguageModel | None
+) -> LanguageModel:
+    """Return the base model that a configuration asks for, as it asks for it.
+
+    Args:
+        config: The options.
+        method: What is going to be put into it.
+        ranks: The processes that keep parts of it (key `shard`).
+        lm: The model, where it is loaded already.
+
+    Raises:
+        UserError: It can't be loaded, cut up, or attend so.
+    """
+    from peml.model.attention import set_attention
+    from peml.model.device import device_of_rank
+    from peml.model.model import load_language_model
+    from peml.objective.shard import check_shard, shard_layers
+
+    device = device_of_rank()
+    lm = lm or load_language_model(
+        config.model,
+        device="cpu" if config.shard else device,
+        dtype=config.dtype,
+        revision=config.revision,
+        quantize=config.quantize,
+    )
+    if config.shard:
+        check_shard(lm, method, ranks)
+        shard_layers(lm, device, ranks)
+    if config.attn_implementation is not None:
+        set_attention(lm.model, config.attn_implementation)
+    return lm

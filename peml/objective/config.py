@@ -16,7 +16,6 @@ from prefixnas.run.objective import ObjectiveConfig
 
 if TYPE_CHECKING:
     from peml.objective.objective import JointObjective
-    from peml.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,11 @@ class LanguageModelProblem(LanguageModelOptions, ObjectiveConfig):
         Raises:
             UserError: A task is not usable.
         """
+        from peml.objective.asked import tasks_of
         from peml.tasks.preview import summary
         from peml.tasks.remarks import remarks
 
-        return [line for task in self._tasks() for line in (summary(task), *remarks(task))]
+        return [line for task in tasks_of(self) for line in (summary(task), *remarks(task))]
 
     def epoch(self, seed: int) -> float:
         """Return in how many joint steps every training example comes up: see `JointSampler`.
@@ -71,8 +71,9 @@ class LanguageModelProblem(LanguageModelOptions, ObjectiveConfig):
             UserError: A task is not usable.
         """
         from peml.batches.sampler import JointSampler
+        from peml.objective.asked import tasks_of
 
-        tasks = self._tasks()
+        tasks = tasks_of(self)
         return JointSampler(
             {task.name: [0] * len(task.splits["train"]) for task in tasks},
             mode=self.sampling,
@@ -81,18 +82,6 @@ class LanguageModelProblem(LanguageModelOptions, ObjectiveConfig):
             temperature=self.temperature,
             seed=seed,
         ).epoch
-
-    def _tasks(self) -> list[Task]:
-        from peml.tasks.task import load_tasks
-
-        return load_tasks(
-            self.tasks,
-            train_limit=self.train_limit,
-            eval_limit=self.eval_limit,
-            shots=self.shots,
-            num_beams=self.num_beams,
-            chat=self.chat,
-        )
 
     def build(self, total_steps: int, seed: int) -> JointObjective:
         """Load the model and the tasks.

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from peml.model.model import Family
+from peml.model.model import Family, LanguageModel
 from peml.objective.options import LONGEST, LanguageModelOptions
 from peml.prefix.gates import gate
 from peml.prefix.kinds import ATTENTIONS, prefix_attention
-from peml.prefix.starts import STARTS
+from peml.prefix.starts import STARTS, check_start, text_tokens
 from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.network.supernet import knobs_of
 from prefixnas.space.space import Decision
@@ -60,6 +60,20 @@ class PrefixForm:
         for knob, value in begun.items():
             if (option := _decided(module, knob)) not in (None, value):
                 raise UserError(f"the prefix began with {knob} {value}, not {option}")
+
+
+def first_form(config: LanguageModelOptions, lm: LanguageModel) -> PrefixForm:
+    """Return what a prefix begins as where no knob says it.
+
+    Raises:
+        UserError: It can't start so, or the text that it starts from is not usable.
+    """
+    form = PrefixForm.of(None, config, lm.family)
+    check_start(form.start, prefix_attention(form.attention))
+    check_text(config, [form.start])
+    if config.prefix_text is not None:
+        text_tokens(lm, config.prefix_text)
+    return form
 
 
 def kinds_of_attention(knobs: Sequence[Decision], config: LanguageModelOptions) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ and the encoder's backward pass runs once with the sum. The gradient is the same
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,16 +27,16 @@ from peml.answers.heads import TaskHeads
 from peml.answers.loss import answer_loss
 from peml.answers.shown import Shown
 from peml.batches.collate import Collator
-from peml.batches.sampler import JointSampler
 from peml.batches.shares import Shares
-from peml.methods.method import Method, Setting, attach_method
-from peml.model.attention import set_attention
+from peml.methods.method import Attached, Method, Setting, attach_method
 from peml.model.device import autocast, device_of_rank
-from peml.model.model import LanguageModel, load_language_model
-from peml.objective.asked import check_attention, method_of
-from peml.objective.knobs import PrefixForm, check_knobs, check_text, kinds_of_attention
+from peml.model.model import LanguageModel
+from peml.objective.asked import base_of, check_attention, check_method, method_of, tasks_of
+from peml.objective.data import JointData
+from peml.objective.knobs import PrefixForm, check_knobs, first_form, kinds_of_attention
 from peml.objective.memory import check_memory
 from peml.objective.options import LanguageModelOptions
+from peml.objective.order import ORDERS, Resting, refuse_nothing_to_order, refuse_proxy
 from peml.objective.proxy import (
     LAYERS,
     MAX_LENGTH,
@@ -46,19 +47,17 @@ from peml.objective.proxy import (
     skeleton,
 )
 from peml.objective.rates import parameter_groups
-from peml.objective.shard import check_shard, shard_layers
 from peml.prefix.encoder import Prefix, PrefixEncoder
 from peml.prefix.handle import attach
-from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import find_sites
-from peml.prefix.starts import check_start, initialise, text_tokens
+from peml.prefix.starts import initialise
 from peml.tasks.remarks import remarks
-from peml.tasks.sources import embedded_tasks
-from peml.tasks.task import Example, Task, check_unchanged, load_tasks
+from peml.tasks.sources import whole_sources
+from peml.tasks.task import Example, Task, check_unchanged
 from prefixnas.base.errors import UserError
 from prefixnas.network.modes import evaluation_mode
 from prefixnas.run.evaluation import Evaluation, Split
-from prefixnas.run.objective import Objective
+from prefixnas.run.objective import Objective, Part
 from prefixnas.run.ranks import ALONE, ranks_here
 from prefixnas.space.ops import width_after
 from prefixnas.space.space import Decision, SearchSpace
@@ -94,35 +93,15 @@ class JointObjective(Objective):
     ) -> None:
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
-        self.config, asked = config, method or method_of(config)
+        self.config, self.order = config, ORDERS[config.order]
+        asked = method or method_of(config)
         self.shares = Shares(ranks_here(), config.micro_batch_size, even=config.shard)
-        device = device_of_rank()
-        self.autocast = autocast(config.mixed_precision, device)
-        self.tasks: Sequence[Task] = tasks or load_tasks(
-            config.tasks,
-            train_limit=config.train_limit,
-            eval_limit=config.eval_limit,
-            shots=config.shots,
-            num_beams=config.num_beams,
-            chat=config.chat,
-        )
-        self.lm = lm or load_language_model(
-            config.model,
-            device="cpu" if config.shard else device,
-            dtype=config.dtype,
-            revision=config.revision,
-            quantize=config.quantize,
-        )
-        if config.shard:
-            check_shard(self.lm, asked, self.shares.ranks)
-            shard_layers(self.lm, device, self.shares.ranks)
-        if config.attn_implementation is not None:
-            set_attention(self.lm.model, config.attn_implementation)
+        self.autocast = autocast(config.mixed_precision, device_of_rank())
+        self.tasks: Sequence[Task] = tasks or tasks_of(config)
+        self.lm = base_of(config, asked, self.shares.ranks, lm)
         self.bare = None if config.shard else skeleton(self.lm.model)
         self._built, self._missed = (total_steps, seed), list[str]()
-        asked = method or method_of(config)
-        rows = asked.input_rows
-        self.collator = Collator(self.lm, max_length=config.max_length, input_rows=rows)
+        self.collator = Collator(self.lm, max_length=config.max_length, input_rows=asked.input_rows)
         self.collator.check(self.tasks)
         self.data = {task.name: task.digest() for task in self.tasks}
         self.tested = any("test" in task.splits for task in self.tasks)
@@ -132,23 +111,19 @@ class JointObjective(Objective):
         self.sites = find_sites(self.lm.model, config.prefix_where)
         self.sizes = {"attention_layers": len(self.sites)}
         self.gates = list(range(len(self.sites)))
-        self._form = PrefixForm.of(None, config, self.lm.family)
+        self._form = first_form(config, self.lm)
         self._kinds: Sequence[str] = (self._form.attention,)
-        check_start(self._form.start, prefix_attention(self._form.attention))
-        check_text(config, [self._form.start])
-        if config.prefix_text is not None:
-            text_tokens(self.lm, config.prefix_text)
         check_memory(config, asked, self.lm, self.tasks, self.collator, self.sites)
         names = tuple(task.name for task in self.tasks)
-        self.method = attach_method(asked, self.lm, Setting(names, total_steps, seed))
+        of_method = config.steps_apart(total_steps) or total_steps
+        self.method = attach_method(asked, self.lm, Setting(names, of_method, seed))
+        check_method(config, self.method)
+        self.training: Attached = self.method
+        self._part: Part = "both"
+        self._held: dict[str, Any] = {}
         self.about = {"model": config.model, "method": asked.title}
         self.rewrites_weights = self.method.rewrites_weights
         self.splits_batches = self.method.splits_batches
-        if config.micro_batch_size is not None and not self.splits_batches:
-            raise UserError(
-                f"key 'micro_batch_size': method {asked.label!r} has a loss over whole batches, to "
-                "which their parts do not add up; leave it out"
-            )
         self.without_label = f"{asked.title} alone" if method is None else asked.title
         self.heads: TaskHeads | None = None
         if self.lm.family == "encoder":
@@ -164,10 +139,12 @@ class JointObjective(Objective):
         check_attention(config, self.lm, self.method.method, self._kinds)
         self.width = config.prefix_width or self.lm.hidden_size
         self.encoder: PrefixEncoder | None = None
-        self._samplers: dict[str, JointSampler] = {}
+        self.batches = JointData(config, self.tasks, self.collator)
 
     def check_space(self, space: SearchSpace) -> None:
         """Refuse a searched prefix beside a method that has keys and values of its own."""
+        if space.empty:
+            refuse_nothing_to_order(self.config.order, f"space {space.name!r} has no prefix")
         if self.method.method.changes_keys and not space.empty:
             raise UserError(
                 f"method {self.method.method.label!r} gives attention keys and values of its own, "
@@ -183,9 +160,10 @@ class JointObjective(Objective):
     def check_proxy(self, settings: Mapping[str, str]) -> None:
         """Refuse settings of a proxy that are unknown, or more than this problem has."""
         read_settings(settings, self._whole(), self.config)
+        refuse_proxy(self.config.order)
 
     def _whole(self) -> PreTrainedModel:
-        """Return the base model, which a proxy is made of."""
+        """Return the base model, which other problems are made of."""
         if self.bare is None:
             raise UserError("key 'shard': there is no proxy of a model in pieces; leave one out")
         return self.bare
@@ -206,7 +184,27 @@ class JointObjective(Objective):
         made = JointObjective(config, *self._built, lm=lm, tasks=tasks)
         paths = [site.path for site in self.sites]
         made.gates = [paths.index(site.path) for site in made.sites]
+        made.turn(self._part)
         return made
+
+    def undivided(self) -> JointObjective:
+        """Return this problem with method and prefix in parallel; the frozen weights are shared."""
+        return self if self.order == "together" else self._in_parallel()
+
+    def turn(self, part: Part) -> None:
+        """Let the method train, or the prefix, or both; heads always do.
+
+        The prefix trains from where the method left heads and data, whenever it is reset.
+        """
+        for group in self.parameters():
+            for weight in group["params"]:
+                weight.grad = None
+        if isinstance(self.training, Resting):
+            self.training = self.training.wake()
+        self._part, self._held = part, {}
+        if part == "module":
+            self.training = Resting(self.method)
+            self._held = copy.deepcopy(self._place())
 
     def alone(self, weights: int) -> JointObjective | None:
         """Return the method without a prefix, resized until so many weights train with the heads.
@@ -218,17 +216,19 @@ class JointObjective(Objective):
             return None
         heads = sum(weight.numel() for weight in self.heads.parameters()) if self.heads else 0
         method = self.method.resized(weights - heads)
-        if method is None:
-            return None
-        lm = cut_model(self.lm, self.bare, None)
-        return JointObjective(self.config, *self._built, lm=lm, tasks=self.tasks, method=method)
+        return None if method is None else self._in_parallel(method)
+
+    def _in_parallel(self, method: Method | None = None) -> JointObjective:
+        config, lm = replace(self.config, order="parallel"), cut_model(self.lm, self._whole(), None)
+        return JointObjective(config, *self._built, lm=lm, tasks=self.tasks, method=method)
 
     def reset(self, module: nn.Module | None, seed: int) -> None:
         """Draw method, heads, embedding and output layer anew; restart the order of the data."""
-        self.method.reset(seed)
+        self.training.reset(seed)
         if self.heads is not None:
             self.heads.reset(seed)
-        self._samplers = {split: self._sampler(split, seed) for split in ("train", "selection")}
+        self.batches.restart(seed)
+        self._go_to(self._held)
         self.encoder = None
         form = self._form = PrefixForm.of(module, self.config, self.lm.family)
         self.handle.switch(form.attention)
@@ -259,7 +259,8 @@ class JointObjective(Objective):
 
     def parameters(self) -> list[dict[str, Any]]:
         """Return a group for each part that has a learning rate of its own."""
-        return parameter_groups(self.config, self.method, self.heads, self.encoder)
+        encoder = None if self._part == "own" else self.encoder
+        return parameter_groups(self.config, self.training, self.heads, encoder)
 
     def count_weights(self) -> int:
         """Return how many numbers there are in the model and in all that is trained beside it."""
@@ -271,7 +272,7 @@ class JointObjective(Objective):
         """Add the gradient of the mean over tasks of each task's mean loss (eq. 4)."""
         drawn = next(self.draws(split))
         self.lm.model.train()
-        prefix = self.encoder.prefix() if self.encoder is not None else Prefix()
+        prefix = self._evaluated() if self._part == "own" else self._computed()
         gathered = prefix.leaves()
         leaves = [*self._own(), *gathered.tensors()]
         before = [leaf.grad for leaf in leaves]
@@ -289,41 +290,37 @@ class JointObjective(Objective):
                         batch = whole.take(part.rows).to(self.lm.device)
                         with self.shares.draws(part), self.autocast():
                             loss = answer_loss(self.lm, batch, self.heads) * part.weight
-                        term = self.method.batch_loss()
+                        term = self.training.batch_loss()
                         both = loss if term is None else loss + term
                         torch.autograd.backward(both / len(drawn))
                         losses[task.name] += loss.item()
         losses = self.shares.gather(leaves, before, losses)
         if split == "train":
-            self.method.observed(losses)
+            self.training.observed(losses)
         prefix.backward(gathered)
-        of_weights: Tensor | None = self.method.step_loss()
+        of_weights: Tensor | None = self.training.step_loss()
         if of_weights is not None:
             torch.autograd.backward(of_weights)
         return losses
 
     def _own(self) -> list[nn.Parameter]:
         heads = list(self.heads.parameters()) if self.heads is not None else []
-        return [*self.method.parameters(), *heads]
+        return [*self.training.parameters(), *heads]
+
+    def _computed(self) -> Prefix:
+        return Prefix() if self.encoder is None else self.encoder.prefix()
 
     def _evaluated(self) -> Prefix:
-        if self.encoder is None:
-            return Prefix()
         with evaluation_mode(self.encoder):
-            return self.encoder.prefix()
+            return self._computed()
 
     def draws(self, split: Split) -> Iterator[list[tuple[Task, list[Example]]]]:
-        """Yield the joint batches of a split, one a step: examples per task (eq. 1)."""
-        by_name = {task.name: task for task in self.tasks}
-        for drawn in self._samplers[split]:
-            yield [
-                (by_name[name], [by_name[name].splits[split][index] for index in indices])
-                for name, indices in drawn
-            ]
+        """Return the joint batches of a split, one a step: examples per task (eq. 1)."""
+        return self.batches.draws(split)
 
     def stepped(self, step: int) -> None:
         """Let the method do what is due after a step: AdaLoRA allocates its ranks."""
-        self.method.stepped(step)
+        self.training.stepped(step)
 
     def evaluate(self, split: Split) -> Evaluation:
         """Score every task, with the prefix computed once in eval mode."""
@@ -347,10 +344,10 @@ class JointObjective(Objective):
         state: dict[str, Any] = {
             "data": self.data,
             "method": self.method.state_dict(),
-            "samplers": {split: sampler.state_dict() for split, sampler in self._samplers.items()},
+            **self._place(),
         }
-        if self.heads is not None:
-            state["heads"] = self.heads.state_dict()
+        if self._held:
+            state["held"] = self._held
         if self.encoder is not None:
             own = self.encoder.state_dict()
             state["encoder"] = {k: v for k, v in own.items() if not k.startswith("body.")}
@@ -364,15 +361,20 @@ class JointObjective(Objective):
         """
         check_unchanged(self.data, state.get("data", {}))
         self.method.load_state_dict(state["method"])
-        for split, saved in state["samplers"].items():
-            seed = saved["made_for"]["seed"]
-            if split not in self._samplers or self._samplers[split].seed != seed:
-                self._samplers[split] = self._sampler(split, seed)
-            self._samplers[split].load_state_dict(saved)
-        if self.heads is not None:
-            self.heads.load_state_dict(state["heads"])
+        self._held = state.get("held", {})
+        self._go_to(state)
         if self.encoder is not None:
             self.encoder.load_state_dict(state["encoder"], strict=False)
+
+    def _place(self) -> dict[str, Any]:
+        """Return the place in the data, and the heads."""
+        heads = {} if self.heads is None else {"heads": self.heads.state_dict()}
+        return {"samplers": self.batches.state_dict(), **heads}
+
+    def _go_to(self, place: Mapping[str, Any]) -> None:
+        self.batches.load_state_dict(place.get("samplers", {}))
+        if self.heads is not None and "heads" in place:
+            self.heads.load_state_dict(place["heads"])
 
     def save(self, folder: Path) -> None:
         """Write the adapter: method, the computed prefix of the sites that it changes, heads."""
@@ -381,7 +383,7 @@ class JointObjective(Objective):
             raise RuntimeError("a prefix whose gates are still open cannot be saved: cut a child")
         tasks = [
             described(task, source, self.collator)
-            for task, source in zip(self.tasks, self._sources(), strict=True)
+            for task, source in zip(self.tasks, whole_sources(self.config.tasks), strict=True)
         ]
         save_adapter(
             folder,
@@ -408,28 +410,3 @@ class JointObjective(Objective):
             if reason := why_not(self.lm, self.sites, kind):
                 what = f"no export to stock PEFT later of a prefix with {kind!r} attention"
                 yield f"{what} (the format 'peml' works): {reason}"
-
-    def _sources(self) -> list[str]:
-        """Return where each task came from, usable from any folder."""
-        sources: list[str] = []
-        for source in self.config.tasks:
-            if source == "embedded":
-                sources += embedded_tasks()
-            else:
-                path = Path(source).expanduser()
-                sources.append(str(path.resolve()) if path.exists() else source)
-        return sources
-
-    def _sampler(self, split: str, seed: int) -> JointSampler:
-        config = self.config
-        lengths = {task.name: self.collator.lengths(task, split) for task in self.tasks}
-        return JointSampler(
-            lengths,
-            mode=config.sampling,
-            gamma={
-                task.name: config.gamma if task.gamma is None else task.gamma for task in self.tasks
-            },
-            batch_size=config.batch_size,
-            temperature=config.temperature,
-            seed=seed,
-        )

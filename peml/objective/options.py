@@ -21,6 +21,9 @@ class LanguageModelOptions(Options):
     )
     tasks: list[str] = option(["embedded"], "task files, data folders, embedded[:task]")
     method: str = option("lora", "way to fine-tune, as peml methods lists them", former="lora")
+    order: Literal["parallel", "lora-first", "prefix-first"] = option(
+        "parallel", "method and prefix together, or one after the other, the first then held"
+    )
     prefix_length: int = option(20, "virtual tokens", at_least=1, at_most=LONGEST)
     prefix_width: int | None = option(
         None, "encoder width; none: the model's hidden size", at_least=1, at_most=100_000
@@ -90,3 +93,7 @@ class LanguageModelOptions(Options):
     quantize: Literal["nf4", "int8"] | None = option(
         None, "the base model's linear layers to 4 or 8 bits, through bitsandbytes"
     )
+
+    def steps_apart(self, steps: int) -> int:
+        """Return how many of so many joint steps are the method's, beside no prefix that trains."""
+        return 0 if self.order == "parallel" else steps // 2

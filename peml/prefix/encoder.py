@@ -30,8 +30,9 @@ class Prefix:
 
     def leaves(self) -> Prefix:
         """Return the same prefix apart from what computed it, to gather its gradient in."""
-        blocks = None if self.blocks is None else self.blocks.detach().requires_grad_()
-        return Prefix(blocks, self.gates.leaves())
+        if self.blocks is None or not self.blocks.requires_grad:  # nothing to gather
+            return self
+        return Prefix(self.blocks.detach().requires_grad_(), self.gates.leaves())
 
     def tensors(self) -> list[Tensor]:
         """Return the blocks and the gates' weights."""
@@ -57,7 +58,8 @@ class Prefix:
             for tensor, gradient in zip(computed, gradients, strict=True)
             if tensor.requires_grad and gradient is not None
         ]
-        torch.autograd.backward([t for t, _ in reached], [gradient for _, gradient in reached])
+        if reached:
+            torch.autograd.backward([t for t, _ in reached], [each for _, each in reached])
 
 
 class PrefixEncoder(nn.Module):

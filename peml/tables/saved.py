@@ -8,6 +8,7 @@ with the same kernels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -66,16 +67,20 @@ def used(kept: Any) -> Any:
     return kept.tensor if isinstance(kept, _Kept) else kept
 
 
-def saved_bytes(objective: JointObjective) -> int:
+def saved_bytes(objective: JointObjective, held: Iterable[Tensor] = ()) -> int:
     """Return the most bytes that the next training step keeps at once for backward passes.
 
     Gradients are left as they were; the next batch is drawn.
+
+    Args:
+        objective: The problem.
+        held: Weights beside the model that do not train now.
     """
     trained = [weight for group in objective.parameters() for weight in group["params"]]
     model = objective.lm.model
     fixed = {
         tensor.untyped_storage().data_ptr()
-        for tensor in [*trained, *model.parameters(), *model.buffers()]
+        for tensor in [*trained, *held, *model.parameters(), *model.buffers()]
     }
     before = [weight.grad for weight in trained]
     for weight in trained:

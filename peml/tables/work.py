@@ -10,6 +10,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+from torch import nn
+
 from peml.objective.objective import JointObjective
 from peml.tables.cells import RECORD, Cell
 from peml.tables.columns import measured
@@ -25,6 +27,7 @@ from prefixnas.launch.plan import plan_run
 from prefixnas.run.checkpoint import STATE
 from prefixnas.run.evaluation import TRAINED
 from prefixnas.run.events import Step, read_events
+from prefixnas.run.objective import Part
 
 CONFIG = "config.yaml"
 PAUSE = 2.0
@@ -122,17 +125,36 @@ def measure(run: Run, objective: JointObjective, result: SearchResult) -> RunRec
     assert trained is not None
     weights = sum(w.numel() for group in objective.parameters() for w in group["params"])
     unused = weights_not_in_use(objective)
-    objective.reset(run.module, run.seed)  # so that all rows are measured on one batch
     return RunRecord(
         result.selected.score,
         trained.score,
         dict(trained.task_scores),
         weights,
         weights - unused,
-        saved_bytes(objective),
+        most_saved(objective, run.module, run.seed),
         seconds_a_step(run.folder),
         {task.name: list(task.metrics) for task in objective.tasks},
     )
+
+
+def most_saved(objective: JointObjective, module: nn.Module | None, seed: int) -> int:
+    """Return the most bytes that a training step keeps; where parts train in turn, of any part.
+
+    It starts anew each time, so that all rows are measured on one batch.
+    """
+    first = None if objective.order == "own first" else module
+    own = objective.method.parameters()
+    turns: dict[Part, nn.Module | None] = {"own": first, "module": module}
+    if objective.order == "together":
+        turns = {"both": module}
+    found = []
+    for part, body in turns.items():
+        objective.turn("both")
+        objective.reset(body, seed)
+        objective.turn(part)
+        found.append(saved_bytes(objective, own))
+    objective.turn("both")
+    return max(found)
 
 
 def weights_not_in_use(objective: JointObjective) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,18 @@ def embedded_tasks() -> tuple[str, ...]:
     from peml.embedded import suite
 
     return tuple(f"embedded:{name}" for name in suite.TASKS)
+
+
+def whole_sources(sources: Sequence[str]) -> list[str]:
+    """Return where each task comes from, one source a task, usable from any folder."""
+    found: list[str] = []
+    for source in sources:
+        if source == "embedded":
+            found += embedded_tasks()
+        else:
+            path = Path(source).expanduser()
+            found.append(str(path.resolve()) if path.exists() else source)
+    return found
 
 
 def is_one_file(spec: TaskSpec) -> bool:

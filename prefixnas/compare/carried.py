@@ -42,7 +42,7 @@ def carry_over(source: Path, target: Mapping[str, Any], path: Path) -> dict[str,
     assert run.module is not None
     weights, trained = run.module.state_dict(), run.objective.state_dict()
     plan = plan_run(resolve_run([("target", target)]))
-    objective = plan.objective.build(plan.budget.total, plan.run.seed)
+    objective = plan.objective.build(plan.budget.whole, plan.run.seed)
     if objective.width != run.objective.width:
         raise UserError(
             f"{source}: its module is {run.objective.width} wide, that of {path.parent.parent.name}"
@@ -89,7 +89,7 @@ def _opened(folder: Path) -> tuple[Run, Any]:
     """Return a finished run as it stood at its end, and its architecture; nothing is trained."""
     path = folder / "config.yaml"
     plan = plan_run(resolve_run([(str(path), read_config(path))]))
-    objective = plan.objective.build(plan.budget.total, plan.run.seed)
+    objective = plan.objective.build(plan.budget.whole, plan.run.seed)
     run = plan.open(folder, objective, resume=True)
     return run, search(run, plan.strategy, plan.run, baseline="none").architecture
 

@@ -55,7 +55,7 @@ def _check(argv: Sequence[str]) -> int:
     for path in paths:
         plan = plan_run(resolve_run([(path, read_config(Path(path)))]))
         check_installed(plan.run.report_to)
-        objective = objective or plan.objective.build(plan.budget.total, plan.run.seed)
+        objective = objective or plan.objective.build(plan.budget.whole, plan.run.seed)
         try:
             plan.fit(objective)
         except UserError as error:

@@ -40,7 +40,7 @@ class RunPlan:
         strategy: How to search.
         objective: The options of the problem.
         space: The search space.
-        budget: Steps for searching and for training on.
+        budget: Steps for searching, for training on, and for own weights apart.
     """
 
     run: RunConfig
@@ -61,7 +61,7 @@ class RunPlan:
         Raises:
             UserError: A model, a task, an operation, a knob or a size is not usable.
         """
-        objective = self.objective.build(self.budget.total, self.run.seed)
+        objective = self.objective.build(self.budget.whole, self.run.seed)
         self.fit(objective)
         return objective
 
@@ -261,8 +261,9 @@ def plan_run(values: Mapping[str, Any]) -> RunPlan:
     strategy.check_recipe(run)
     check_names(run.report_to)
     space = load_space(run.space)
-    for_search = round(run.steps * run.search_fraction)
-    budget = Budget(for_search, run.steps - for_search)
+    apart = objective.steps_apart(run.steps)
+    for_search = round((run.steps - apart) * run.search_fraction)
+    budget = Budget(for_search, run.steps - apart - for_search, apart)
     check_module(strategy, space, None)
     if not space.sizes:  # decisions may depend on the objective's sizes: see `RunPlan.build`
         strategy.check(space, run.settings, budget)

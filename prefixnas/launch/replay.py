@@ -13,6 +13,7 @@ from prefixnas.launch.plan import find_options, plan_run, resolve_run
 from prefixnas.run import events
 from prefixnas.run.events import Event
 from prefixnas.run.record import Record, read_record
+from prefixnas.run.turns import before_search
 
 
 def search_again(
@@ -56,6 +57,7 @@ def search_again(
     run = plan.open(folder, objective, on_event, resume=same)
     if objective.optional:
         run.reset(None)  # as before any search: what it draws at random comes first
+    before_search(run, plan.run)
     plan.strategy.search(run, plan.run)
     return read_record(folder)
 

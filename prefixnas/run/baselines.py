@@ -37,7 +37,7 @@ def steps_of_baselines(run: Run, which: Baseline) -> dict[str, int]:
     if which == "none" or not run.objective.optional:
         return {}
     phases = [BASELINE, EQUAL_WEIGHTS] if which == "both" else [BASELINE]
-    return dict.fromkeys(phases, run.budget.total)
+    return dict.fromkeys(phases, run.budget.whole)
 
 
 def train_baselines(run: Run, recipe: Recipe, which: Baseline, weights: int) -> dict[str, Scored]:
@@ -52,10 +52,12 @@ def train_baselines(run: Run, recipe: Recipe, which: Baseline, weights: int) -> 
     Returns:
         By phase, what was scored; empty if the problem needs a module.
     """
-    objective, found = run.objective, dict[str, Scored]()
-    if which == "none" or not objective.optional:
+    found = dict[str, Scored]()
+    if which == "none" or not run.objective.optional:
         return found
-    found[BASELINE] = _train(run, recipe, BASELINE)
+    objective = run.objective.undivided()
+    with run.working_on(objective):
+        found[BASELINE] = _train(run, recipe, BASELINE)
     if which == "both" and (resized := objective.alone(weights)) is not None:
         with run.working_on(resized):
             found[EQUAL_WEIGHTS] = _train(run, recipe, EQUAL_WEIGHTS)
@@ -64,7 +66,7 @@ def train_baselines(run: Run, recipe: Recipe, which: Baseline, weights: int) -> 
 
 def _train(run: Run, recipe: Recipe, phase: str) -> Scored:
     run.reset(None)
-    fit(run, phase, run.budget.total, recipe)
+    fit(run, phase, run.budget.whole, recipe)
     label = run.objective.without_label
     validation = run.evaluate(label, "validation")
     return Scored(label, validation, score_on_test(run, label))

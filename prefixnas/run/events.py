@@ -56,7 +56,7 @@ class Start(Event):
         strategy: The strategy's.
         objective: The objective's.
         seed: Of everything random.
-        steps: Those of its parts "search" and "train".
+        steps: Those of its parts "search", "train" and, if there are any, "apart".
         baselines: Steps of the baselines that may follow, by phase.
         began: Date and time, by ISO 8601, with the offset of the machine's time zone.
         about: What the objective says of itself, by label.

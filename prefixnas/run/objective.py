@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import Options
@@ -20,6 +20,13 @@ from prefixnas.space.space import Decision, SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+Order = Literal["together", "own first", "module first"]
+"""Whether the problem's own weights train with the module, before its search, or after it."""
+
+Part = Literal["own", "module", "both"]
+"""What trains: the problem's own weights, the module and what feeds it, or everything."""
 
 
 class Objective(ABC):
@@ -40,6 +47,7 @@ class Objective(ABC):
             batches on every rank, and so must the random state afterwards.
         rewrites_weights: Whether `stepped` changes weights: a strategy that looks ahead of the
             optimiser's step cannot foresee it.
+        order: What trains when. Where it is not ``together``, the driver calls `turn`.
 
     Example:
         >>> import torch
@@ -82,6 +90,7 @@ class Objective(ABC):
     tested: bool = False
     splits_batches: bool = False
     rewrites_weights: bool = False
+    order: Order = "together"
 
     @abstractmethod
     def reset(self, module: nn.Module | None, seed: int) -> None:
@@ -125,6 +134,20 @@ class Objective(ABC):
 
     def stepped(self, step: int) -> None:  # noqa: B027
         """Do what is due after the optimiser's step and before the gradients are cleared."""
+
+    def turn(self, part: Part) -> None:  # noqa: B027
+        """Let a part train from now on, and hold the other one still.
+
+        `parameters` are then those of the part. Own weights that are held keep what they have
+        learned, at a `reset` too; a module that is held is used as it is evaluated.
+
+        Args:
+            part: The part; where the order is ``together``, it is ``both`` throughout.
+        """
+
+    def undivided(self) -> Objective:
+        """Return the problem with everything training together, for baselines; often itself."""
+        return self
 
     def save(self, folder: Path) -> None:  # noqa: B027
         """Write the trained artefacts into the empty folder `folder`."""
@@ -274,6 +297,10 @@ class ObjectiveConfig(Options, ABC):
             UserError: The objective knows no epochs, or its data is not usable.
         """
         raise UserError("key 'epochs': the objective has none; say how many 'steps'")
+
+    def steps_apart(self, steps: int) -> int:
+        """Return how many of so many joint steps train own weights apart (`Objective.order`)."""
+        return 0
 
     @abstractmethod
     def build(self, total_steps: int, seed: int) -> Objective:

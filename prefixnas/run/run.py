@@ -40,15 +40,23 @@ class Budget:
     Attributes:
         search: Steps for finding the architecture.
         train: Steps for training the found one on.
+        apart: Steps for the problem's own weights, where they train apart from the module
+            (`Objective.order`).
     """
 
     search: int
     train: int
+    apart: int = 0
 
     @property
     def total(self) -> int:
-        """All steps."""
+        """All steps with the module."""
         return self.search + self.train
+
+    @property
+    def whole(self) -> int:
+        """All steps."""
+        return self.total + self.apart
 
 
 class Run:

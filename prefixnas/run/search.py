@@ -34,6 +34,7 @@ from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
 from prefixnas.run.strategy import STRATEGIES, Strategy, check_module
 from prefixnas.run.training import fit
+from prefixnas.run.turns import APART, after_training, before_search, check_turns
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import space_to_yaml
 
@@ -108,6 +109,8 @@ def search(
     Search steps that a strategy leaves over go into training, so that runs of one budget cost
     the same. The baselines without a module get the same number of steps and the same recipe. On
     the space `none` the problem is trained without a module: there is no architecture to score.
+    Own weights of the problem that train apart (`Objective.order`) do so before the search, or
+    after everything else.
 
     Args:
         run: Space, objective, budget, seed, folder.
@@ -135,6 +138,7 @@ def search(
     recipe = recipe or Recipe()
     check_baseline(baseline)
     check_module(strategy, run.space, run.objective)
+    check_turns(run.objective, run.budget)
     strategy.check(run.space, run.settings, run.budget)
     strategy.check_objective(run.objective)
     strategy.check_recipe(recipe)
@@ -150,6 +154,7 @@ def search(
         run.reset(None)
         columns[UNTOUCHED] = run.evaluate(UNTOUCHED, "validation")
 
+    before_search(run, recipe)
     found = strategy.search(run, recipe)
     architecture = found.architecture
     argmax: Evaluation | None = None
@@ -160,6 +165,7 @@ def search(
 
     spent = run.spent
     fit(run, "train", budget.total - spent, recipe, before=spent, former=found.optimizer)
+    after_training(run, recipe)
     columns[TRAINED] = trained = run.evaluate(TRAINED, "validation")
     selected = run.evaluate(TRAINED, "selection")
     tested = score_on_test(run, TRAINED)
@@ -222,6 +228,7 @@ def _start(run: Run, strategy: Strategy, baselines: Mapping[str, int]) -> None:
         (run.folder / FILE).unlink(missing_ok=True)  # of a run that was here before
     name = STRATEGIES.name_of(type(strategy)) or type(strategy).__name__
     steps = {"search": run.budget.search, "train": run.budget.train}
+    steps |= {APART: run.budget.apart} if run.budget.apart else {}
     began = datetime.now().astimezone().isoformat(timespec="seconds")
     about = dict(run.objective.about)
     noted = (run.space.name, name, run.objective.name, run.seed, steps, baselines, began, about)
@@ -268,7 +275,7 @@ def _write_result(run: Run, result: SearchResult, more: Mapping[str, Any], secon
         **({"test": tested} if tested else {}),
         "architecture": result.architecture.choices,
         "space": run.space.name,
-        "steps": {"search": run.spent, "total": run.budget.total},
+        "steps": {"search": run.spent, "total": run.budget.whole},
         "seed": run.seed,
         "width": run.objective.width,
         **more,

@@ -276,7 +276,7 @@ def check_examples(block: Block, place: Path) -> None:
 
 def check_entry_points(block: Block) -> None:
     groups = tomllib.loads(block.text)["project"]["entry-points"]
-    known = {registry.group for registry in REGISTRIES} | {"prefixnas.spaces"}
+    known = {each.group for each in [*REGISTRIES, METHODS]} | {"prefixnas.spaces"}
     assert set(groups) == known, block
 
 

@@ -175,6 +175,22 @@ seq: [linear]
 """
 
 
+@pytest.mark.parametrize(
+    ("order", "kills"),
+    [
+        ("lora-first", [("apart", 4), (SEARCH, 2), (TRAIN, 2)]),
+        ("prefix-first", [(SEARCH, 2), (TRAIN, 1), ("apart", 5)]),
+    ],
+)
+def test_a_run_of_parts_in_turn_resumes(
+    order: str, kills: list[tuple[str, int]], bench: Path, whole: Whole, tmp_path: Path
+) -> None:
+    """In either phase, with heads and epochs: what is held comes out of the checkpoint."""
+    more, run = ["--order", order, "--baseline", "lora"], tmp_path / "run"
+    kill_and_resume(arguments(bench, run, "bert", *more), run, [*kills, (BASELINE, 9)])
+    same(run, whole("bert", *more))
+
+
 def test_random_search_resumes(bench: Path, tmp_path: Path) -> None:
     """In the second of two trials, whose prefixes are read in different ways, and in training."""
     (tmp_path / "kinds.yaml").write_text(KINDS)

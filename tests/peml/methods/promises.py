@@ -87,10 +87,9 @@ def check_gradients(method: Method, kind: str) -> None:
     assert all(weight.grad is None for weight in lm.model.parameters())
 
 
-def check_counted(method: Method, kind: str, weights: int) -> None:
-    lm = zoo.language_model(kind)
-    assert method.size(lm, len(TASKS)) == weights
-    made = attach_method(method, lm, Setting(TASKS))
+def check_counted(method: Method, kind: str, weights: int, **setting: Any) -> None:
+    assert method.size(zoo.language_model(kind), len(TASKS)) == weights
+    _, made = attached(method, kind, **setting)
     assert sum(weight.numel() for weight in made.parameters()) == weights
 
 

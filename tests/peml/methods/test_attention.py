@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -293,3 +294,30 @@ def test_a_searched_prefix_stands_beside_what_leaves_keys_alone() -> None:
         zoo.output(lm.model, zoo.inputs("llama")),
         zoo.output(zoo.build("llama"), zoo.inputs("llama")),
     )
+
+
+TUNED = HyperPrompt(prompt_length=3, bottleneck=4, variant="share", tune_base=True)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_the_base_trains_with_the_prompts_and_comes_back(kind: str) -> None:
+    promises.check_start_and_detach(TUNED, kind)
+    promises.check_reset(TUNED, kind)
+
+
+def test_a_tuned_base_is_counted_saved_and_learns_at_its_own_rate(tmp_path: Path) -> None:
+    plain = zoo.language_model("llama")
+    base = {id(weight): weight.numel() for weight in plain.model.parameters()}
+    prompts = replace(TUNED, tune_base=False).size(plain, 2)
+    promises.check_counted(TUNED, "llama", prompts + sum(base.values()))
+    lm, made = promises.attached(TUNED, "llama")
+    assert {group.learning_rate for group in made.groups()} == {None, 1e-4}
+    assert all(promises.train(lm, made))
+    promises.check_saved(TUNED, "llama", tmp_path)
+
+
+def test_a_base_of_half_precision_is_not_tuned() -> None:
+    lm = zoo.language_model("llama")
+    lm.model.half()
+    with pytest.raises(UserError, match="small steps are lost in"):
+        promises.attach_method(TUNED, lm, promises.Setting(promises.TASKS))

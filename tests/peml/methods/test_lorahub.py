@@ -41,6 +41,7 @@ def test_loras_are_held_while_weights_are_tried_and_the_best_are_kept() -> None:
     scores = torch.stack([scores for _, scores in best[6:]])
     assert bool((scores.diff(dim=0) <= 0).all()) and bool((scores[-1] < 1e30).all())
     assert bool((best[-1][0].abs() <= 1.5).all())
+    assert torch.equal(hub._hub.tried, hub._hub.best)  # as which it is held, if more trains
 
 
 def test_a_task_trains_its_own_lora_alone() -> None:

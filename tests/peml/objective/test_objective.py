@@ -144,7 +144,7 @@ def test_one_step_has_the_gradient_of_the_naive_joint_loss(
     losses = objective.backward("train")
     joint = gradients(objective, net)
 
-    objective._samplers["train"].load_state_dict(before["train"])
+    objective.batches.samplers["train"].load_state_dict(before["train"])
     drawn = next(objective.draws("train"))
     assert [len(examples) for _, examples in drawn] == [2, 3]
     means = {
@@ -359,7 +359,7 @@ def test_a_step_of_one_task_has_its_whole_gradient(split: Any, bench: Path) -> N
     off(objective.lm.model)
     objective.backward(split)
     joint = gradients(objective, net)
-    objective._samplers[split] = objective._sampler(split, 0)
+    objective.batches.samplers[split] = objective.batches.sampler(split, 0)
     ((task, examples),) = next(objective.draws(split))
     torch.stack([example_loss(objective, task, e) for e in examples]).mean().backward()
     for one, other in zip(joint, gradients(objective, net), strict=True):
