@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from peml.commands.flags import add_adapter, loading, say
+from peml.tasks.spec import CHATS
 from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from peml.adapters.adapted import Prompt
     from peml.tasks.files import Records
 
-CHATS = ("auto", "off")
 HELP = "let a trained model write"
 
 NUMBERS = {
