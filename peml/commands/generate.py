@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from peml.commands.flags import add_adapter, loading
+from peml.tasks.spec import CHATS
 from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError
 from prefixnas.commands.output import Output, add_output
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from peml.adapters.adapted import Prompt
     from peml.tasks.files import Records
 
-CHATS = ("auto", "off")
 HELP = "let a trained model write"
 
 NUMBERS = {
