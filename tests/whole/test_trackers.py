@@ -16,6 +16,7 @@ import prefixnas.report.trackers as trackers
 from prefixnas.__main__ import main
 from prefixnas.report.trackers import series
 from prefixnas.run.events import Event, Step, read_events
+from tests import forked
 from tests.forked import SERVER
 from tests.workbench import digest
 
@@ -208,3 +209,12 @@ def test_a_tracker_that_does_not_start_is_one_line(
         assert main(arguments(bench, tmp_path / "run", "--report-to", "aim")) == 0
     state = json.loads((tmp_path / "run" / trackers.STATE).read_text())
     assert state["sent"] == {"aim": 3}
+
+
+def test_of_several_processes_the_first_reports(bench: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    argv = arguments(bench, run, "--report-to", "tensorboard", "--processes", "2")
+    done = forked.run("-m", "prefixnas", *argv)
+    assert done.returncode == 0, done.stderr
+    same(in_tensorboard(run), expected(run))
+    assert len([*(run / "tensorboard").glob("events.*")]) == 1
