@@ -163,7 +163,7 @@ def test_a_killed_rank_ends_the_run_which_then_goes_on(
 ) -> None:
     run, said = tmp_path / "run", tmp_path / "said"
     argv = arguments(bench, run, "--prefix-attention", attention, "--processes", "2")
-    process = forked.Forked(["-m", "prefixnas", *argv], tmp_path / "out", said)
+    process = forked.Forked(["-m", "prefixnas", *argv, "--quiet"], tmp_path / "out", said)
     while not (run / "metrics.jsonl").is_file() or len(events(run, "step")) < 8:
         assert process.poll() is None, said.read_text()
         time.sleep(0.02)
