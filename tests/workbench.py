@@ -8,7 +8,10 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-TASKS = {"mood": (("good", "bad"), ("yes", "no")), "order": (("a", "b"), ("yes", "no", "maybe"))}
+TASKS = {
+    "mood": (("good", "bad"), ("yes", "no")),
+    "order": (("a", "b", "c"), ("yes", "no", "maybe")),
+}
 SMALL = ["--steps", "4", "--prefix-length", "3", "--lora-rank", "2", "--batch-size", "4"]
 
 
@@ -26,12 +29,16 @@ def write_task(folder: Path, name: str, train: int = 24, validation: int = 6) ->
     """Write a task whose answer is the second word's."""
     words, choices = TASKS[name]
     folder.mkdir(parents=True)
-    rng = random.Random(name)
+    rng, known = random.Random(name), set[str]()
     for split, count in (("train", train), ("validation", validation)):
         records = []
         for _ in range(count):
             label = rng.randrange(len(words))
-            text = " ".join([rng.choice(["film", "plot"]), words[label], *rng.choices("abc", k=2)])
+            text = ""
+            while not text or text in known:  # no prompt is in two splits
+                letters = rng.choices("abc", k=3)
+                text = " ".join([rng.choice(["film", "plot"]), words[label], *letters])
+            known.add(text)
             records.append({"input": text, "choices": choices, "label": label})
         write_lines(folder / f"{split}.jsonl", records)
     return folder

@@ -244,7 +244,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
 def _validated(value: Any, kind: Any, where: str) -> Any:
     allowed = literals(kind)
     if allowed and isinstance(value, bool):
-        value = next((word for word in _BOOLEANS[value] if word in allowed), value)
+        value = next((word for word in BOOLEANS[value] if word in allowed), value)
     if allowed and value not in allowed:
         raise unknown("value", value, [str(item) for item in allowed if item is not None], where)
     try:
@@ -260,7 +260,7 @@ def _validated(value: Any, kind: Any, where: str) -> Any:
     return converted
 
 
-_BOOLEANS = {True: ("yes", "on"), False: ("no", "off")}
+BOOLEANS = {True: ("yes", "on"), False: ("no", "off")}
 """Words that YAML 1.1 takes for booleans where they stand without quotes."""
 
 

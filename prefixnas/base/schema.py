@@ -13,7 +13,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from prefixnas.base.options import Sections, common_limits, default_of, fields_of, types_of
+from prefixnas.base.options import (
+    BOOLEANS,
+    Sections,
+    common_limits,
+    default_of,
+    fields_of,
+    types_of,
+)
 
 Schema = dict[str, Any]
 Properties = dict[str, Any]
@@ -85,8 +92,15 @@ def _key(kind: Any, entry: Field[Any]) -> Schema:
         more.append(NUMERIC)
     if any(part.get("items", {}).get("type") == "string" for part in parts):
         more.append({"type": "string"})
+    more += [{"const": flag} for flag in _read_as_words(parts)]
     described = {"description": entry.metadata.get("help", ""), "default": default_of(entry)}
     return {**(any_of([*parts, *more]) if more else schema), **described}
+
+
+def _read_as_words(parts: Sequence[Schema]) -> list[bool]:
+    """Return the booleans that YAML makes of words which are values here."""
+    named = {word for part in parts for word in [*part.get("enum", ()), part.get("const")]}
+    return [flag for flag, words in BOOLEANS.items() if named.intersection(words)]
 
 
 def _limited(schema: Schema, limits: Mapping[str, float], *, of_mappings: bool) -> Schema:

@@ -213,7 +213,7 @@ def _by_epochs(layers: Layers) -> bool:
     """
     named = False
     for where, layer in layers:
-        steps, epochs = (layer.get(key) is not None for key in ("steps", "epochs"))
+        steps, epochs = (layer.get(key) not in (None, "none") for key in ("steps", "epochs"))
         if steps and epochs:
             place = "--steps, --epochs" if where == FLAG else f"{where}: keys 'steps' and 'epochs'"
             raise UserError(f"{place}: say one of them")

@@ -6,10 +6,9 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.base.options import read_pairs
+from prefixnas.base.yaml import load_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -79,8 +78,8 @@ def _arguments(name: Optimizer) -> list[str]:
 def _value(text: str) -> Any:
     """Return what a text stands for: a number, true or false, a list of numbers, or itself."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = load_yaml(text, "key 'optimizer_options'")
+    except UserError:
         return text
     parts = value if isinstance(value, list) else [value]
     numbers = [_number(part) for part in parts]

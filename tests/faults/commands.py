@@ -15,7 +15,7 @@ from tests.workbench import write_model, write_task
 
 PREFIXNAS, PEML = "prefixnas", "peml"
 
-CLOCK = ("time", "seconds", "peak_memory", "peak_device_memory")
+CLOCK = ("time", "began", "seconds", "peak_memory", "peak_device_memory")
 """Keys that no two runs have in common."""
 
 WENT_BACK = b"the run goes on from the checkpoint before it"

@@ -248,7 +248,7 @@ CASES: list[tuple[str, list[str]]] = [
     ("peml train --model llama --tasks mood --arch nowhere --out new", ["nowhere"]),
     ("peml evaluate nowhere", ["'nowhere'"]),
     ("peml evaluate mood", ["mood", "no adapter"]),
-    ("peml evaluate earlier --split test", ["split 'test'", "validation"]),
+    ("peml evaluate earlier --split test", ["no test split", "validation"]),
     ("peml evaluate earlier --tasks outside", ["train.jsonl, line 2", "label 5"]),
     ("peml evaluate earlier --eval-limit 0", ["--eval-limit", "at least 1"]),
     ("peml evaluate earlier --max-length 2", ["'mood'", "max"]),

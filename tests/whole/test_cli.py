@@ -409,12 +409,12 @@ def test_a_custom_operation_in_a_custom_space(bench: Path, tmp_path: Path) -> No
 TOY = '''
 from dataclasses import dataclass
 from prefixnas.base.options import option
-from prefixnas.run.objective import register_objective
+from prefixnas.run.objective import ObjectiveConfig, register_objective
 from prefixnas.testing import ToyObjective
 
 @register_objective("toy")
 @dataclass(frozen=True)
-class Toy:
+class Toy(ObjectiveConfig):
     """Two regressions."""
 
     inputs: int = option(8, "width of the inputs", at_least=1)

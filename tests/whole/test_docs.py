@@ -256,13 +256,18 @@ def check_yaml(block: Block, place: Path) -> None:
         resolve(options(str(data.get("strategy", "darts"))), [(str(block), data)])
     elif {"stack", "seq", "sum", "choice"} & set(data):
         with as_if_alone(place):
-            for plugin in [*place.glob("*.py"), *place.glob("examples/*.py")]:
+            for plugin in [*place.glob("*.py"), *examples_without_lm_eval(place)]:
                 load_plugin(str(plugin))
             space_from_yaml(block.text, str(block))
     else:
         make_spec(data)
         if block.file is not None:
             load_task(block.file)
+
+
+def examples_without_lm_eval(place: Path) -> list[Path]:
+    """Return what one may import here: an example needs lm-eval."""
+    return [path for path in place.glob("examples/*.py") if "lm_eval" not in path.read_text()]
 
 
 def check_examples(block: Block, place: Path) -> None:

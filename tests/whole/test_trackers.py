@@ -135,7 +135,7 @@ def test_a_killed_run_reports_nothing_twice(bench: Path, tmp_path: Path) -> None
     same(in_tensorboard(run), expected(run))
     [found] = in_trackio(folder).values()  # it was named later, and has what came before
     whole = expected(run)
-    assert found["search/loss"] == whole["search/loss"]
+    assert set(found.get("search/loss", ())) <= set(whole["search/loss"])
     steps = [step for step, _ in found["train/loss"]]
     assert len(set(steps)) == len(steps)  # what was on its way at the kill may be missing
     assert found["baseline/loss"] == whole["baseline/loss"]

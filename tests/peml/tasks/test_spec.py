@@ -89,7 +89,7 @@ def test_missing_file(tmp_path: Path) -> None:
         ("train_limit: 1.5", "whole number"),
         ("name: a b", "letters"),
         ("template: ''", "must be a text"),
-        ("source: {test: a.csv}", "train, selection, validation"),
+        ("source: {tset: a.csv}", "train, selection, validation, test"),
         ("source: {train: []}", "list of files"),
         ("splits: {dev: x}", "must map"),
     ],

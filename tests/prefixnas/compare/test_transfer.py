@@ -19,7 +19,7 @@ from prefixnas.compare.carried import carry_over, taken_over
 from prefixnas.compare.cells import Cell
 from prefixnas.compare.transfer import FIRST, NEITHER, ONLY_TRAINED, SEARCHED
 from prefixnas.launch.config import dump_config, read_config
-from prefixnas.run.objective import OBJECTIVES
+from prefixnas.run.objective import OBJECTIVES, ObjectiveConfig
 from prefixnas.run.record import read_result
 from prefixnas.testing import ToyObjective
 
@@ -27,7 +27,7 @@ SPACE = "name: two\nseq: [linear, {choice: {key: act, options: [tanh, gelu]}}]\n
 
 
 @dataclass(frozen=True)
-class Toy:
+class Toy(ObjectiveConfig):
     """The toy problem with a learning rate as its task."""
 
     width: int = option(4, "width")

@@ -21,7 +21,7 @@ from prefixnas.launch.replay import difference
 from prefixnas.report.diagnosis import coupling, diagnose, gap, rate
 from prefixnas.report.diagnosis_view import figure
 from prefixnas.run.events import Alpha, Event, Gap, Probe, Step
-from prefixnas.run.objective import OBJECTIVES
+from prefixnas.run.objective import OBJECTIVES, ObjectiveConfig
 from prefixnas.run.record import Record, read_record
 from prefixnas.testing import ToyObjective
 from tests.workbench import digest
@@ -176,7 +176,7 @@ def test_a_diagnosis_is_json_and_a_picture() -> None:
 
 
 @dataclass(frozen=True)
-class Toy:
+class Toy(ObjectiveConfig):
     """The toy problem."""
 
     width: int = option(4, "width")

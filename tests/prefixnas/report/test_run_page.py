@@ -591,7 +591,7 @@ def test_report_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
 
 def test_the_top_says_what_was_trained_on_what_when_and_how_large(finished: Path) -> None:
     about = {"model": "<b>base</b>", "method": "LoRA"}
-    began = Start("s", "darts", "toy", 3, {}, "2026-03-01T14:05:09+02:00", about)
+    began = Start("s", "darts", "toy", 3, {}, began="2026-03-01T14:05:09+02:00", about=about)
     text = (finished / "metrics.jsonl").read_text().splitlines()
     (finished / "metrics.jsonl").write_text("\n".join([json.dumps(began.to_json()), *text[1:]]))
     result = json.loads((finished / "result.json").read_text())
