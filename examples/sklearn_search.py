@@ -17,6 +17,7 @@ from torch import nn
 from prefixnas import (
     Budget,
     Objective,
+    ObjectiveConfig,
     Recipe,
     Run,
     load_space,
@@ -56,7 +57,7 @@ class Gated(nn.Module):
 
 @register_objective("digits")
 @dataclass(frozen=True)
-class Digits:
+class Digits(ObjectiveConfig):
     """Handwritten digits of 8 x 8 pixels, from scikit-learn."""
 
     digits_batch: int = option(32, "rows of a training step", at_least=1)

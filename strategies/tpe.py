@@ -24,6 +24,7 @@ class Tpe(TrialStrategy):
 
     def __post_init__(self) -> None:
         """Refuse to begin without Optuna."""
+        super().__post_init__()
         require("optuna", "strategy 'tpe'")
 
     def random_start(self) -> int:

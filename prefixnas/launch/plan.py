@@ -139,6 +139,11 @@ def find_options(layers: Layers) -> tuple[dict[str, type[Any]], dict[str, str]]:
     names = {**values, "objective": values["objective"] or _only_objective()}
     with _named(origin.get("objective", FLAG), "objective"):
         objective = OBJECTIVES.get(names["objective"])
+        if not issubclass(objective, ObjectiveConfig):
+            raise UserError(
+                f"objective {names['objective']!r}: its class {objective.__name__} must derive "
+                "from prefixnas.ObjectiveConfig"
+            )
     with _named(origin.get("strategy", FLAG), "strategy"):
         strategy = STRATEGIES.get(names["strategy"])
     parts = _parts(objective, layers)

@@ -29,6 +29,7 @@ from prefixnas.base.options import LEAST, fields_of, is_list, literals, types_of
 from prefixnas.launch.config import RunConfig, run_options
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.run.evaluation import BASELINE, EQUAL_WEIGHTS
+from prefixnas.run.objective import OBJECTIVES
 from prefixnas.run.strategy import STRATEGIES
 from tests import ROOT, forked
 from tests.workbench import SMALL, digest, events
@@ -82,6 +83,7 @@ def values_of(kind: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
 # Names and numbers that must fit to something else.
 MEANINGFUL = {"strategy", "objective", "plugin", "space", "set", "steps", "search_fraction"}
 MEANINGFUL |= {"report_to", "arch", "relaxation", "trials", "tasks", "method", "shots"}
+MEANINGFUL |= {"epochs", "optimizer_options", "schedule_options", "order"}
 MEANINGFUL |= {"level", "update", "selection", "entropy_schedule", "tune_steps"}
 
 
@@ -422,6 +424,15 @@ class Toy(ObjectiveConfig):
     def build(self, total_steps, seed):
         return ToyObjective(self.inputs)
 '''
+
+
+def test_an_objective_without_the_base_class_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OBJECTIVES._registered, "bare", type("Bare", (), {}))
+    assert main(["search", "--objective", "bare", "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Bare must derive from prefixnas.ObjectiveConfig" in error
 
 
 def test_an_objective_of_ones_own_needs_no_peml(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from prefixnas.base.errors import UserError
 from prefixnas.run.evaluation import Split
-from prefixnas.run.objective import register_objective
+from prefixnas.run.objective import ObjectiveConfig, register_objective
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Run
 from prefixnas.run.strategy import Found, Strategy, register_strategy
@@ -23,7 +23,7 @@ class SlowToy(ToyObjective):
 
 @register_objective("slow-toy")
 @dataclass(frozen=True)
-class SlowToyOptions:
+class SlowToyOptions(ObjectiveConfig):
     references: ClassVar[dict[str, dict[str, Any]]] = {"one tanh": {"space": "mlp"}}
 
     def build(self, total_steps: int, seed: int) -> SlowToy:
