@@ -164,7 +164,8 @@ def trials_of(folder: Path) -> list[dict[str, Any]]:
 
 def _content(path: Path) -> str:
     data = path.read_bytes()
-    if path.parent.name == "checkpoint" or path.suffix in (".html", ".md", ".csv", ".png"):
+    shown = path.suffix in (".html", ".md", ".csv", ".png") or path.name == "summary.json"
+    if path.parent.name == "checkpoint" or shown:
         return "there"  # they hold times, and are made of what is compared
     if path.suffix in (".json", ".jsonl"):
         lines = data.splitlines() if path.suffix == ".jsonl" else [data]
