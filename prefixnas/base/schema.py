@@ -90,8 +90,8 @@ def _key(kind: Any, entry: Field[Any]) -> Schema:
     more: list[Schema] = []
     if any(part.get("type") in ("integer", "number") for part in parts):
         more.append(NUMERIC)
-    if any(part.get("items", {}).get("type") == "string" for part in parts):
-        more.append({"type": "string"})
+    items = [part.get("items", {}) for part in parts]
+    more += [item for item in items if item.get("type") == "string"]
     more += [{"const": flag} for flag in _read_as_words(parts)]
     described = {"description": entry.metadata.get("help", ""), "default": default_of(entry)}
     return {**(any_of([*parts, *more]) if more else schema), **described}

@@ -29,7 +29,7 @@ from prefixnas.space.space import Node, Op, SearchSpace, children
 from prefixnas.testing.promise import BrokenPromise
 from prefixnas.testing.watched import Watched
 
-CLOCK = ("time", "seconds")
+CLOCK = ("time", "seconds", "began")
 """Keys of events that may differ between equal runs."""
 
 

@@ -107,5 +107,5 @@ def test_tasks_are_scored_with_the_shots_and_beams_of_their_training(
     assert [task.num_beams for task in found] == [task.num_beams for task in objective.tasks]
     other = trained_tasks(manifest, shots=0, num_beams=1)
     assert [(task.shots, task.num_beams) for task in other] == [((), 1)] * 2
-    with pytest.raises(UserError, match="task 'mood': its 2 shots take 10 tokens"):
+    with pytest.raises(UserError, match="task 'mood': its 2 shots take 12 tokens"):
         peml.evaluate(tmp_path, max_length=12)

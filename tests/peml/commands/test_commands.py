@@ -188,9 +188,9 @@ def test_evaluate_cuts_prompts_where_the_run_did(
     assert main(["evaluate", str(run), "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == result(run)["columns"]["trained child"]["scores"]
-    assert err.startswith("warning: mood: ") and err.count("\n") == 1
+    assert [line for line in err.splitlines() if "longer than the model's window" in line]
     assert main(["evaluate", str(run), "--max-length", "60"]) == 0
-    assert not capsys.readouterr().err
+    assert "longer" not in capsys.readouterr().err
 
 
 def test_tasks_shows_what_the_model_sees(
@@ -255,6 +255,6 @@ def test_evaluate_takes_shots(
     argv = ["evaluate", str(trained("llama")), "--tasks", str(bench / "mood"), "--max-length", "9"]
     assert main([*argv, "--shots", "0"]) == 0
     assert main([*argv, "--shots", "2"]) == 2
-    assert "task 'mood': its 2 shots take 10 tokens" in capsys.readouterr().err
+    assert "task 'mood': its 2 shots take 12 tokens" in capsys.readouterr().err
     assert main([*argv, "--shots", "-1"]) == 2
     assert "must be a whole number of at least 0" in capsys.readouterr().err

@@ -30,6 +30,7 @@ def events(folder: Path) -> list[dict[str, Any]]:
     for event in found:
         del event["time"]
         event.pop("seconds", None)
+        event.pop("began", None)
     return found
 
 
