@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
 from peml.tasks.values import Cell, number_of, text_of
 from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.base.files import read_text
+from prefixnas.base.options import BOOLEANS
 from prefixnas.base.yaml import SIZE, load_with_nodes
 
 TaskKind = Literal["choice", "regression", "generation"]
@@ -24,6 +25,7 @@ TrainOn = Literal["last", "all-assistant"]
 TRAIN_ON: tuple[TrainOn, ...] = ("last", "all-assistant")
 Chat = Literal["auto", "off"]
 CHATS: tuple[Chat, ...] = ("auto", "off")
+Name = TypeVar("Name", bound=str)
 SPLITS = ("train", "selection", "validation", "test")
 
 
@@ -257,33 +259,17 @@ def _label_map(value: Any) -> dict[str, str | int]:
     }
 
 
-def _kind(value: Any) -> TaskKind:
-    for kind in TASK_KINDS:
-        if value == kind:
-            return kind
-    raise _Wrong(f"must be one of {', '.join(TASK_KINDS)}")
+def _one_of(names: Sequence[Name]) -> Callable[[Any], Name]:
+    """Return what reads one of some names, also where YAML took a bare one for a boolean."""
 
+    def read(value: Any) -> Name:
+        meant = BOOLEANS[value] if isinstance(value, bool) else (value,)
+        for name in names:
+            if name in meant:
+                return name
+        raise _Wrong(f"must be one of {', '.join(names)}")
 
-def _reading(value: Any) -> Reading:
-    for reading in READINGS:
-        if value == reading:
-            return reading
-    raise _Wrong(f"must be one of {', '.join(READINGS)}")
-
-
-def _train_on(value: Any) -> TrainOn:
-    for each in TRAIN_ON:
-        if value == each:
-            return each
-    raise _Wrong(f"must be one of {', '.join(TRAIN_ON)}")
-
-
-def _chat(value: Any) -> Chat:
-    # YAML 1.1 takes a bare off for a boolean.
-    for each in CHATS:
-        if value == each or (value is False and each == "off"):
-            return each
-    raise _Wrong(f"must be one of {', '.join(CHATS)}")
+    return read
 
 
 def _metrics(value: Any) -> tuple[str, ...]:
@@ -334,8 +320,8 @@ _CHECKS = {
     "label": _text,
     "choices": _choices,
     "label_map": _label_map,
-    "label_is": _reading,
-    "kind": _kind,
+    "label_is": _one_of(READINGS),
+    "kind": _one_of(TASK_KINDS),
     "metrics": _metrics,
     "gamma": _gamma,
     "selection": _share,
@@ -344,6 +330,6 @@ _CHECKS = {
     "max_new_tokens": _count,
     "shots": _none_or_more,
     "num_beams": _count,
-    "train_on": _train_on,
-    "chat": _chat,
+    "train_on": _one_of(TRAIN_ON),
+    "chat": _one_of(CHATS),
 }

@@ -164,14 +164,14 @@ def _show(
     experiment: Experiment, folder: Path, output: Output, document: Mapping[str, Any], *before: str
 ) -> None:
     from prefixnas.experiments.nni.table import open_study, read_rows, summary
-    from prefixnas.experiments.view import trial_document, whole_table
+    from prefixnas.experiments.view import whole_table
 
     study = open_study(experiment, folder)
     rows, best = read_rows(study), study.best()
     table, wide = whole_table(rows, experiment.target.direction)
     found = {
-        "trials": [trial_document(row) for row in rows],
-        "best": None if best is None else trial_document(best),
+        "trials": [row.document() for row in rows],
+        "best": None if best is None else best.document(),
     }
     output.result({**document, **found}, *before, table, summary(study), wide=wide)
 

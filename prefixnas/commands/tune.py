@@ -149,13 +149,13 @@ def _no_view(rows: Sequence[Row]) -> None:
 
 def _finish(study: Study, output: Output) -> int:
     from prefixnas.experiments.rows import ERROR, FAIL
-    from prefixnas.experiments.view import describe, trial_document, whole_table
+    from prefixnas.experiments.view import describe, whole_table
 
     rows, best = study.rows(), study.best()
     document = {
         "study": study.folder,
-        "trials": [trial_document(row) for row in rows],
-        "best": None if best is None else trial_document(best),
+        "trials": [row.document() for row in rows],
+        "best": None if best is None else best.document(),
     }
     table, wide = whole_table(rows, study.experiment.target.direction)
     parts: list[RenderableType] = [table, f"study: {study.folder}"]

@@ -51,6 +51,22 @@ class Row:
         """Whether it has ended, in whatever way."""
         return self.state in (COMPLETE, PRUNED, FAIL)
 
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON shows it."""
+        return {
+            "trial": self.number,
+            "state": self.state,
+            "score": self.score,
+            "validation": self.notes.get(VALIDATION),
+            "parameters": self.notes.get(PARAMETERS),
+            "seconds": self.seconds,
+            "hyperparameters": dict(self.params),
+            "architecture": self.notes.get(ARCHITECTURE),
+            "epochs": list(self.epochs.values()),
+            "error": self.notes.get(ERROR),
+            "run": self.notes.get(DIRECTORY),
+        }
+
 
 def row_of(trial: optuna.trial.FrozenTrial) -> Row:
     """Return what Optuna knows of a trial."""

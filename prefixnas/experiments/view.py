@@ -13,12 +13,9 @@ from rich.text import Text
 
 from prefixnas.base.errors import visible
 from prefixnas.experiments.rows import (
-    ARCHITECTURE,
     COMPLETE,
-    DIRECTORY,
     ERROR,
     FAIL,
-    PARAMETERS,
     PRUNED,
     RUNNING,
     STEPS,
@@ -118,23 +115,6 @@ def whole_table(rows: Sequence[Row], direction: str) -> tuple[Group, int]:
     console = Terminal()
     width = console.width if console.is_terminal else WIDE
     return for_terminal(rows, direction, width, folded=True), width
-
-
-def trial_document(row: Row) -> dict[str, Any]:
-    """Return a trial as JSON shows it."""
-    return {
-        "trial": row.number,
-        "state": row.state,
-        "score": row.score,
-        "validation": row.notes.get(VALIDATION),
-        "parameters": row.notes.get(PARAMETERS),
-        "seconds": row.seconds,
-        "hyperparameters": dict(row.params),
-        "architecture": row.notes.get(ARCHITECTURE),
-        "epochs": list(row.epochs.values()),
-        "error": row.notes.get(ERROR),
-        "run": row.notes.get(DIRECTORY),
-    }
 
 
 def describe(params: Mapping[str, Any]) -> str:

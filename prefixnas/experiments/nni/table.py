@@ -10,7 +10,7 @@ from typing import Any
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_csv, write_text
 from prefixnas.experiments.experiment import Experiment
-from prefixnas.experiments.rows import ARCHITECTURE, DIRECTORY, ERROR, PARAMETERS, VALIDATION, Row
+from prefixnas.experiments.rows import DIRECTORY, Row
 from prefixnas.experiments.study import Study
 from prefixnas.experiments.trial import RESULT
 
@@ -59,19 +59,9 @@ def _state(study: Study, row: Row) -> str:
 
 
 def _record(row: Row) -> dict[str, Any]:
-    return {
-        "trial": row.number,
-        "state": row.state,
-        "score": row.score,
-        "validation": row.notes.get(VALIDATION),
-        "parameters": row.notes.get(PARAMETERS),
-        "seconds": row.seconds,
-        **row.params,
-        "architecture": row.notes.get(ARCHITECTURE),
-        "epochs": list(row.epochs.values()),
-        "error": row.notes.get(ERROR),
-        "run directory": row.notes.get(DIRECTORY),
-    }
+    known = row.document()
+    params, run = known.pop("hyperparameters"), known.pop("run")
+    return {**known, **params, "run directory": run}
 
 
 def _cell(value: Any) -> Any:
