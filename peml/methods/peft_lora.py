@@ -12,6 +12,7 @@ from typing import Any
 import peft
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
@@ -243,7 +244,7 @@ class LoraHandle(Attached):
 
     def load(self, folder: Path) -> None:
         """Read the weights of the folder that `save` wrote; ranks that are pruned are zeros."""
-        path = folder / "adapter_model.safetensors"
+        path = folder / SAFETENSORS_WEIGHTS_NAME
         tensors = read_tensors(path)
         expected = get_peft_model_state_dict(self._wrapped, save_embedding_layers=False)
         check_tensors(path, tensors, {name: tuple(each.shape) for name, each in expected.items()})

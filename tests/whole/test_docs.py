@@ -30,9 +30,9 @@ from peml.batches.sampler import MODES
 from peml.methods.method import METHODS
 from peml.prefix.starts import STARTS
 from peml.tables.file import TableFile, read_table
+from peml.tasks.load import load_task
 from peml.tasks.metrics import METRICS
 from peml.tasks.spec import KEYS, make_spec
-from peml.tasks.task import load_task
 from prefixnas.base.options import default_of, fields_of, literals, resolve, types_of
 from prefixnas.base.plugins import load_plugin
 from prefixnas.commands.experiment import ACTIONS

@@ -16,11 +16,13 @@ from peml.answers.loss import answer_loss
 from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
 from peml.prefix.kinds import ATTENTIONS
-from peml.tasks.task import Example, Task
+from peml.tasks.examples import Example
+from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import Supernet
 from prefixnas.run.objective import fit_space
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Seq, Stack
+from prefixnas.space.space import SearchSpace
 
 FAMILIES = ["llama", "t5", "bert"]
 CONCAT: dict[str, Any] = {"prefix_attention": "concat", "prefix_start": None}
@@ -68,8 +70,8 @@ def ready(
             parameter.add_(0.05 * torch.randn_like(parameter))
         open_gates(objective)
     if double:
-        assert objective.encoder is not None
-        for module in (objective.lm.model, objective.encoder, objective.heads):
+        assert objective.prefix.encoder is not None
+        for module in (objective.lm.model, objective.prefix.encoder, objective.heads):
             if module is not None:
                 module.double()
     return objective, net
@@ -77,9 +79,9 @@ def ready(
 
 def open_gates(objective: JointObjective) -> None:
     """Open the head gates, which start at zero and hide the gradient of all behind them."""
-    assert objective.encoder is not None
-    if objective.encoder.head_gates is not None:
-        nn.init.constant_(objective.encoder.head_gates.weight, 0.5)
+    assert objective.prefix.encoder is not None
+    if objective.prefix.encoder.head_gates is not None:
+        nn.init.constant_(objective.prefix.encoder.head_gates.weight, 0.5)
 
 
 def weights(objective: JointObjective, net: Supernet) -> list[nn.Parameter]:
@@ -108,11 +110,11 @@ def off(model: nn.Module) -> None:
 
 def example_loss(objective: JointObjective, task: Task, example: Example) -> Tensor:
     """The loss of one example alone: no padding, the whole vocabulary head, stock arguments."""
-    encoder, lm, collator = objective.encoder, objective.lm, objective.collator
+    encoder, lm, collator = objective.prefix.encoder, objective.lm, objective.collator
     assert encoder is not None
     ids = collator.encode(task, example)
     prefix = encoder.prefix()
-    with objective.handle.using(prefix.blocks, prefix.gates):
+    with objective.prefix.handle.using(prefix.blocks, prefix.gates):
         if lm.family == "encoder":
             assert objective.heads is not None
             tokens = torch.tensor([ids.prompt])
@@ -248,7 +250,10 @@ def test_every_alpha_and_every_site_of_t5_gets_a_gradient(
     attention: str, start: str, bench: Path
 ) -> None:
     objective, net = ready(bench, "t5", prefix_attention=attention, prefix_start=start)
-    assert [site.kind for site in objective.sites] == ["encoder"] * 2 + ["decoder", "cross"] * 2
+    assert [site.kind for site in objective.prefix.sites] == ["encoder"] * 2 + [
+        "decoder",
+        "cross",
+    ] * 2
     if start != "random":  # the output layer starts at zero: the first step only moves that
         optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
         objective.backward("train")
@@ -256,7 +261,7 @@ def test_every_alpha_and_every_site_of_t5_gets_a_gradient(
         optimizer.zero_grad()
         net.alphas.zero_grad()
     seen: list[Tensor] = []
-    encoder = objective.encoder
+    encoder = objective.prefix.encoder
     assert encoder is not None
 
     def watch(_: nn.Module, __: object, blocks: Tensor) -> None:
@@ -273,7 +278,7 @@ def test_every_alpha_and_every_site_of_t5_gets_a_gradient(
 
 def test_where_limits_the_sites(bench: Path) -> None:
     objective, _ = ready(bench, "t5", prefix_where=["cross"])
-    assert {site.kind for site in objective.sites} == {"cross"}
+    assert {site.kind for site in objective.prefix.sites} == {"cross"}
     objective.backward("train")
 
 
@@ -434,11 +439,11 @@ def test_each_part_has_its_learning_rate(bench: Path) -> None:
         head_learning_rate=0.3,
         gate_learning_rate=0.4,
     )
-    assert objective.encoder is not None and objective.heads is not None
+    assert objective.prefix.encoder is not None and objective.heads is not None
     rates = {id(p): g["lr"] for g in objective.parameters() for p in g["params"]}
     assert {rates[id(p)] for p in objective.method.parameters()} == {0.1}
     assert {rates[id(p)] for p in objective.heads.parameters()} == {0.3}
-    trained = dict(objective.encoder.named_parameters())
+    trained = dict(objective.prefix.encoder.named_parameters())
     assert rates[id(trained.pop("head_gates.weight"))] == 0.4
     assert {rates[id(p)] for n, p in trained.items() if "alphas" not in n} == {0.2}
     assert len(rates) == sum(len(g["params"]) for g in objective.parameters())

@@ -66,7 +66,7 @@ def watched(
     def look(event: Event) -> None:
         if isinstance(event, Step) and not event.phase.startswith(BASELINE):
             heads = {} if objective.heads is None else objective.heads.state_dict()
-            blocks = objective._evaluated().blocks
+            blocks = objective.prefix.evaluated().blocks
             state = objective.method.state_dict()
             seen.append(Seen(event, copy.deepcopy(state), copy.deepcopy(heads), blocks))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from peml.tasks.task import load_task, load_tasks
+from peml.tasks.load import load_task, load_tasks
 from prefixnas.base.errors import UserError
 
 
@@ -93,7 +93,7 @@ def test_same_splits_in_another_process(tmp_path: Path) -> None:
     here = str([example.id for example in load_task(home, eval_limit=5).splits["validation"]])
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     code = (
-        "import sys; from peml.tasks.task import load_task;"
+        "import sys; from peml.tasks.load import load_task;"
         "print([e.id for e in load_task(sys.argv[1], eval_limit=5).splits['validation']])"
     )
     done = subprocess.run(

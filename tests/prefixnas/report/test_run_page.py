@@ -42,27 +42,13 @@ from prefixnas.report.tables import (
 )
 from prefixnas.run import events as run_events
 from prefixnas.run.answers import Answered, Answers, keep_answers
-from prefixnas.run.events import (
-    Alpha,
-    End,
-    Evaluation,
-    Event,
-    Prune,
-    Start,
-    Step,
-    Warning,
-    read_events,
-)
-from prefixnas.run.record import (
-    Record,
-    alpha_matrix,
-    check_columns,
-    final_probabilities,
-    loss_series,
-    read_record,
-)
+from prefixnas.run.event_file import read_events
+from prefixnas.run.events import Alpha, End, Evaluation, Event, Prune, Start, Step, Warning
+from prefixnas.run.record import Record, alpha_matrix, final_probabilities, loss_series, read_record
+from prefixnas.run.result import check_columns
 from prefixnas.space.architecture import Architecture, by_layer
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Seq, Stack
+from prefixnas.space.space import SearchSpace
 
 pytestmark = pytest.mark.usefixtures("rendered")
 

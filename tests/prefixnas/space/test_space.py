@@ -13,7 +13,8 @@ from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import build_child, count_parameters
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import space_from_yaml, space_to_yaml
-from prefixnas.space.space import Choice, Op, SearchSpace, Seq, Stack, Sum
+from prefixnas.space.nodes import Choice, Op, Seq, Stack, Sum
+from prefixnas.space.space import SearchSpace
 from prefixnas.testing import shipped_spaces
 from tests.prefixnas.space.random_spaces import spaces
 
