@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import prefixnas.__main__
-from peml.methods.peft_lora import size_of_lora
+from peml.methods.lora_kinds import size_of_lora
 from peml.model.load import load_language_model
 from peml.objective import memory
 from peml.prefix.encoder import PrefixEncoder
