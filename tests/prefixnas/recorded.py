@@ -17,11 +17,8 @@ from prefixnas.space.nodes import Choice, Seq, Stack
 from prefixnas.space.space import SearchSpace
 
 SPACE = SearchSpace("small", Stack(2, Seq("linear", Choice("act", ["relu", "tanh"]))))
-
 CHOICES = {"layer0/act": "tanh", "layer1/act": "relu"}
-
 COURSE = [[0.5, 0.5], [0.3, 0.7], [0.0, 1.0]]
-
 TASKS = ("sst2", "a<b> & $x_1$")
 
 
@@ -34,9 +31,7 @@ def column(*scores: float) -> dict[str, Any]:
 
 
 UNTOUCHED, MIXTURE = column(0.5, 0.25), column(0.75, 0.25)
-
 ARGMAX, TRAINED = column(0.6, 0.2), column(0.75, 0.95)
-
 COLUMNS = {
     "untouched": UNTOUCHED,
     "mixture": MIXTURE,

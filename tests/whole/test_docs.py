@@ -50,7 +50,6 @@ SETUP += ("peml push",)
 """Commands that need a network, build an environment or serve; checked by other means."""
 
 SMALL = ["--steps", "6", "--train-limit", "40", "--eval-limit", "6", "--max-length", "64"]
-
 FEW = ["--budget", "4", "--seeds", "0", "--random-draws", "0", "--references", "none"]
 
 FEW += ["--space", "mlp", "--strategies", "random:trials=2"]
@@ -66,7 +65,6 @@ COMMANDS = {"prefixnas": "prefixnas", "peml": "peml", **LAUNCHERS}
 """Per command the module that it is."""
 
 REGISTRIES: list[Any] = [OPS, STRATEGIES, RELAXATIONS, OBJECTIVES]
-
 ALL = [block for page in PAGES for block in blocks(page)]
 
 

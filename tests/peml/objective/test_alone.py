@@ -17,7 +17,7 @@ from peml.objective.objective import JointObjective
 from prefixnas.network.supernet import build_child
 from prefixnas.run.objective import Objective
 from prefixnas.testing import ObjectiveCheck
-from tests.peml.objective.test_objective import FAMILIES, SPACE, config
+from tests.peml.objective.built import FAMILIES, SPACE, config
 
 KINDS = list(LORA_KINDS)
 

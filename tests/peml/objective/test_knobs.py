@@ -30,7 +30,7 @@ from prefixnas.space.loading import load_space
 from prefixnas.space.nodes import Choice, Stack
 from prefixnas.space.space import SearchSpace
 from tests.peml import zoo
-from tests.peml.objective.test_objective import FAMILIES, GATED, config, open_gates, ready
+from tests.peml.objective.built import FAMILIES, GATED, config, open_gates, ready
 from tests.workbench import SMALL, digest
 
 

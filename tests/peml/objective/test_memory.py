@@ -21,7 +21,7 @@ from prefixnas.run.run import Run
 from prefixnas.run.strategy import Found, Strategy
 from prefixnas.space.loading import space_from_yaml
 from prefixnas.strategies import Darts, Evolution, Fixed, RandomSearch, TwoStage
-from tests.peml.objective.test_objective import config
+from tests.peml.objective.built import config
 
 
 @pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "adalora"])

@@ -18,7 +18,7 @@ from peml.objective.objective import JointObjective
 from peml.prefix.kinds import ATTENTIONS
 from prefixnas.network.supernet import Supernet
 from prefixnas.run.objective import fit_space
-from tests.peml.objective.test_objective import FAMILIES, GATED, config, off
+from tests.peml.objective.built import FAMILIES, GATED, config, off
 
 ROWS = (torch.tensor([[10, 5, 22, 9, 12, 13, 14]]), torch.tensor([[11, 6, 23, 15]]))
 """Token ids of two texts of different lengths."""

@@ -22,7 +22,7 @@ from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.two_stage import TwoStage
 from prefixnas.testing import ObjectiveCheck, StrategyCheck
 from prefixnas.testing.objectives import PROMISES
-from tests.peml.objective.test_objective import open_gates
+from tests.peml.objective.built import open_gates
 from tests.workbench import events
 
 FAMILIES = ["llama", "t5", "bert"]

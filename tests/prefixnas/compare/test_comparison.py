@@ -175,7 +175,6 @@ def test_side_by_side_runs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 COMPARE = "compare --objective toy --out out "
-
 CASES: list[tuple[str, list[str]]] = [
     ("compare --objective toy", ["--out"]),
     (COMPARE + "--strategies dats", ["'dats'", "'darts'"]),
