@@ -21,7 +21,8 @@ from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.alphas import AlphaOptimizer
 from prefixnas.oneshot.entropy import ENTROPY_SCALES
 from prefixnas.oneshot.update import UPDATES
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Seq, Stack
+from prefixnas.space.space import SearchSpace
 
 TERMS = {
     "no entropy": ("gradient", 0.0),

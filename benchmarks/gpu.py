@@ -38,7 +38,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from peml.methods.targets import attention_projections
 from peml.model.attention import Implementation
-from peml.model.model import load_language_model
+from peml.model.load import load_language_model
 from peml.model.quantize import KINDS
 from peml.objective.config import LanguageModelConfig
 from prefixnas.base.errors import UserError

@@ -23,9 +23,13 @@ from lm_eval.models.huggingface import HFLM
 
 from peml.answers.evaluation import answer_examples
 from peml.batches.collate import Collator
-from peml.model.model import LanguageModel, load_language_model
+from peml.model.load import load_language_model
+from peml.model.model import LanguageModel
 from peml.model.quiet import quiet_libraries
-from peml.tasks.task import Example, Task, load_task, take
+from peml.tasks.examples import Example
+from peml.tasks.load import load_task
+from peml.tasks.splits import take
+from peml.tasks.task import Task
 from prefixnas.report.grid import Grid, Number
 from prefixnas.report.terminal import Terminal
 

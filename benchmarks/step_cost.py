@@ -27,7 +27,7 @@ from torch import nn
 
 from peml.methods.method import RATE
 from peml.methods.targets import attention_projections
-from peml.model.model import load_language_model
+from peml.model.load import load_language_model
 from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
 from peml.objective.options import LanguageModelOptions

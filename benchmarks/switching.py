@@ -28,7 +28,8 @@ from peml.methods.lora import Lora
 from peml.methods.method import Setting, attach_method
 from peml.methods.mtl_lora import MtlLora
 from peml.methods.targets import attention_projections
-from peml.model.model import LanguageModel, load_language_model
+from peml.model.load import load_language_model
+from peml.model.model import LanguageModel
 from peml.model.quiet import quiet_libraries
 from peml.prefix.handle import attach
 from peml.prefix.sites import find_sites

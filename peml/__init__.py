@@ -2,7 +2,7 @@
 
 From Python: `train` or `search`, then `load`, `evaluate`, `predict` and `export`. Everything else
 lies in the rooms below, which import one way: embedded, model, tasks, prefix, methods, batches,
-answers, adapters, objective, runs, commands.
+answers, adapters, objective, then runs, tables and testing, commands.
 """
 
 from importlib.metadata import version

@@ -7,6 +7,6 @@ from .adapters.predict import predict as predict
 from .objective.config import LanguageModelConfig as LanguageModelConfig
 from .runs.train import search as search
 from .runs.train import train as train
-from .tasks.task import load_tasks as load_tasks
+from .tasks.load import load_tasks as load_tasks
 
 __version__: str

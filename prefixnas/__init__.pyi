@@ -16,9 +16,9 @@ from .run.objective import Objective as Objective
 from .run.objective import ObjectiveConfig as ObjectiveConfig
 from .run.objective import register_objective as register_objective
 from .run.recipe import Recipe as Recipe
+from .run.result import SearchResult as SearchResult
 from .run.run import Budget as Budget
 from .run.run import Run as Run
-from .run.search import SearchResult as SearchResult
 from .run.search import search as search
 from .run.strategy import Found as Found
 from .run.strategy import Strategy as Strategy
@@ -27,6 +27,7 @@ from .run.supervised import SupervisedObjective as SupervisedObjective
 from .run.training import WeightOptimizer as WeightOptimizer
 from .run.training import fit as fit
 from .space.architecture import Architecture as Architecture
+from .space.decisions import Decision as Decision
 from .space.loading import load_space as load_space
 from .space.nodes import Choice as Choice
 from .space.nodes import Op as Op
@@ -35,7 +36,6 @@ from .space.nodes import Stack as Stack
 from .space.nodes import Sum as Sum
 from .space.open_space import OpenSpace as OpenSpace
 from .space.ops import register_op as register_op
-from .space.space import Decision as Decision
 from .space.space import SearchSpace as SearchSpace
 
 __version__: str

@@ -35,7 +35,8 @@ from peml.answers.choices import choice_scores
 from peml.batches.collate import Collator
 from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
-from peml.tasks.task import Example, Task
+from peml.tasks.examples import Example
+from peml.tasks.task import Task
 from prefixnas.network.modes import evaluation_mode
 from prefixnas.network.relaxations import Relaxation, SinglePath, Softmax
 from prefixnas.network.supernet import Supernet, build_child
@@ -72,9 +73,8 @@ def score(objective: JointObjective, split: Split) -> dict[str, float]:
     `loss` is the answers' cross-entropy, which training minimises; `probability` is the right
     answer's among the prompt's answers, geometric mean; `accuracy` is what a run reports.
     """
-    blocks = objective.encoder.materialise() if objective.encoder is not None else None
     totals = {"loss": 0.0, "probability": 0.0, "accuracy": 0.0}
-    with objective.handle.using(blocks), evaluation_mode(objective.lm.model):
+    with objective.prefix.read(objective.prefix.evaluated()), evaluation_mode(objective.lm.model):
         for task in objective.tasks:
             examples = task.splits[split]
             rows = torch.tensor(_rows(objective.collator, task, examples), dtype=torch.float64)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from tests import ROOT
 
 TASKS = {
     "mood": (("good", "bad"), ("yes", "no")),
@@ -69,3 +74,11 @@ def events(run: Path, kind: str | None = None) -> list[dict[str, object]]:
         for event in found
         if kind is None or event["event"] == kind
     ]
+
+
+def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in a folder."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, env=env, check=False
+    )

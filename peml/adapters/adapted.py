@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from peml.model.model import Family, LanguageModel
 from peml.prefix.handle import PrefixHandle
 from peml.tasks.chat import Conversation, Turn, plain, turns_of
 from peml.tasks.spec import Chat
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.options import make, resolve
 
 Prompt = str | Sequence[Mapping[str, str]]
@@ -114,6 +114,14 @@ class Adapted:
             return (Turn("user", prompt),) if talks else prompt
         turns = turns_of(prompt, "the prompt")
         return turns if chat == "auto" else plain(turns)
+
+    def check_heads(self, tasks: Iterable[str]) -> None:
+        """Raise a UserError if the model answers by heads, and has none for one of these tasks."""
+        if self.heads is None:
+            return
+        for task in tasks:
+            if task not in self.heads.outputs:
+                raise unknown("task", task, self.heads.outputs, f"{self.folder}: heads")
 
     def check_generation(self) -> None:
         """Raise a UserError if the model is encoder-only, and so cannot write text."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from peml.adapters.manifest import Manifest
-from peml.model.model import LanguageModel, load_language_model, load_with_prefix
+from peml.model.load import load_language_model, load_with_prefix
+from peml.model.model import LanguageModel
 from peml.model.quantize import dequantise
 from prefixnas.base.errors import UserError
 

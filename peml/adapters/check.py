@@ -13,11 +13,12 @@ from torch import Tensor
 from peml.adapters.base import load_base
 from peml.adapters.files import LORA
 from peml.adapters.load import attach_trained
-from peml.adapters.lora import with_adapter
+from peml.adapters.lora import add_adapter
 from peml.adapters.manifest import Manifest
 from peml.adapters.tensors import check_hashes, read_blocks
 from peml.batches.collate import Collator
-from peml.model.model import LanguageModel, load_with_prefix
+from peml.model.load import load_with_prefix
+from peml.model.model import LanguageModel
 from peml.prefix.handle import attach
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
@@ -51,9 +52,7 @@ def trained_outputs(
     check_hashes(folder, manifest)
     lm = load_base(folder, manifest, device, dtype, whole=True)
     if manifest.lora is not None:
-        lm = replace(
-            lm, model=with_adapter(lm.model, folder / LORA, manifest.lora).get_base_model()
-        )
+        lm = replace(lm, model=add_adapter(lm.model, folder / LORA, manifest.lora))
     attach_trained(lm, folder, manifest)
     with lm.on(task) if task is not None else nullcontext():
         return outputs(lm, manifest, read_blocks(folder, manifest))

@@ -11,21 +11,21 @@ from typing import Any
 
 import torch
 
-from peml.adapters.adapted import Adapted
-from peml.adapters.load import load
-from peml.adapters.manifest import Manifest, read_manifest
+from peml.adapters.load import Trained, manifest_of, opened
+from peml.adapters.manifest import Manifest
 from peml.answers.evaluation import Seen, evaluate_tasks
 from peml.batches.collate import Collator
+from peml.tasks.load import load_task, load_tasks
 from peml.tasks.spec import check_split
-from peml.tasks.task import Task, load_task, load_tasks
-from prefixnas.base.errors import UserError, unknown
+from peml.tasks.task import Task
+from prefixnas.base.errors import UserError
 
 Source = str | PathLike[str] | Mapping[str, Any]
 Sources = str | PathLike[str] | Sequence[Task | Source]
 
 
 def evaluate(
-    adapter: str | PathLike[str] | Adapted,
+    adapter: Trained,
     tasks: Sources | None = None,
     split: str = "validation",
     *,
@@ -80,17 +80,11 @@ def evaluate(
         [('sentiment', 'accuracy')]
     """
     check_split(split)
-    manifest = adapter.manifest if isinstance(adapter, Adapted) else read_manifest(adapter)
+    manifest = manifest_of(adapter)
     asked = _asked(manifest, tasks, eval_limit, shots, num_beams)
     having = _having(split, [as_trained(task, manifest) for task in asked], warn)
-    adapted = adapter
-    if not isinstance(adapted, Adapted):
-        adapted = load(adapted, device=device, dtype=dtype, model=model)
-    if adapted.heads is not None:
-        for task in having:
-            if task.name not in adapted.heads.outputs:
-                where = f"{adapted.folder}: heads"
-                raise unknown("task", task.name, adapted.heads.outputs, where)
+    adapted = opened(adapter, device, dtype, model)
+    adapted.check_heads(task.name for task in having)
     collator = Collator(adapted.lm, max_length=max_length or manifest.max_length)
     evaluation = evaluate_tasks(
         adapted.lm, having, split, heads=adapted.heads, collator=collator, warn=warn, seen=seen

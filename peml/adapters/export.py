@@ -31,7 +31,7 @@ from peml.batches.collate import Collator
 from peml.methods.linear import LinearTerms
 from peml.model.device import pick_device
 from peml.model.model import LanguageModel
-from peml.tasks.task import load_tasks
+from peml.tasks.load import load_tasks
 from prefixnas.base.errors import UserError, unknown
 from prefixnas.report.grid import in_markdown
 

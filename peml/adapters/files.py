@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from peml.methods.beside import TENSORS
 from peml.prefix.sites import Site
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import parse_json, read_text, sweep_beside, write_text
@@ -22,7 +23,7 @@ from prefixnas.base.locks import try_lock
 from prefixnas.base.tensors import write_tensors, written
 
 MANIFEST, PREFIX, HEADS, LORA = "peml.json", "prefix.safetensors", "heads.safetensors", "lora"
-METHOD = "method.safetensors"
+METHOD = TENSORS
 LORA_CONFIG, LORA_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 

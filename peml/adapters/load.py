@@ -13,13 +13,16 @@ from peml.adapters.adapted import Adapted
 from peml.adapters.base import load_base
 from peml.adapters.files import LORA, adapter_folder
 from peml.adapters.lora import add_adapter, merge_adapter
-from peml.adapters.manifest import Manifest
+from peml.adapters.manifest import Manifest, read_manifest
 from peml.adapters.tensors import check_hashes, read_blocks, read_heads
 from peml.answers.heads import TaskHeads
 from peml.methods.method import Attached, attach_method
 from peml.model.device import pick_device
 from peml.model.model import LanguageModel
 from peml.prefix.handle import attach
+
+Trained = str | PathLike[str] | Adapted
+"""A run directory, an adapter folder, what `train` returned, or what `load` made of it."""
 
 
 def load(
@@ -70,6 +73,28 @@ def load(
         prefix = attach(lm.model, manifest.sites, manifest.attention)
         prefix.set(blocks)
     return Adapted(lm, heads, prefix, manifest, Path(folder))
+
+
+def manifest_of(adapter: Trained) -> Manifest:
+    """Return what a trained adapter says of itself, without loading a model.
+
+    Raises:
+        UserError: The folder is none.
+    """
+    return adapter.manifest if isinstance(adapter, Adapted) else read_manifest(adapter)
+
+
+def opened(
+    adapter: Trained, device: str | torch.device, dtype: str, model: str | Path | None
+) -> Adapted:
+    """Return what `load` made of an adapter, or what it makes of it now.
+
+    Raises:
+        UserError: As `load`.
+    """
+    if isinstance(adapter, Adapted):
+        return adapter
+    return load(adapter, device=device, dtype=dtype, model=model)
 
 
 def attach_trained(lm: LanguageModel, folder: Path, manifest: Manifest) -> Attached | None:

@@ -23,8 +23,8 @@ from typing import Any
 
 from peml.adapters.files import MANIFEST, adapter_folder, hashes, read_object
 from peml.answers.heads import Pooling
+from peml.methods.lora_kinds import LORA_KINDS
 from peml.methods.method import METHODS, Method, Setting
-from peml.methods.peft_lora import LORA_KINDS
 from peml.model.model import Family
 from peml.model.quantize import Quantize
 from peml.prefix.kinds import prefix_attention

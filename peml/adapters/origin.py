@@ -21,7 +21,8 @@ from peml.adapters.manifest import Manifest
 from prefixnas.base.errors import UserError
 from prefixnas.report.tables import architecture_table, score_table
 from prefixnas.run.evaluation import TRAINED
-from prefixnas.run.record import Record, read_record, read_result
+from prefixnas.run.record import Record, read_record
+from prefixnas.run.result import read_result
 
 CARD, PICTURE = "README.md", "architecture.png"
 SCORES, METHOD, ARCHITECTURE = "Scores", "Method", "Architecture"

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from peml.adapters import adaption_prompt, prefix_tuning
+from peml.adapters.files import LORA_TENSORS
 from peml.model.model import LanguageModel
 from peml.prefix.handle import attach
 from peml.prefix.sites import Site
@@ -78,7 +79,7 @@ def write_peft(
     config.base_model_name_or_path = str(base)
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    write_tensors(folder / "adapter_model.safetensors", tensors)
+    write_tensors(folder / LORA_TENSORS, tensors)
     tokens = torch.arange(1, 8)[None] % lm.model.config.vocab_size
     inputs = [tokens, *examples]
     with evaluation_mode(lm.model):

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from peml.adapters.adapted import Adapted
-from peml.adapters.load import load
-from peml.adapters.manifest import read_manifest
+from peml.adapters.load import Trained, manifest_of, opened
 from peml.adapters.tasks import trained_task
 from peml.answers.evaluation import Answer, answer_examples
 from peml.batches.collate import Collator
@@ -23,7 +22,7 @@ from peml.tasks.questions import questions
 from peml.tasks.results import Results
 from peml.tasks.spec import TaskKind
 from peml.tasks.task import Task
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Predicted:
 
 
 def predict(
-    adapter: str | PathLike[str] | Adapted,
+    adapter: Trained,
     records: Sequence[Mapping[str, Any]] | Records | str | PathLike[str],
     task: str | None = None,
     *,
@@ -88,15 +87,12 @@ def predict(
         >>> [*answer.probabilities]
         ['negative', 'positive']
     """
-    manifest = adapter.manifest if isinstance(adapter, Adapted) else read_manifest(adapter)
+    manifest = manifest_of(adapter)
     folder = adapter.folder if isinstance(adapter, Adapted) else Path(adapter)
     known, longest = trained_task(manifest, task, folder)
     examples = questions(known, as_records(records))
-    adapted = adapter
-    if not isinstance(adapted, Adapted):
-        adapted = load(adapted, device=device, dtype=dtype, model=model)
-    if adapted.heads is not None and known.name not in adapted.heads.outputs:
-        raise unknown("task", known.name, adapted.heads.outputs, f"{folder}: heads")
+    adapted = opened(adapter, device, dtype, model)
+    adapted.check_heads([known.name])
     length = max_length or manifest.max_length
     collator = Collator(adapted.lm, max_length=length, longest=longest)
     answers = answer_examples(collator, known, examples, heads=adapted.heads, progress=progress)

@@ -11,8 +11,8 @@ from torch import Tensor
 from peml.adapters.files import LORA, new_folder, save_heads, save_prefix
 from peml.adapters.manifest import Manifest
 from peml.answers.heads import TaskHeads
+from peml.methods.lora_handle import LoraHandle
 from peml.methods.method import METHODS, Attached
-from peml.methods.peft_lora import LoraHandle
 from peml.model.model import LanguageModel
 from peml.prefix.sites import Site, check_blocks
 from prefixnas.base.errors import UserError

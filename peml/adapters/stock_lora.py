@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from peml.adapters.files import LORA_TENSORS
 from peml.methods.linear import LinearTerms
-from peml.methods.peft_lora import name_base
+from peml.methods.lora_kinds import name_base
 from peml.model.model import LanguageModel
 from prefixnas.base.errors import UserError
 from prefixnas.base.tensors import write_tensors

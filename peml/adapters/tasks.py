@@ -8,8 +8,9 @@ from typing import Any
 
 from peml.adapters.manifest import Manifest
 from peml.batches.collate import Collator
+from peml.tasks.load import load_task
 from peml.tasks.spec import Chat
-from peml.tasks.task import Task, load_task
+from peml.tasks.task import Task
 from prefixnas.base.errors import UserError, unknown
 
 

@@ -14,7 +14,8 @@ from peml.batches.tokens import Ids
 from peml.model.forward import accepts, decoder_outputs
 
 if TYPE_CHECKING:
-    from peml.tasks.task import Example, Task
+    from peml.tasks.examples import Example
+    from peml.tasks.task import Task
 
 Normalisation = Literal["sum", "mean"]
 

@@ -17,7 +17,7 @@ from peml.answers.generation import generate_answers
 from peml.batches.collate import Collator
 from peml.batches.tokens import Ids
 from peml.tasks.metrics import constant_note, measure, numbers_in, task_score
-from peml.tasks.task import take
+from peml.tasks.splits import take
 from prefixnas.network.modes import evaluation_mode
 from prefixnas.run.evaluation import Evaluation
 from prefixnas.run.ranks import ALONE, Ranks
@@ -25,7 +25,8 @@ from prefixnas.run.ranks import ALONE, Ranks
 if TYPE_CHECKING:
     from peml.answers.heads import TaskHeads
     from peml.model.model import LanguageModel
-    from peml.tasks.task import Example, Task
+    from peml.tasks.examples import Example
+    from peml.tasks.task import Task
 
 BATCH_TOKENS = 4096
 CPU_TOKENS = 512

@@ -13,7 +13,8 @@ from peml.batches.collate import Collator
 from peml.tasks.task import SHOT_END
 
 if TYPE_CHECKING:
-    from peml.tasks.task import Example, Task
+    from peml.tasks.examples import Example
+    from peml.tasks.task import Task
 
 
 def generate_answers(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from peml.batches.collate import IGNORED, Batch
+from peml.batches.batch import IGNORED, Batch
 from peml.model.forward import last_logits
 
 if TYPE_CHECKING:

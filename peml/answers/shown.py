@@ -16,7 +16,8 @@ from prefixnas.run.answers import (
 
 if TYPE_CHECKING:
     from peml.answers.evaluation import Answer
-    from peml.tasks.task import Example, Task
+    from peml.tasks.examples import Example
+    from peml.tasks.task import Task
 
 
 class Shown:

@@ -100,8 +100,7 @@ def write_after(
     Raises:
         UserError: The model's window is too small.
     """
-    left = collator.lm.family == "decoder"
-    most = sampling.max_new_tokens if left else 0
+    most = sampling.max_new_tokens if collator.lm.family == "decoder" else 0
     room = 10**9 if collator.max_length is None else collator.max_length - most
     if room < 1:
         raise UserError(f"max_new_tokens: {most} leave no room in {collator.max_length} tokens")
@@ -114,25 +113,31 @@ def write_after(
     talks = collator.chat is not None and any(not isinstance(each, str) for each in prompts)
     ends = collator.chat.ends if talks and collator.chat is not None else ()
     configuration = sampling.configuration(collator, ends)
-    model: Any = collator.lm.model
     written: list[str] = []
-    with evaluation_mode(model), isolated_random(collator.lm.device):
+    with evaluation_mode(collator.lm.model), isolated_random(collator.lm.device):
         torch.manual_seed(sampling.seed)
         for start in range(0, len(encoded), batch_size):
             rows = [ids for ids, _ in encoded[start : start + batch_size]]
-            inputs = collator.pad_left(rows) if left else collator.pad_right(rows)
-            inputs.pop("position_ids", None)
-            found = model.generate(
-                **{name: tensor.to(model.device) for name, tensor in inputs.items()},
-                generation_config=configuration,
-            )
-            skip = inputs["input_ids"].shape[1] if left else 0
-            written += [
-                str(collator.lm.tokenizer.decode(row, skip_special_tokens=True))
-                for row in found[:, skip:].tolist()
-            ]
+            written += _write(collator, rows, configuration)
             progress(len(rows))
     return written
+
+
+def _write(collator: Collator, rows: Sequence[Ids], configuration: Any) -> list[str]:
+    """Return what the model writes after the prompts of a batch."""
+    left = collator.lm.family == "decoder"
+    model: Any = collator.lm.model
+    inputs = collator.pad_left(rows) if left else collator.pad_right(rows)
+    inputs.pop("position_ids", None)
+    found = model.generate(
+        **{name: tensor.to(model.device) for name, tensor in inputs.items()},
+        generation_config=configuration,
+    )
+    skip = inputs["input_ids"].shape[1] if left else 0
+    return [
+        str(collator.lm.tokenizer.decode(row, skip_special_tokens=True))
+        for row in found[:, skip:].tolist()
+    ]
 
 
 def _read(collator: Collator, prompt: str | Conversation, room: int) -> tuple[Ids, bool]:

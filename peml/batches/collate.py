@@ -9,68 +9,28 @@ Encoders: the prompt padded on the right, the label itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from peml.batches.batch import IGNORED, Batch, stacked
 from peml.batches.chat import ChatFormat, has_chat
 from peml.batches.tokens import Ids, TextTokenizer
 from peml.batches.truncation import TruncationCounter
 from peml.tasks.chat import Turn
 from peml.tasks.examples import Example
-from peml.tasks.spec import TaskKind
 from prefixnas.base.errors import UserError
 
 if TYPE_CHECKING:
     from peml.model.model import LanguageModel
     from peml.tasks.task import Task
 
-T = TypeVar("T", int, float)
 _NO_LIMIT = 10**9
-IGNORED = -100
 END_WEIGHT = 0.125
 """Weight of the end token behind a choice, against 1 for each token of the choice itself."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Model inputs of examples of one task.
-
-    Attributes:
-        task: The task's name.
-        kind: The task's kind.
-        inputs: Keyword arguments of the model: ``input_ids`` and ``attention_mask`` `[b, t]`, with
-            ``position_ids`` `[b, t]` for decoders and ``decoder_input_ids`` `[b, a]` for
-            encoder-decoders.
-        labels: Answer tokens `[b, a]`, `IGNORED` where a row's answer is shorter (in front for
-            decoders, behind for encoder-decoders); for encoders the label `[b]`, an index
-            (int64) or a number (float32).
-        weights: What each of the `labels` weighs in its row's loss `[b, a]`; None for encoders.
-    """
-
-    task: str
-    kind: TaskKind
-    inputs: dict[str, Tensor]
-    labels: Tensor
-    weights: Tensor | None = None
-
-    def to(self, device: torch.device | str) -> Batch:
-        """Return the batch on a device."""
-        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
-        weights = self.weights.to(device) if self.weights is not None else None
-        return replace(self, inputs=inputs, labels=self.labels.to(device), weights=weights)
-
-    def take(self, rows: slice) -> Batch:
-        """Return some of the rows, as long as the longest of all: padding stays."""
-        inputs = {name: tensor[rows] for name, tensor in self.inputs.items()}
-        weights = self.weights[rows] if self.weights is not None else None
-        return replace(self, inputs=inputs, labels=self.labels[rows], weights=weights)
-
-    def __len__(self) -> int:
-        return int(self.labels.shape[0])
 
 
 @dataclass(frozen=True)
@@ -302,8 +262,8 @@ class Collator:
         else:
             inputs = self.pad_right([row.prompt for row in rows])
             inputs["decoder_input_ids"] = self.decoder_inputs(answers)
-        labels = _stack(answers, IGNORED, left=left)
-        weights = _stack([self._weights(task, example) for example in examples], 0.0, left=left)
+        labels = stacked(answers, IGNORED, left=left)
+        weights = stacked([self._weights(task, example) for example in examples], 0.0, left=left)
         return Batch(task.name, task.kind, inputs, labels, weights)
 
     def prompts(self, task: Task, examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -313,20 +273,20 @@ class Collator:
 
     def pad_left(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
         """Return ids, mask and positions `[b, t]`; real tokens count from position 0."""
-        mask = _stack([(1,) * len(row) for row in rows], 0, left=True)
+        mask = stacked([(1,) * len(row) for row in rows], 0, left=True)
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        ids = _stack(rows, self.text.pad, left=True)
+        ids = stacked(rows, self.text.pad, left=True)
         return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
 
     def pad_right(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
         """Return ids and mask `[b, t]`."""
-        mask = _stack([(1,) * len(row) for row in rows], 0, left=False)
-        return {"input_ids": _stack(rows, self.text.pad, left=False), "attention_mask": mask}
+        mask = stacked([(1,) * len(row) for row in rows], 0, left=False)
+        return {"input_ids": stacked(rows, self.text.pad, left=False), "attention_mask": mask}
 
     def decoder_inputs(self, answers: Sequence[Ids]) -> Tensor:
         """Return what an encoder-decoder's decoder reads: start token, answer less its last."""
         start = self.lm.model.config.decoder_start_token_id
-        return _stack([(start, *ids[:-1]) for ids in answers], self.text.pad, left=False)
+        return stacked([(start, *ids[:-1]) for ids in answers], self.text.pad, left=False)
 
     def _read(self, task: Task, example: Example, room: int, *, scored: bool) -> tuple[Ids, bool]:
         if (chat := self.chat_of(task)) is not None:
@@ -377,12 +337,3 @@ def _window(lm: LanguageModel, text: TextTokenizer) -> int | None:
     ]
     sizes = [size for size in (positions, text.window, *tables) if isinstance(size, int)]
     return min((size for size in sizes if size > 0), default=None)
-
-
-def _stack(rows: Sequence[tuple[T, ...]], fill: T, *, left: bool) -> Tensor:
-    width = max(len(row) for row in rows)
-    padded = [
-        (fill,) * (width - len(row)) + row if left else row + (fill,) * (width - len(row))
-        for row in rows
-    ]
-    return torch.tensor(padded)

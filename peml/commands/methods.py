@@ -64,7 +64,7 @@ def _parser(prog: str, cls: type[Any] | None, *, help: bool) -> Parser:
 
 
 def _model(name: str) -> LanguageModel:
-    from peml.model.model import load_language_model
+    from peml.model.load import load_language_model
     from peml.model.quiet import quiet_libraries
 
     quiet_libraries()

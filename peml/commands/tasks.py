@@ -11,7 +11,8 @@ from prefixnas.commands.output import Output, add_output
 
 if TYPE_CHECKING:
     from peml.batches.collate import Collator
-    from peml.tasks.task import Example, Task
+    from peml.tasks.examples import Example
+    from peml.tasks.task import Task
 
 HELP = "show tasks as the model sees them"
 
@@ -34,9 +35,9 @@ def main(argv: Sequence[str], prog: str) -> int:
     args = parser(prog).parse_intermixed_args(argv)
     output = Output.of(args)
 
+    from peml.tasks.load import load_tasks
     from peml.tasks.preview import document, read_example, report, shown
     from peml.tasks.spec import check_split
-    from peml.tasks.task import load_tasks
 
     check_split(args.split)
     tasks = load_tasks(args.tasks)
@@ -61,7 +62,7 @@ def main(argv: Sequence[str], prog: str) -> int:
 
 def _collator(model: str, max_length: int, tasks: Sequence[Task]) -> Collator:
     from peml.batches.collate import Collator
-    from peml.model.model import load_language_model
+    from peml.model.load import load_language_model
     from peml.model.quiet import quiet_libraries
 
     quiet_libraries()

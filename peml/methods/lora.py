@@ -26,7 +26,8 @@ class Lora(LowRank, Method):
 
     def of_rank(self, rank: int, lm: LanguageModel, setting: Setting) -> Attached:
         """Attach it with another rank, scaled as the rank that it has."""
-        from peml.methods.peft_lora import add_lora, same_scale
+        from peml.methods.lora_kinds import same_scale
+        from peml.methods.peft_lora import add_lora
 
         handle = add_lora(
             lm,
@@ -43,7 +44,7 @@ class Lora(LowRank, Method):
 
     def size(self, lm: LanguageModel, tasks: int) -> int:
         """Return how many numbers its factors have at least."""
-        from peml.methods.peft_lora import size_of_lora
+        from peml.methods.lora_kinds import size_of_lora
 
         return size_of_lora(lm, self.kind, self.lora_rank, self.lora_targets)
 

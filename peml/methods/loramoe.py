@@ -2,10 +2,9 @@
 
     y = W x + (alpha / r) sum_e g_e(x) B_e A_e drop(x),   g(x) = softmax(W_r x)
 
-The balance loss, summed over layers, is `balance` * cv^2(Q * I): Q_be is what expert e gets of the
-real tokens of row b; I_be is 1 + delta where the row's kind and the expert's half differ as said
-below, else 1 - delta; cv^2 is variance over squared mean. It is least where Q is proportional to
-1 / I: tasks of `second_kind` are pushed to the second half of the experts, all others to the first.
+Summed over layers, the balance loss is `balance` * cv^2(Q * I), where cv^2 is variance over squared
+mean. Q_be is what expert e gets of the real tokens of row b; I_be is 1 - delta for the half of the
+experts that the row's task is pushed to, the second one for tasks of `second_kind`, else 1 + delta.
 With `balance` 0, as in the authors' own script, there is no such loss.
 """
 
@@ -50,7 +49,9 @@ class LoraMoe(ScaledMethod, Routed):
         for task in self.second_kind:
             if task not in setting.tasks:
                 raise unknown("task", task, setting.tasks, "key 'second_kind'")
-        return _Balanced(self, lm, setting)
+        attached = _Balanced(self, lm, setting)
+        attached.splits_batches = not self.balance
+        return attached
 
 
 class _Term(Term):
@@ -80,18 +81,13 @@ class _Term(Term):
         if self.watched and now.training:
             real = gates if now.mask is None else gates * now.mask.unsqueeze(-1)
             self.masses.append(real.sum(dim=1))  # [b, experts]
-        experts = h.view(*gates.shape, -1)  # [b, t, experts, r]
-        return (gates.unsqueeze(-1) * experts).flatten(-2)
+        return (gates.unsqueeze(-1) * h.view(*gates.shape, -1)).flatten(-2)  # [b, t, experts * r]
 
 
 class _Balanced(LinearTerms):
     """The terms with their balance loss, which is no mean over rows: one process takes a batch."""
 
     method: LoraMoe
-
-    def __init__(self, method: LoraMoe, lm: LanguageModel, setting: Setting) -> None:
-        super().__init__(method, lm, setting)
-        self.splits_batches = not method.balance
 
     @contextmanager
     def on(self, task: str) -> Iterator[None]:

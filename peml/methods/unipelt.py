@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from peml.methods.gated import Gated, GatedLayers, Sizes
+from peml.methods.gated_encoder import GatedEncoder
+from peml.methods.gated_layers import GatedLayers, Sizes
 from peml.methods.method import Attached, Merges, Method, Setting
 from peml.methods.projections import find_projections
 from peml.prefix.sites import Site, find_sites
@@ -42,7 +43,7 @@ class UniPelt(Method):
 
     def attach(self, lm: LanguageModel, setting: Setting) -> Attached:
         """Put the three parts into each layer of the encoder."""
-        return Gated(self, lm, setting, self.sizes, self.sites(lm))
+        return GatedEncoder(self, lm, setting, self.sizes, self.sites(lm))
 
     @property
     def sizes(self) -> Sizes:

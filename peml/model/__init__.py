@@ -1,5 +1,5 @@
 """The base model as it is loaded, put on a device and run, before anything is trained.
 
-Others take `load_language_model` and `LanguageModel`, `evaluation_mode`, and calls that compute no
-more logits than needed. It imports nothing else of PEML.
+Others take `load_language_model` and `LanguageModel`, and calls that compute no more logits than
+needed. It imports nothing else of PEML.
 """

@@ -1,4 +1,4 @@
-"""What a configuration asks for: method, tasks, and the base model with its attention."""
+"""What a configuration asks for: method, tasks, the base model with its attention, and heads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from prefixnas.base.errors import UserError
 from prefixnas.base.options import make
 
 if TYPE_CHECKING:
+    from peml.answers.heads import TaskHeads
     from peml.model.model import LanguageModel
     from peml.tasks.task import Task
     from prefixnas.run.ranks import Ranks
+    from prefixnas.space.space import SearchSpace
 
 
 def method_of(config: LanguageModelOptions) -> Method:
@@ -73,7 +75,7 @@ def tasks_of(config: LanguageModelOptions) -> list[Task]:
     Raises:
         UserError: One is not usable.
     """
-    from peml.tasks.task import load_tasks
+    from peml.tasks.load import load_tasks
 
     return load_tasks(
         config.tasks,
@@ -106,6 +108,21 @@ def check_method(config: LanguageModelOptions, method: Attached) -> None:
         refuse_nothing_to_order(config.order, f"method {label!r} trains nothing")
 
 
+def check_space(config: LanguageModelOptions, method: Method, space: SearchSpace) -> None:
+    """Refuse a searched prefix beside a method that has keys and values of its own.
+
+    Raises:
+        UserError: That, or an order of method and prefix where there is no prefix.
+    """
+    if space.empty:
+        refuse_nothing_to_order(config.order, f"space {space.name!r} has no prefix")
+    elif method.changes_keys:
+        raise UserError(
+            f"method {method.label!r} gives attention keys and values of its own, so no searched "
+            f"prefix goes with it (space {space.name!r}); take --space none"
+        )
+
+
 def base_of(
     config: LanguageModelOptions, method: Method, ranks: Ranks, lm: LanguageModel | None
 ) -> LanguageModel:
@@ -122,7 +139,7 @@ def base_of(
     """
     from peml.model.attention import set_attention
     from peml.model.device import device_of_rank
-    from peml.model.model import load_language_model
+    from peml.model.load import load_language_model
     from peml.objective.shard import check_shard, shard_layers
 
     device = device_of_rank()
@@ -139,3 +156,15 @@ def base_of(
     if config.attn_implementation is not None:
         set_attention(lm.model, config.attn_implementation)
     return lm
+
+
+def heads_of(
+    config: LanguageModelOptions, lm: LanguageModel, tasks: Sequence[Task], seed: int
+) -> TaskHeads | None:
+    """Return fresh heads for an encoder-only model; None: the model answers in words."""
+    from peml.answers.heads import TaskHeads
+
+    if lm.family != "encoder":
+        return None
+    heads = TaskHeads.for_tasks(lm.hidden_size, tasks, pooling=config.pooling, seed=seed)
+    return heads.to(lm.device)

@@ -8,7 +8,8 @@ from typing import Any
 from peml.batches.collate import Collator
 from peml.batches.sampler import JointSampler
 from peml.objective.options import LanguageModelOptions
-from peml.tasks.task import Example, Task
+from peml.tasks.examples import Example
+from peml.tasks.task import Task
 from prefixnas.run.evaluation import Split
 
 SPLITS: Sequence[Split] = ("train", "selection")

@@ -24,7 +24,7 @@ from peml.prefix.kinds import ATTENTIONS, prefix_attention
 from peml.prefix.starts import STARTS, check_start, text_tokens
 from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.network.supernet import knobs_of
-from prefixnas.space.space import Decision
+from prefixnas.space.decisions import Decision
 
 LENGTH, START, ATTENTION = "length", "start", "attention"
 _KEYS = {LENGTH: "prefix_length", START: "prefix_start", ATTENTION: "prefix_attention"}

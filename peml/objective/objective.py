@@ -23,7 +23,6 @@ from peml.adapters.peft import why_not
 from peml.adapters.save import save_adapter
 from peml.adapters.tasks import described
 from peml.answers.evaluation import evaluate_tasks
-from peml.answers.heads import TaskHeads
 from peml.answers.loss import answer_loss
 from peml.answers.shown import Shown
 from peml.batches.collate import Collator
@@ -31,12 +30,12 @@ from peml.batches.shares import Shares
 from peml.methods.method import Attached, Method, Setting, attach_method
 from peml.model.device import autocast, device_of_rank
 from peml.model.model import LanguageModel
-from peml.objective.asked import base_of, check_attention, check_method, method_of, tasks_of
+from peml.objective import asked
 from peml.objective.data import JointData
-from peml.objective.knobs import PrefixForm, check_knobs, first_form, kinds_of_attention
 from peml.objective.memory import check_memory
 from peml.objective.options import LanguageModelOptions
-from peml.objective.order import ORDERS, Resting, refuse_nothing_to_order, refuse_proxy
+from peml.objective.order import ORDERS, Resting, refuse_proxy
+from peml.objective.prefix import TrainedPrefix
 from peml.objective.proxy import (
     LAYERS,
     MAX_LENGTH,
@@ -47,20 +46,16 @@ from peml.objective.proxy import (
     skeleton,
 )
 from peml.objective.rates import parameter_groups
-from peml.prefix.encoder import Prefix, PrefixEncoder
-from peml.prefix.handle import attach
-from peml.prefix.sites import find_sites
-from peml.prefix.starts import initialise
+from peml.tasks.examples import Example
 from peml.tasks.remarks import remarks
 from peml.tasks.sources import whole_sources
-from peml.tasks.task import Example, Task, check_unchanged
+from peml.tasks.task import Task, check_unchanged
 from prefixnas.base.errors import UserError
-from prefixnas.network.modes import evaluation_mode
 from prefixnas.run.evaluation import Evaluation, Split
 from prefixnas.run.objective import Objective, Part
 from prefixnas.run.ranks import ALONE, ranks_here
-from prefixnas.space.ops import width_after
-from prefixnas.space.space import Decision, SearchSpace
+from prefixnas.space.decisions import Decision
+from prefixnas.space.space import SearchSpace
 
 
 class JointObjective(Objective):
@@ -94,68 +89,58 @@ class JointObjective(Objective):
         if not config.tasks:
             raise UserError("key 'tasks': name at least one task")
         self.config, self.order = config, ORDERS[config.order]
-        asked = method or method_of(config)
+        chosen = method or asked.method_of(config)
         self.shares = Shares(ranks_here(), config.micro_batch_size, even=config.shard)
         self.autocast = autocast(config.mixed_precision, device_of_rank())
-        self.tasks: Sequence[Task] = tasks or tasks_of(config)
-        self.lm = base_of(config, asked, self.shares.ranks, lm)
+        self.tasks: Sequence[Task] = tasks or asked.tasks_of(config)
+        self.lm = asked.base_of(config, chosen, self.shares.ranks, lm)
         self.bare = None if config.shard else skeleton(self.lm.model)
         self._built, self._missed = (total_steps, seed), list[str]()
-        self.collator = Collator(self.lm, max_length=config.max_length, input_rows=asked.input_rows)
+        self.collator = Collator(
+            self.lm, max_length=config.max_length, input_rows=chosen.input_rows
+        )
         self.collator.check(self.tasks)
         self.data = {task.name: task.digest() for task in self.tasks}
         self.tested = any("test" in task.splits for task in self.tasks)
-        for task in self.tasks:  # prompts that leave no room show now, not in the middle of a run
-            for split in task.splits:
+        for task in self.tasks:
+            for split in task.splits:  # prompts without room show now, not in the middle of a run
                 self.collator.lengths(task, split)
-        self.sites = find_sites(self.lm.model, config.prefix_where)
-        self.sizes = {"attention_layers": len(self.sites)}
-        self.gates = list(range(len(self.sites)))
-        self._form = first_form(config, self.lm)
-        self._kinds: Sequence[str] = (self._form.attention,)
-        check_memory(config, asked, self.lm, self.tasks, self.collator, self.sites)
+        self.prefix = TrainedPrefix(config, self.lm)
+        self.sizes = {"attention_layers": len(self.prefix.sites)}
+        self.width = self.prefix.width
+        check_memory(config, chosen, self.lm, self.tasks, self.collator, self.prefix.sites)
         names = tuple(task.name for task in self.tasks)
         of_method = config.steps_apart(total_steps) or total_steps
-        self.method = attach_method(asked, self.lm, Setting(names, of_method, seed))
-        check_method(config, self.method)
+        self.method = attach_method(chosen, self.lm, Setting(names, of_method, seed))
+        asked.check_method(config, self.method)
         self.training: Attached = self.method
         self._part: Part = "both"
         self._held: dict[str, Any] = {}
-        self.about = {"model": config.model, "method": asked.title}
+        self.about = {"model": config.model, "method": chosen.title}
         self.rewrites_weights = self.method.rewrites_weights
         self.splits_batches = self.method.splits_batches
-        self.without_label = f"{asked.title} alone" if method is None else asked.title
-        self.heads: TaskHeads | None = None
-        if self.lm.family == "encoder":
-            self.heads = TaskHeads.for_tasks(
-                self.lm.hidden_size, self.tasks, pooling=config.pooling, seed=seed
-            ).to(self.lm.device)
+        self.without_label = f"{chosen.title} alone" if method is None else chosen.title
+        self.heads = asked.heads_of(config, self.lm, self.tasks, seed)
         if config.gradient_checkpointing:
             self.lm.model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
                 {"use_reentrant": False, "context_fn": self.shares.again}
             )
         self.optional = bool(self.method.parameters()) or self.heads is not None
-        self.handle = attach(self.lm.model, self.sites, config.prefix_attention)
-        check_attention(config, self.lm, self.method.method, self._kinds)
-        self.width = config.prefix_width or self.lm.hidden_size
-        self.encoder: PrefixEncoder | None = None
+        self.prefix.attach()
+        self._check_attention()
         self.batches = JointData(config, self.tasks, self.collator)
+
+    def _check_attention(self) -> None:
+        asked.check_attention(self.config, self.lm, self.method.method, self.prefix.kinds)
 
     def check_space(self, space: SearchSpace) -> None:
         """Refuse a searched prefix beside a method that has keys and values of its own."""
-        if space.empty:
-            refuse_nothing_to_order(self.config.order, f"space {space.name!r} has no prefix")
-        if self.method.method.changes_keys and not space.empty:
-            raise UserError(
-                f"method {self.method.method.label!r} gives attention keys and values of its own, "
-                f"so no searched prefix goes with it (space {space.name!r}); take --space none"
-            )
+        asked.check_space(self.config, self.method.method, space)
 
     def check_knobs(self, knobs: Sequence[Decision]) -> None:
         """Refuse knobs that a prefix does not have, or that an option decides already."""
-        check_knobs(knobs, len(self.sites), self.config, self.lm.family)
-        self._kinds = kinds_of_attention(knobs, self.config)
-        check_attention(self.config, self.lm, self.method.method, self._kinds)
+        self.prefix.check_knobs(knobs)
+        self._check_attention()
 
     def check_proxy(self, settings: Mapping[str, str]) -> None:
         """Refuse settings of a proxy that are unknown, or more than this problem has."""
@@ -182,8 +167,8 @@ class JointObjective(Objective):
         lm = cut_model(self.lm, bare, numbers.get(LAYERS))
         tasks = fewer_examples(self.tasks, numbers.get(TRAIN))
         made = JointObjective(config, *self._built, lm=lm, tasks=tasks)
-        paths = [site.path for site in self.sites]
-        made.gates = [paths.index(site.path) for site in made.sites]
+        paths = [site.path for site in self.prefix.sites]
+        made.prefix.gates = [paths.index(site.path) for site in made.prefix.sites]
         made.turn(self._part)
         return made
 
@@ -229,19 +214,8 @@ class JointObjective(Objective):
             self.heads.reset(seed)
         self.batches.restart(seed)
         self._go_to(self._held)
-        self.encoder = None
-        form = self._form = PrefixForm.of(module, self.config, self.lm.family)
-        self.handle.switch(form.attention)
-        if module is not None:
-            width_out = width_after(module, self.width)
-            encoder = PrefixEncoder(
-                form.length, self.width, None, self.sites, width_out, self.gates, form.attention
-            ).to(self.lm.device)
-            text = self.config.prefix_text if form.start == "text" else None
-            chat = any(self.collator.chat_of(task) is not None for task in self.tasks)
-            initialise(encoder, self.lm, form.start, seed=seed, text=text, chat=chat)
-            self.encoder = encoder
-            self.replace(module)
+        chat = any(self.collator.chat_of(task) is not None for task in self.tasks)
+        self.prefix.begin(module, seed, chat=chat)
 
     def replace(self, module: nn.Module) -> None:
         """Put another body between embedding and output layer.
@@ -250,16 +224,11 @@ class JointObjective(Objective):
             UserError: Its output is of another width, which the output layer does not fit, or its
                 prefix of another length, start or kind of attention.
         """
-        assert self.encoder is not None
-        self._form.check(module)
-        wanted = self.encoder.output.in_features
-        if (width := width_after(module, self.width)) != wanted:
-            raise UserError(f"the prefix encoder's width was {wanted}, the new one's is {width}")
-        self.encoder.replace_body(module.to(self.lm.device))
+        self.prefix.replace(module)
 
     def parameters(self) -> list[dict[str, Any]]:
         """Return a group for each part that has a learning rate of its own."""
-        encoder = None if self._part == "own" else self.encoder
+        encoder = None if self._part == "own" else self.prefix.encoder
         return parameter_groups(self.config, self.training, self.heads, encoder)
 
     def count_weights(self) -> int:
@@ -272,28 +241,15 @@ class JointObjective(Objective):
         """Add the gradient of the mean over tasks of each task's mean loss (eq. 4)."""
         drawn = next(self.draws(split))
         self.lm.model.train()
-        prefix = self._evaluated() if self._part == "own" else self._computed()
+        prefix = self.prefix.evaluated() if self._part == "own" else self.prefix.computed()
         gathered = prefix.leaves()
         leaves = [*self._own(), *gathered.tensors()]
         before = [leaf.grad for leaf in leaves]
-        losses: dict[str, float] = {}
         if self.shares.ranks.count > 1:  # what is summed must be of this step alone
             for leaf in leaves:
                 leaf.grad = None
-        with self.handle.using(gathered.blocks, gathered.gates):
-            for place, (task, examples) in enumerate(drawn):
-                share = self.shares.share(len(examples), place)
-                whole = self.collator.batch(task, examples)
-                losses[task.name] = 0.0
-                with self.lm.on(task.name):
-                    for part in self.shares.parts(share):
-                        batch = whole.take(part.rows).to(self.lm.device)
-                        with self.shares.draws(part), self.autocast():
-                            loss = answer_loss(self.lm, batch, self.heads) * part.weight
-                        term = self.training.batch_loss()
-                        both = loss if term is None else loss + term
-                        torch.autograd.backward(both / len(drawn))
-                        losses[task.name] += loss.item()
+        with self.prefix.read(gathered):
+            losses = self._passes(drawn)
         losses = self.shares.gather(leaves, before, losses)
         if split == "train":
             self.training.observed(losses)
@@ -303,16 +259,27 @@ class JointObjective(Objective):
             torch.autograd.backward(of_weights)
         return losses
 
+    def _passes(self, drawn: Sequence[tuple[Task, list[Example]]]) -> dict[str, float]:
+        """Pass this process's share of a joint batch forth and back; return the share's losses."""
+        losses: dict[str, float] = {}
+        for place, (task, examples) in enumerate(drawn):
+            share = self.shares.share(len(examples), place)
+            whole = self.collator.batch(task, examples)
+            losses[task.name] = 0.0
+            with self.lm.on(task.name):
+                for part in self.shares.parts(share):
+                    batch = whole.take(part.rows).to(self.lm.device)
+                    with self.shares.draws(part), self.autocast():
+                        loss = answer_loss(self.lm, batch, self.heads) * part.weight
+                    term = self.training.batch_loss()
+                    both = loss if term is None else loss + term
+                    torch.autograd.backward(both / len(drawn))
+                    losses[task.name] += loss.item()
+        return losses
+
     def _own(self) -> list[nn.Parameter]:
         heads = list(self.heads.parameters()) if self.heads is not None else []
         return [*self.training.parameters(), *heads]
-
-    def _computed(self) -> Prefix:
-        return Prefix() if self.encoder is None else self.encoder.prefix()
-
-    def _evaluated(self) -> Prefix:
-        with evaluation_mode(self.encoder):
-            return self._computed()
 
     def draws(self, split: Split) -> Iterator[list[tuple[Task, list[Example]]]]:
         """Return the joint batches of a split, one a step: examples per task (eq. 1)."""
@@ -324,9 +291,8 @@ class JointObjective(Objective):
 
     def evaluate(self, split: Split) -> Evaluation:
         """Score every task, with the prefix computed once in eval mode."""
-        prefix = self._evaluated()
         shown = Shown()
-        with self.handle.using(prefix.blocks, prefix.gates):
+        with self.prefix.read(self.prefix.evaluated()):
             found = evaluate_tasks(
                 self.lm,
                 [task for task in self.tasks if split in task.splits],
@@ -348,9 +314,8 @@ class JointObjective(Objective):
         }
         if self._held:
             state["held"] = self._held
-        if self.encoder is not None:
-            own = self.encoder.state_dict()
-            state["encoder"] = {k: v for k, v in own.items() if not k.startswith("body.")}
+        if (encoder := self.prefix.state_dict()) is not None:
+            state["encoder"] = encoder
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -363,8 +328,8 @@ class JointObjective(Objective):
         self.method.load_state_dict(state["method"])
         self._held = state.get("held", {})
         self._go_to(state)
-        if self.encoder is not None:
-            self.encoder.load_state_dict(state["encoder"], strict=False)
+        if self.prefix.encoder is not None:
+            self.prefix.load_state_dict(state["encoder"])
 
     def _place(self) -> dict[str, Any]:
         """Return the place in the data, and the heads."""
@@ -378,7 +343,7 @@ class JointObjective(Objective):
 
     def save(self, folder: Path) -> None:
         """Write the adapter: method, the computed prefix of the sites that it changes, heads."""
-        prefix = self._evaluated().needed(self.handle.attention)
+        prefix = self.prefix.evaluated().needed(self.prefix.handle.attention)
         if prefix.gates.soft:
             raise RuntimeError("a prefix whose gates are still open cannot be saved: cut a child")
         tasks = [
@@ -388,8 +353,8 @@ class JointObjective(Objective):
         save_adapter(
             folder,
             self.lm,
-            sites=[self.sites[site] for site in prefix.gates.sites],
-            attention=self._form.attention,
+            sites=[self.prefix.sites[site] for site in prefix.gates.sites],
+            attention=self.prefix.form.attention,
             blocks=prefix.blocks,
             method=self.method,
             heads=self.heads,
@@ -406,7 +371,7 @@ class JointObjective(Objective):
         yield from (note for task in self.tasks for note in (*task.notes, *remarks(task)))
         yield from self.collator.truncation.messages()
         yield from self._missed
-        for kind in self._kinds:
-            if reason := why_not(self.lm, self.sites, kind):
+        for kind in self.prefix.kinds:
+            if reason := why_not(self.lm, self.prefix.sites, kind):
                 what = f"no export to stock PEFT later of a prefix with {kind!r} attention"
                 yield f"{what} (the format 'peml' works): {reason}"

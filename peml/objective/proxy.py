@@ -13,7 +13,8 @@ from peml.model.model import LanguageModel
 from peml.model.quantize import kept_aside
 from peml.objective.options import LanguageModelOptions
 from peml.prefix.sites import find_sites
-from peml.tasks.task import Task, take
+from peml.tasks.splits import take
+from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
 from prefixnas.multitrial.proxy import KEY, whole_numbers
 

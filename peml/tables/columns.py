@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from peml.tasks.load import load_tasks
 from peml.tasks.metrics import check_metrics
 from peml.tasks.spec import TaskKind
-from peml.tasks.task import Task, load_tasks
+from peml.tasks.task import Task
 from prefixnas.base.errors import UserError, unknown
 
 

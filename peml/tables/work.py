@@ -26,7 +26,8 @@ from prefixnas.launch.config import dump_config, read_config, refuse_change
 from prefixnas.launch.plan import plan_run
 from prefixnas.run.checkpoint import STATE
 from prefixnas.run.evaluation import TRAINED
-from prefixnas.run.events import Step, read_events
+from prefixnas.run.event_file import read_events
+from prefixnas.run.events import Step
 from prefixnas.run.objective import Part
 
 CONFIG = "config.yaml"

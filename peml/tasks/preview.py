@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from peml.tasks.examples import Example
 from peml.tasks.remarks import remarks
-from peml.tasks.task import Example, Task
+from peml.tasks.task import Task
 
 _MOST_LABELS = 12
 _WIDTH = 60

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from peml.tasks.task import Example, Task
+from peml.tasks.examples import Example
+from peml.tasks.task import Task
 
 UNEVEN = 10
 """A choice that is the answer so many times as often as another makes a note."""

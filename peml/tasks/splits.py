@@ -9,7 +9,8 @@ from peml.tasks.examples import Example, with_parts
 from peml.tasks.spec import SPLITS
 from prefixnas.base.errors import UserError
 
-VALIDATION_SHARE = 0.2
+VALIDATION_SHARE, SELECTION_SHARE = 0.2, 0.1
+"""How much of the training examples becomes a split that is not there, if the task does not say."""
 
 
 def split_examples(

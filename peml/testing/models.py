@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peml.model.device import isolated_random
-from peml.model.model import Family, LanguageModel, load_language_model
+from peml.model.load import load_language_model
+from peml.model.model import Family, LanguageModel
 
 VOCABULARY = 64
 

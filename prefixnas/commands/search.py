@@ -125,7 +125,7 @@ def _search(values: Mapping[str, Any], args: Namespace, output: Output) -> int:
 
 def _earlier(folder: Path) -> Iterable[Event]:
     """Return what a run that goes on has said; what is damaged is refused later, with a reason."""
-    from prefixnas.run.events import read_events
+    from prefixnas.run.event_file import read_events
 
     with suppress(UserError):
         return read_events(folder)

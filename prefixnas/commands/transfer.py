@@ -15,6 +15,7 @@ from prefixnas.commands.flags import add_all_flags, add_flags, parse_parts
 from prefixnas.commands.output import FLAGS, Output, add_output
 
 if TYPE_CHECKING:
+    from prefixnas.compare.cells import Cell
     from prefixnas.compare.transfer import Transfer
 
 HELP = "train architectures found on other tasks"
@@ -161,11 +162,36 @@ def _kept(transfer: Transfer) -> dict[str, Any]:
     return {"groups": groups, "seeds": list(transfer.seeds), "control": transfer.control}
 
 
+def _carry(
+    transfer: Transfer, cells: Sequence[Cell]
+) -> tuple[dict[Path, dict[str, Any]], list[str]]:
+    """Score what each finished search trained on the problems of the other groups.
+
+    Returns:
+        The scores by their files, and a line for each that could not be taken.
+    """
+    from prefixnas.compare.carried import carry_over
+
+    carried: dict[Path, dict[str, Any]] = {}
+    lost: list[str] = []
+    finished = {cell.folder for cell in cells if cell.finished}
+    for row in transfer.rows({}):
+        source, target, seed = row["source"], row["target"], row["seed"]
+        found, wanted = transfer.searched(source, seed), transfer.searched(target, seed)
+        values = next(cell.values for cell in cells if cell.folder == wanted)
+        if found in finished:
+            path = transfer.carried(source, target, seed)
+            try:
+                carried[path] = carry_over(found, values, path)
+            except UserError as error:
+                lost.append(f"{source} to {target}, seed {seed}: {error}")
+    return carried, lost
+
+
 def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any], output: Output) -> int:
     import yaml
 
     from prefixnas.base.locks import alone
-    from prefixnas.compare.carried import carry_over
     from prefixnas.compare.cells import refuse_other_cells
     from prefixnas.compare.runner import (
         PATIENCE,
@@ -183,22 +209,10 @@ def _run(transfer: Transfer, jobs: int, kept: Mapping[str, Any], output: Output)
     for group in transfer.groups:
         check_problem(one_of_each_space([cell for cell in waiting if cell.space == group]))
     make_folder(transfer.out)
-    neither: dict[Path, dict[str, Any]] = {}
-    lost: list[str] = []
     with alone(transfer.out, "is comparing", PATIENCE) as lock:
         write_text(transfer.out / FILE, yaml.safe_dump(dict(kept), sort_keys=False))
         run_cells(cells, jobs, lock, output.note)
-        finished = {cell.folder: cell.values for cell in cells if cell.finished}
-        for row in transfer.rows({}):
-            source, target, seed = row["source"], row["target"], row["seed"]
-            found, wanted = transfer.searched(source, seed), transfer.searched(target, seed)
-            values = next(cell.values for cell in cells if cell.folder == wanted)
-            if found in finished:
-                path = transfer.carried(source, target, seed)
-                try:
-                    neither[path] = carry_over(found, values, path)
-                except UserError as error:
-                    lost.append(f"{source} to {target}, seed {seed}: {error}")
+        neither, lost = _carry(transfer, cells)
         rows = transfer.rows(neither)
         written = write_table(rows, transfer.out)
     output.result({"rows": rows, "written": written}, table(rows), f"written: {written}", wide=200)

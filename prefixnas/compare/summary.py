@@ -140,16 +140,9 @@ def _rows(comparison: Comparison, space: str, results: Sequence[CellResult]) -> 
                 retrained.setdefault(result.label, {})[result.seed] = result.score
         else:
             groups.setdefault((result.kind, result.label), []).append(result)
-    order = [ALONE, "hand-made", "draw", "search"]
-    keys = sorted(groups, key=lambda key: order.index(key[0]))
+    keys = sorted(groups, key=lambda key: _ORDER.index(key[0]))
     scores = {key: _by_seed(groups[key]) for key in keys}
-    basis: dict[str, Mapping[int, float]] = {
-        AVERAGE_RANDOM: scores.get(("draw", AVERAGE_RANDOM), {}),
-        RANDOM_SEARCH: scores.get(("search", comparison.random_search), {}),
-    }
-    made = [found for (kind, _), found in scores.items() if kind == "hand-made" and found]
-    if made:
-        basis[HAND_MADE] = max(made, key=lambda found: fmean(found.values()))
+    basis = _basis(scores, comparison.random_search)
 
     def over(ours: Mapping[int, float]) -> dict[str, Difference]:
         found = {name: paired(ours, theirs) for name, theirs in basis.items() if theirs is not ours}
@@ -179,6 +172,24 @@ def _rows(comparison: Comparison, space: str, results: Sequence[CellResult]) -> 
             )
         )
     return rows
+
+
+_ORDER = (ALONE, "hand-made", "draw", "search")
+"""Kinds of cells, in the order of their rows."""
+
+
+def _basis(
+    scores: Mapping[tuple[str, str], Mapping[int, float]], random_search: str
+) -> dict[str, Mapping[int, float]]:
+    """Return the scores by seed that all rows are compared with, by name."""
+    basis = {
+        AVERAGE_RANDOM: scores.get(("draw", AVERAGE_RANDOM), {}),
+        RANDOM_SEARCH: scores.get(("search", random_search), {}),
+    }
+    made = [found for (kind, _), found in scores.items() if kind == "hand-made" and found]
+    if made:
+        basis[HAND_MADE] = max(made, key=lambda found: fmean(found.values()))
+    return basis
 
 
 def _by_seed(group: Sequence[CellResult]) -> dict[int, float]:

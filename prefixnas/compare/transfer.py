@@ -26,7 +26,7 @@ from prefixnas.compare.cells import Cell
 from prefixnas.launch.plan import Layers, find_options, plan_run
 from prefixnas.report.grid import Grid, Number, number
 from prefixnas.run.evaluation import TRAINED
-from prefixnas.run.record import read_result
+from prefixnas.run.result import read_result
 
 HELD = ("seed", "baseline", "arch")
 """Keys of a run that belong to the table."""

@@ -14,6 +14,8 @@ from prefixnas.base.files import parse_json, write_text
 from prefixnas.base.locks import try_lock
 from prefixnas.run import events
 from prefixnas.run.evaluation import AVERAGE, BASELINE, EQUAL_WEIGHTS, TRAINED, Evaluation
+from prefixnas.run.event_file import read_events
+from prefixnas.run.result import read_result
 
 Report = Callable[[int, float], None]
 """Takes an epoch, counted from 1, and its score on the split "selection"; raises `Pruned`."""
@@ -139,7 +141,8 @@ def _run(config: Mapping[str, Any], report: Report, folder: Path, metric: str) -
     else:
         validation = found.columns[TRAINED]
         assert validation is not None
-        outcome = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        outcome = read_result(folder)
+        assert outcome is not None
         result = TrialResult(
             found.selected.of(metric),
             validation.of(metric),
@@ -191,7 +194,7 @@ class _Epochs:
 def _events(folder: Path) -> list[events.Event]:
     """Return what a run wrote so far."""
     there = (folder / "metrics.jsonl").is_file()
-    return events.read_events(folder) if there else []
+    return read_events(folder) if there else []
 
 
 def _steps(folder: Path) -> int:

@@ -19,8 +19,9 @@ from prefixnas.run.checkpoint import noted
 from prefixnas.run.events import Event, Warning
 from prefixnas.run.objective import Objective
 from prefixnas.run.ranks import Ranks, join, leave, ranks_here, said_once
+from prefixnas.run.result import SearchResult
 from prefixnas.run.run import Run
-from prefixnas.run.search import SearchResult, search
+from prefixnas.run.search import search
 from prefixnas.space.space import SearchSpace
 
 

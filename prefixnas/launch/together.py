@@ -11,9 +11,10 @@ from typing import Any
 from prefixnas.base.files import write_text
 from prefixnas.launch.config import dump_config
 from prefixnas.launch.processes import launch
-from prefixnas.run.events import Event, parse_event
+from prefixnas.run.event_file import parse_event
+from prefixnas.run.events import Event
 from prefixnas.run.ledger import kept_events
-from prefixnas.run.search import SearchResult
+from prefixnas.run.result import SearchResult
 
 
 def start_together(

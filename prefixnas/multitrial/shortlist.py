@@ -14,7 +14,8 @@ from itertools import islice, product
 
 from prefixnas.network.supernet import Supernet
 from prefixnas.space.architecture import Architecture, decision_key
-from prefixnas.space.space import Decision, SearchSpace
+from prefixnas.space.decisions import Decision
+from prefixnas.space.space import SearchSpace
 
 Probabilities = Mapping[str, Mapping[str, float]]
 """Per decision, the probability of each option; 0: never."""

@@ -15,18 +15,10 @@ from torch import Tensor, nn
 from prefixnas.base.errors import UserError
 from prefixnas.network.mixture import Branches, Chain, run
 from prefixnas.space.architecture import Architecture
+from prefixnas.space.decisions import Decision
+from prefixnas.space.nodes import Choice, Node, Op, Seq, Stack, Sum, option_scope
 from prefixnas.space.ops import make_op, width_after
-from prefixnas.space.space import (
-    Choice,
-    Decision,
-    Node,
-    Op,
-    SearchSpace,
-    Seq,
-    Stack,
-    Sum,
-    option_scope,
-)
+from prefixnas.space.space import SearchSpace
 
 Build = Callable[[Node, str, int], tuple[nn.Module, int]]
 """Builds a node in a scope for an input width; returns its module and the width of its output."""

@@ -27,7 +27,9 @@ from prefixnas.network.child import (
 from prefixnas.network.mixture import Composite, Dropped, Mixture, run
 from prefixnas.network.relaxations import Relaxation, Softmax
 from prefixnas.space.architecture import Architecture
-from prefixnas.space.space import Choice, Decision, SearchSpace, Stack, option_scope
+from prefixnas.space.decisions import Decision
+from prefixnas.space.nodes import Choice, Stack, option_scope
+from prefixnas.space.space import SearchSpace
 
 __all__ = [
     "Child",

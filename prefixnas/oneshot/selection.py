@@ -15,7 +15,7 @@ from prefixnas.run import events
 from prefixnas.run.run import Run
 from prefixnas.run.training import WeightOptimizer
 from prefixnas.space.architecture import Architecture
-from prefixnas.space.space import Decision
+from prefixnas.space.decisions import Decision
 
 
 @dataclass(frozen=True)

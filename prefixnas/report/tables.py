@@ -15,7 +15,8 @@ from prefixnas.report.progress import clock
 from prefixnas.report.remarks import remarks
 from prefixnas.run.evaluation import ARGMAX, AVERAGE, MIXTURE
 from prefixnas.run.events import Evaluation, Start
-from prefixnas.run.record import Columns, Record, evidence, final_probabilities, read_record
+from prefixnas.run.record import Record, evidence, final_probabilities, read_record
+from prefixnas.run.result import Columns
 from prefixnas.space.architecture import by_layer
 
 Row = tuple[str, list[float | None]]

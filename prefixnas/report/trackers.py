@@ -22,6 +22,7 @@ from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.files import parse_json, read_text, write_text
 from prefixnas.run import events
 from prefixnas.run.evaluation import AVERAGE
+from prefixnas.run.event_file import read_events
 from prefixnas.run.events import Event
 
 PACKAGES = {
@@ -160,7 +161,7 @@ class Trackers(AbstractContextManager["Trackers"]):
         Raises:
             UserError: A damaged line.
         """
-        for event in events.read_events(self._folder) if self._open else ():
+        for event in read_events(self._folder) if self._open else ():
             self.on_event(event)
 
     def on_event(self, event: Event) -> None:

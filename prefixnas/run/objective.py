@@ -16,7 +16,8 @@ from prefixnas.base.errors import UserError
 from prefixnas.base.options import Options
 from prefixnas.base.registry import Registry
 from prefixnas.run.evaluation import Evaluation, Split
-from prefixnas.space.space import Decision, SearchSpace
+from prefixnas.space.decisions import Decision
+from prefixnas.space.space import SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn

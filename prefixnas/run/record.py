@@ -6,103 +6,26 @@ A run that was interrupted has only some of them; whatever is there can be read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
-from prefixnas.base.errors import UserError, brief
-from prefixnas.base.files import parse_json
+from prefixnas.base.errors import UserError
 from prefixnas.base.yaml import read_yaml
 from prefixnas.run import events
 from prefixnas.run.answers import TaskAnswers, read_answers
 from prefixnas.run.evaluation import ARGMAX, MIXTURE
-from prefixnas.run.events import Evaluation, Event, read_events
+from prefixnas.run.event_file import read_events
+from prefixnas.run.events import Evaluation, Event
+from prefixnas.run.result import Columns, check_columns, read_result
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.space import SearchSpace
 
-Columns = dict[str, dict[str, Any] | None]
-
 E = TypeVar("E", bound=Event)
-
-
-def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """Read `result.json` of a run; None if the run has not ended.
-
-    Raises:
-        UserError: The file is not what a run writes.
-    """
-    path = run_dir / "result.json"
-    if not path.is_file():
-        return None
-    try:
-        result = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not valid JSON") from error
-    check_columns(result, str(path))
-    checked: dict[str, Any] = result
-    return checked
-
-
-def check_columns(result: Any, where: str) -> Columns:
-    """Return the columns of a result.
-
-    Raises:
-        UserError: A key is missing or of another type; names it.
-    """
-    try:
-        TypeAdapter(_Result).validate_python(result)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        found = "is missing" if first["type"] == "missing" else f"holds {brief(first['input'])}"
-        place = f"key {key!r}: {found}" if key else "expected an object with the key 'columns'"
-        raise UserError(f"{where}: {place}") from error
-    columns: Columns = result["columns"]
-    return columns
-
-
-@dataclass(frozen=True)
-class _Column:
-    """What is used of a column; it may hold more."""
-
-    task_scores: dict[str, float | None]
-    score: float | None
-    scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    standard_errors: dict[str, float] | None = None
-    standard_error: float | None = None
-
-
-@dataclass(frozen=True)
-class _Difference:
-    """What is used of a difference of two columns; it may hold more."""
-
-    of: str
-    over: str
-    task_scores: dict[str, float]
-    score: float
-    examples: dict[str, int] = field(default_factory=dict)
-    standard_errors: dict[str, float] = field(default_factory=dict)
-    standard_error: float | None = None
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What is used of a result; it may hold more."""
-
-    columns: dict[str, _Column | None]
-    steps: dict[str, int] | None = None
-    width: int | None = None
-    baselines: dict[str, str] | None = None
-    space: str | None = None
-    seed: int | None = None
-    trained_parameters: int | None = None
-    parameters: int | None = None
-    differences: list[_Difference] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import write_text
@@ -21,84 +17,15 @@ from prefixnas.run.baselines import (
     steps_of_baselines,
     train_baselines,
 )
-from prefixnas.run.evaluation import (
-    ARGMAX,
-    MIXTURE,
-    TRAINED,
-    UNTOUCHED,
-    Evaluation,
-    differences,
-)
+from prefixnas.run.evaluation import ARGMAX, MIXTURE, TRAINED, UNTOUCHED, Evaluation
 from prefixnas.run.objective import Objective
 from prefixnas.run.recipe import Recipe
+from prefixnas.run.result import SearchResult, write_result
 from prefixnas.run.run import Run
 from prefixnas.run.strategy import STRATEGIES, Strategy, check_module
 from prefixnas.run.training import fit
 from prefixnas.run.turns import APART, after_training, before_search, check_turns
-from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import space_to_yaml
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a run found and how it scored.
-
-    Attributes:
-        architecture: The chosen architecture.
-        columns: Validation scores, in the order of the table; None where there is nothing to score.
-        selected: The trained child's scores on the split "selection": hyper-parameters are chosen
-            by them, as the architecture was.
-        folder: The run directory.
-        tested: Scores on the split "test", of the trained child and the baselines; empty where the
-            objective has none.
-    """
-
-    architecture: Architecture
-    columns: Mapping[str, Evaluation | None]
-    selected: Evaluation
-    folder: Path
-    tested: Mapping[str, Evaluation] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, folder: Path) -> SearchResult:
-        """Read the result of a finished run."""
-        data = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        columns = {
-            label: Evaluation.from_json(column) if column is not None else None
-            for label, column in data["columns"].items()
-        }
-        architecture = Architecture.load(folder / "architecture.yaml")
-        tested = {label: Evaluation.from_json(c) for label, c in data.get("test", {}).items()}
-        return cls(architecture, columns, Evaluation.from_json(data["selection"]), folder, tested)
-
-    def __fspath__(self) -> str:
-        """Return the run directory: whatever takes its path takes the result."""
-        return str(self.folder)
-
-    @property
-    def score(self) -> float:
-        """The trained child's average score."""
-        trained = self.columns[TRAINED]
-        assert trained is not None
-        return trained.score
-
-    @property
-    def scores(self) -> dict[str, dict[str, float]]:
-        """The validation score of every task, by column; empty where there is nothing to score."""
-        return {
-            label: dict(column.task_scores) if column is not None else {}
-            for label, column in self.columns.items()
-        }
-
-    @property
-    def adapter(self) -> Path:
-        """The folder of what was trained, as the objective saved it."""
-        return self.folder / "adapter"
-
-    @property
-    def events(self) -> list[events.Event]:
-        """What happened in the run, read from its file."""
-        return events.read_events(self.folder)
 
 
 def search(
@@ -137,15 +64,10 @@ def search(
     """
     recipe = recipe or Recipe()
     check_baseline(baseline)
-    check_module(strategy, run.space, run.objective)
-    check_turns(run.objective, run.budget)
-    strategy.check(run.space, run.settings, run.budget)
-    strategy.check_objective(run.objective)
-    strategy.check_recipe(recipe)
+    _check(run, strategy, recipe)
     began = time.monotonic()
-    objective, budget = run.objective, run.budget
+    objective = run.objective
     columns: dict[str, Evaluation | None] = {}
-    _check_data(run)
     # Without a module the run is its own baseline.
     baseline = "none" if run.space.empty else baseline
     run.once("started", lambda: _start(run, strategy, steps_of_baselines(run, baseline)))
@@ -156,27 +78,23 @@ def search(
 
     before_search(run, recipe)
     found = strategy.search(run, recipe)
-    architecture = found.architecture
-    argmax: Evaluation | None = None
     if not run.space.empty:
-        run.once("announced", lambda: run.emit(events.Architecture(architecture.choices)))
+        run.once("announced", lambda: run.emit(events.Architecture(found.architecture.choices)))
         columns[MIXTURE] = found.mixture
-        columns[ARGMAX] = argmax = run.evaluate(ARGMAX, "validation")
+        columns[ARGMAX] = run.evaluate(ARGMAX, "validation")
 
     spent = run.spent
-    fit(run, "train", budget.total - spent, recipe, before=spent, former=found.optimizer)
+    fit(run, "train", run.budget.total - spent, recipe, before=spent, former=found.optimizer)
     after_training(run, recipe)
-    columns[TRAINED] = trained = run.evaluate(TRAINED, "validation")
+    columns[TRAINED] = run.evaluate(TRAINED, "validation")
     selected = run.evaluate(TRAINED, "selection")
     tested = score_on_test(run, TRAINED)
     parameters = run.once("trained parameters", lambda: _count(objective))
     every = run.once("parameters", objective.count_weights)
-    if (mixture := found.mixture) is not None and argmax is not None:
-        scores = mixture.score, argmax.score, trained.score
-        gap = mixture.score - argmax.score
-        run.once("discretised", lambda: run.emit(events.Discretisation(*scores, gap)))
+    if found.mixture is not None:
+        run.once("discretised", lambda: _say_gap(run, columns))
     if run.ranks.first:
-        architecture.save(run.folder / "architecture.yaml")
+        found.architecture.save(run.folder / "architecture.yaml")
     run.once("saved", lambda: _save(run))
 
     baselines = train_baselines(run, recipe, baseline, parameters)
@@ -186,7 +104,7 @@ def search(
     others = {each.label: each.validation for each in baselines.values()}
     tests = {**{each.label: each.test for each in baselines.values()}, TRAINED: tested}
     result = SearchResult(
-        architecture,
+        found.architecture,
         _ordered(columns, others),
         selected,
         run.folder,
@@ -195,10 +113,28 @@ def search(
     if run.ranks.first:
         labels = {phase: each.label for phase, each in baselines.items()}
         known = {"trained_parameters": parameters, "parameters": every, "baselines": labels}
-        _write_result(run, result, known, seconds)
+        write_result(run, result, known, seconds)
     run.once("described", lambda: _describe(run))
     run.once("end", lambda: run.emit(events.End(seconds)))
     return result
+
+
+def _check(run: Run, strategy: Strategy, recipe: Recipe) -> None:
+    """Refuse what does not fit together, before anything is trained."""
+    check_module(strategy, run.space, run.objective)
+    check_turns(run.objective, run.budget)
+    strategy.check(run.space, run.settings, run.budget)
+    strategy.check_objective(run.objective)
+    strategy.check_recipe(recipe)
+    _check_data(run)
+
+
+def _say_gap(run: Run, columns: Mapping[str, Evaluation | None]) -> None:
+    """Emit the scores before and after the choice, where there was a mixture to choose from."""
+    scored = [columns.get(name) for name in (MIXTURE, ARGMAX, TRAINED)]
+    mixture, argmax, trained = (each.score if each is not None else None for each in scored)
+    if mixture is not None and argmax is not None and trained is not None:
+        run.emit(events.Discretisation(mixture, argmax, trained, mixture - argmax))
 
 
 def _ordered(
@@ -260,25 +196,3 @@ def _describe(run: Run) -> None:
 def _count(objective: Objective) -> int:
     """Count the numbers that are trained: the module's and all others."""
     return sum(weight.numel() for group in objective.parameters() for weight in group["params"])
-
-
-def _write_result(run: Run, result: SearchResult, more: Mapping[str, Any], seconds: float) -> None:
-    columns = {
-        label: evaluation.to_json() if evaluation is not None else None
-        for label, evaluation in result.columns.items()
-    }
-    tested = {label: evaluation.to_json() for label, evaluation in result.tested.items()}
-    data: dict[str, Any] = {
-        "columns": columns,
-        "differences": differences(result.columns),
-        "selection": result.selected.to_json(),
-        **({"test": tested} if tested else {}),
-        "architecture": result.architecture.choices,
-        "space": run.space.name,
-        "steps": {"search": run.spent, "total": run.budget.whole},
-        "seed": run.seed,
-        "width": run.objective.width,
-        **more,
-        "seconds": seconds,
-    }
-    write_text(run.folder / "result.json", json.dumps(data, indent=2) + "\n")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 from prefixnas.space.architecture import Architecture
-from prefixnas.space.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum, option_scope
+from prefixnas.space.nodes import Choice, Node, Op, Seq, Stack, Sum, option_scope
+from prefixnas.space.space import SearchSpace
 
 if TYPE_CHECKING:
     Graph = nx.DiGraph[str]

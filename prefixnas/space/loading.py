@@ -25,7 +25,8 @@ import yaml
 from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.base.registry import Registry
 from prefixnas.base.yaml import load_yaml, read_yaml
-from prefixnas.space.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum
+from prefixnas.space.nodes import Choice, Node, Op, Seq, Stack, Sum
+from prefixnas.space.space import SearchSpace
 
 NODES = ("seq", "sum", "choice", "stack")
 EXTRAS = ("name", "sizes", "knobs")

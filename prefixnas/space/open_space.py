@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 
 from prefixnas.space.architecture import Architecture
-from prefixnas.space.space import Decision, SearchSpace
+from prefixnas.space.decisions import Decision
+from prefixnas.space.space import SearchSpace
 
 
 class OpenSpace:

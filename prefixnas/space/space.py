@@ -1,11 +1,6 @@
-"""The `SearchSpace` that a tree of nodes makes, and the decisions in it.
+"""The `SearchSpace` that a tree of nodes makes.
 
-Every `Choice` becomes one or more *decisions*; an `Architecture` is one option for each.
-`Stack(6, cell)` gives each layer its own decisions, named `layer0/activation`,
-`layer1/activation`, ...; with `shared=True` all layers follow one decision, `activation`, while
-their weights stay their own. A choice inside an option of another choice counts only when that
-option is taken, and is named `outer=option/inner`; the decisions of a layer count only when the
-stack is that deep.
+An `Architecture` is one option for each of its decisions (`prefixnas.space.decisions`).
 """
 
 from __future__ import annotations
@@ -13,67 +8,26 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.space.architecture import Architecture, decision_key
+from prefixnas.space.decisions import Decision, decisions_of, refuse_doubles, sizes_of
 from prefixnas.space.nodes import (
     Choice,
-    DecidedBy,
     Node,
     Op,
     Seq,
     Stack,
-    Sum,
     as_node,
     children,
-    option_scope,
     with_sizes,
 )
-
-__all__ = [
-    "Choice",
-    "Decision",
-    "Node",
-    "Op",
-    "SearchSpace",
-    "Seq",
-    "Stack",
-    "Sum",
-    "children",
-    "dropout_under_alpha",
-    "option_scope",
-]
-
 
 NO_MODULE = "none"
 """Name of the space without a module: the problem is trained alone."""
 
 PLACES = 10_000
 """The most operations and choices in a space, all layers of its stacks counted."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One choice at one place of the space.
-
-    Attributes:
-        name: Unique name, `layer0/activation`.
-        options: Labels of the candidates.
-        decided_by: "alpha" or "trial".
-        conditions: Decisions and the options of theirs with which this decision counts.
-        knob: Whether the objective carries it out, instead of the network.
-    """
-
-    name: str
-    options: tuple[str, ...]
-    decided_by: DecidedBy
-    conditions: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    knob: bool = False
-
-    def active(self, choices: Mapping[str, str]) -> bool:
-        """Tell whether this decision counts under `choices`."""
-        return all(choices.get(name) in options for name, options in self.conditions)
 
 
 class SearchSpace:
@@ -162,7 +116,7 @@ class SearchSpace:
     def size(self) -> int:
         """The number of different architectures."""
         return math.prod(
-            count for node in (self.root, *self.knobs) for count in _sizes(node, "").values()
+            count for node in (self.root, *self.knobs) for count in sizes_of(node, "").values()
         )
 
     @property
@@ -253,10 +207,10 @@ class SearchSpace:
         return architecture
 
     def _collect(self) -> tuple[Decision, ...]:
-        _refuse_doubles((self.root, *self.knobs), self.name)
-        found = {decision.name: decision for decision in _decisions(self.root, "", (), False)}
+        refuse_doubles((self.root, *self.knobs), self.name)
+        found = {decision.name: decision for decision in decisions_of(self.root, "", (), False)}
         for knob in self.knobs:
-            found |= {decision.name: decision for decision in _decisions(knob, "", (), True)}
+            found |= {decision.name: decision for decision in decisions_of(knob, "", (), True)}
         return tuple(found.values())
 
     def _check_operations(self, node: Node) -> None:
@@ -323,74 +277,3 @@ def _check_knob(node: Node, space: str) -> None:
         raise UserError(
             f"space {space!r}: a knob is a choice, or a stack of choices, not {brief(node.label)}"
         )
-
-
-def _decisions(
-    node: Node, scope: str, conditions: tuple[tuple[str, tuple[str, ...]], ...], knob: bool
-) -> Iterator[Decision]:
-    if isinstance(node, Choice):
-        name = scope + node.key
-        labels = tuple(option.label for option in node.options)
-        yield Decision(name, labels, node.decided_by, conditions, knob)
-        for option in node.options:
-            inner = (*conditions, (name, (option.label,)))
-            yield from _decisions(option, option_scope(scope, node, option), inner, knob)
-    elif isinstance(node, Stack):
-        if isinstance(node.layers, Choice):
-            yield from _decisions(node.layers, scope, conditions, knob)
-        for index, layer_scope in enumerate(node.scopes(scope)):
-            inner = conditions
-            if isinstance(node.layers, Choice) and not node.shared:
-                deep = tuple(str(depth) for depth in node.depths if depth > index)
-                if len(deep) < len(node.depths):
-                    inner = (*conditions, (scope + node.layers.key, deep))
-            yield from _decisions(node.cell, layer_scope, inner, knob)
-    else:
-        for child in children(node):
-            yield from _decisions(child, scope, conditions, knob)
-
-
-def _refuse_doubles(nodes: Sequence[Node], space: str) -> None:
-    """Refuse two places of one scope with one name: only shared layers may follow one decision."""
-    seen: set[str] = set()
-
-    def visit(node: Node, scope: str) -> None:
-        if isinstance(node, Choice):
-            if scope + node.key in seen:
-                raise UserError(
-                    f"space {space!r}: two choices are called {scope + node.key!r}; give them "
-                    "different keys, or their stacks different names"
-                )
-            seen.add(scope + node.key)
-            for option in node.options:
-                visit(option, option_scope(scope, node, option))
-        elif isinstance(node, Stack):
-            if isinstance(node.layers, Choice):
-                visit(node.layers, scope)
-            for layer_scope in dict.fromkeys(node.scopes(scope)):
-                visit(node.cell, layer_scope)
-        else:
-            for child in children(node):
-                visit(child, scope)
-
-    for node in nodes:
-        visit(node, "")
-
-
-def _sizes(node: Node, scope: str) -> dict[str, int]:
-    """Map each decision outside of conditions to its number of variants."""
-    if isinstance(node, Choice):
-        variants = (_sizes(option, option_scope(scope, node, option)) for option in node.options)
-        return {scope + node.key: sum(math.prod(variant.values()) for variant in variants)}
-    sizes: dict[str, int] = {}
-    if isinstance(node, Stack):
-        layers = [_sizes(node.cell, layer_scope) for layer_scope in node.scopes(scope)]
-        if isinstance(node.layers, Choice) and not node.shared:
-            each = [math.prod(layer.values()) for layer in layers]
-            return {scope + node.layers.key: sum(math.prod(each[:depth]) for depth in node.depths)}
-        if isinstance(node.layers, Choice):
-            sizes[scope + node.layers.key] = len(node.depths)
-        return sizes | {name: count for layer in layers for name, count in layer.items()}
-    for child in children(node):
-        sizes |= _sizes(child, scope)
-    return sizes

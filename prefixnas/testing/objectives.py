@@ -18,7 +18,8 @@ from prefixnas.oneshot.rewind import gradient_of
 from prefixnas.run.checkpoint import load_checkpoint, save_checkpoint
 from prefixnas.run.evaluation import Split
 from prefixnas.run.objective import Objective
-from prefixnas.space.space import Choice, SearchSpace, Seq
+from prefixnas.space.nodes import Choice, Seq
+from prefixnas.space.space import SearchSpace
 from prefixnas.testing.promise import BrokenPromise, a_test_for_each, expect, promises_of
 
 _SPACE = SearchSpace("contract", Seq("linear", Choice("activation", ["tanh", "gelu"])))

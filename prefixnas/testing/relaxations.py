@@ -12,7 +12,8 @@ from torch import Tensor
 from prefixnas.network.relaxations import Relaxation, Softmax
 from prefixnas.network.supernet import Supernet
 from prefixnas.run.objective import Objective
-from prefixnas.space.space import Choice, SearchSpace, Seq
+from prefixnas.space.nodes import Choice, Seq
+from prefixnas.space.space import SearchSpace
 from prefixnas.testing.promise import BrokenPromise, a_test_for_each, expect, promises_of
 from prefixnas.testing.spaces import shipped_spaces
 from prefixnas.testing.toy import ToyObjective

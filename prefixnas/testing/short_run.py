@@ -24,8 +24,9 @@ from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
 from prefixnas.run.strategy import Found, Strategy
 from prefixnas.space.loading import space_from_yaml, space_to_yaml
+from prefixnas.space.nodes import Node, Op, children
 from prefixnas.space.ops import OPS
-from prefixnas.space.space import Node, Op, SearchSpace, children
+from prefixnas.space.space import SearchSpace
 from prefixnas.testing.promise import BrokenPromise
 from prefixnas.testing.watched import Watched
 

@@ -101,7 +101,7 @@ def _of_comparisons(place: Path) -> list[Reader]:
 
 
 def _of_tasks(place: Path) -> list[Reader]:
-    from peml.tasks.task import load_tasks
+    from peml.tasks.load import load_tasks
 
     records = [json.loads(line) for line in (place / "mood" / "train.jsonl").open()]
     flat = [{"input": r["input"], "label": r["choices"][r["label"]]} for r in records]
@@ -126,7 +126,7 @@ def _parquet(place: Path, records: Sequence[Mapping[str, Any]]) -> Reader:
     import pyarrow
     from pyarrow import parquet
 
-    from peml.tasks.task import load_tasks
+    from peml.tasks.load import load_tasks
 
     folder = place / "task.parquet"
     folder.mkdir()
@@ -136,7 +136,7 @@ def _parquet(place: Path, records: Sequence[Mapping[str, Any]]) -> Reader:
 
 
 def _task_file(place: Path) -> Reader:
-    from peml.tasks.task import load_tasks
+    from peml.tasks.load import load_tasks
 
     file = place / "task.yaml"
     file.write_text(
@@ -195,7 +195,7 @@ def _trials(folder: Path) -> object:
 def _of_models(place: Path) -> list[Reader]:
     import peml
     from peml.adapters.files import hashes
-    from peml.model.model import load_language_model
+    from peml.model.load import load_language_model
     from peml.model.quiet import quiet_libraries
 
     quiet_libraries()

@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from peml.model.model import LanguageModel
-from peml.tasks.task import Example, Task
+from peml.tasks.examples import Example
+from peml.tasks.task import Task
 
 WORDS = [
     *("<pad>", "<unk>", "<s>", "</s>", ":", "good", "bad", "very", "not", "so", "film", "plot"),

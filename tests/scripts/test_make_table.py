@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 
 from peml.objective.config import LanguageModelConfig
-from prefixnas.space.space import Choice, SearchSpace, Seq
+from prefixnas.space.nodes import Choice, Seq
+from prefixnas.space.space import SearchSpace
 from prefixnas.testing.tabular.table import Table
 from tests import ROOT
 

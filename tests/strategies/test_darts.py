@@ -19,7 +19,8 @@ from prefixnas.run.evaluation import Split
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.darts import Darts
 from prefixnas.testing import ToyObjective
 

@@ -10,8 +10,9 @@ from prefixnas import UserError
 from prefixnas.multitrial.strategy import Scored
 from prefixnas.run.run import Budget
 from prefixnas.space.architecture import Architecture
+from prefixnas.space.nodes import Choice, Seq, Stack
 from prefixnas.space.open_space import OpenSpace
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.evolution import Evolution
 
 SPACE = SearchSpace("s", Stack(4, Seq("linear", Choice("f", ["relu", "tanh", "gelu", "silu"]))))

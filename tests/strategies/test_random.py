@@ -8,8 +8,9 @@ from typing import Any
 
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
+from prefixnas.space.nodes import Choice, Seq, Stack
 from prefixnas.space.open_space import OpenSpace
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.testing import ToyObjective
 

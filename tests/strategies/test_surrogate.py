@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from prefixnas.multitrial.strategy import Scored
 from prefixnas.space.architecture import Architecture
+from prefixnas.space.nodes import Choice, Seq, Stack
 from prefixnas.space.open_space import OpenSpace
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.surrogate import ACQUISITIONS, Surrogate
 
 OPTIONS = ["relu", "tanh", "gelu", "silu"]

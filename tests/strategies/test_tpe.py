@@ -11,8 +11,9 @@ import pytest
 
 from prefixnas.multitrial.strategy import Scored
 from prefixnas.space.architecture import Architecture
+from prefixnas.space.nodes import Choice, Seq, Stack
 from prefixnas.space.open_space import OpenSpace
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.tpe import Tpe
 
 SPACE = SearchSpace("s", Stack(3, Seq("linear", Choice("f", ["relu", "tanh", "gelu", "silu"]))))

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from prefixnas.multitrial.strategy import TrialStrategy
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.evolution import Evolution
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.strategies.surrogate import Surrogate

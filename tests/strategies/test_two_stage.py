@@ -19,7 +19,8 @@ from prefixnas.run.objective import Objective
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.strategy import Strategy
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.two_stage import TwoStage
 from prefixnas.testing import StrategyContract, ToyObjective
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -29,13 +27,10 @@ from prefixnas.base.options import LEAST, fields_of, is_list, literals, types_of
 from prefixnas.launch.config import RunConfig, run_options
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.run.evaluation import BASELINE, EQUAL_WEIGHTS
-from prefixnas.run.objective import OBJECTIVES
 from prefixnas.run.strategy import STRATEGIES
-from tests import ROOT, forked
-from tests.workbench import SMALL, digest, events
+from tests.workbench import SMALL, digest, events, python
 
 pytestmark = pytest.mark.usefixtures("rendered")
-
 HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate", "matplotlib")
 
 
@@ -44,16 +39,6 @@ def dry_run(argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> dict[str
     assert main(["search", *argv, "--dry-run"]) == 0
     printed: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
     return printed
-
-
-def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, env=env, check=False
-    )
-
-
-# flags and YAML
 
 
 def values_of(kind: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
@@ -206,9 +191,6 @@ def test_what_a_run_keeps_as_its_configuration_starts_the_same_run(
     assert dry_run(["--config", str(finished / "config.yaml")], capsys) == kept
 
 
-# help
-
-
 @pytest.mark.parametrize("module", ["prefixnas", "peml"])
 def test_help_and_import_load_nothing_heavy(module: str, tmp_path: Path) -> None:
     code = f"""
@@ -259,9 +241,6 @@ def test_train_help_offers_no_strategy(capsys: pytest.CaptureFixture[str]) -> No
     assert "--arch" in text and "--strategy" not in text and "--objective" not in text
 
 
-# listings
-
-
 def test_spaces_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["spaces"]) == 0
     listed = capsys.readouterr().out
@@ -283,9 +262,6 @@ def test_strategies_are_listed_and_explained(capsys: pytest.CaptureFixture[str])
     assert main(["strategies", "darts"]) == 0
     shown = capsys.readouterr().out
     assert "--relaxation" in shown and "--level" in shown and "bilevel" in shown
-
-
-# a run
 
 
 @pytest.fixture(scope="module")
@@ -389,70 +365,3 @@ def test_a_search_that_learns_nothing_says_so_under_its_table(
     assert sentence.startswith(said) and folder.startswith("run directory")
     assert main(["show", str(tmp_path / "run")]) == 0
     assert said in " ".join(capsys.readouterr().out.split())
-
-
-# a user's own code
-
-
-def test_a_custom_operation_in_a_custom_space(bench: Path, tmp_path: Path) -> None:
-    argv = ["search", "--model", str(bench / "llama"), "--tasks", str(bench / "mood"), *SMALL]
-    argv += ["--plugin", str(ROOT / "examples/custom_operation.py"), "--baseline", "none"]
-    argv += ["--space", str(ROOT / "examples/custom_space.yaml"), "--out", "run"]
-    done = forked.run("-m", "prefixnas", *argv, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    alphas = events(tmp_path / "run", "alpha")[-1]["probabilities"]
-    assert isinstance(alphas, dict)
-    for options in alphas.values():
-        assert "sine" in options and len(options) == 4
-    chosen = yaml.safe_load((tmp_path / "run/architecture.yaml").read_text())
-    assert chosen["space"] == "sines" and len(chosen["choices"]) == 4
-
-
-TOY = '''
-from dataclasses import dataclass
-from prefixnas.base.options import option
-from prefixnas.run.objective import ObjectiveConfig, register_objective
-from prefixnas.testing import ToyObjective
-
-@register_objective("toy")
-@dataclass(frozen=True)
-class Toy(ObjectiveConfig):
-    """Two regressions."""
-
-    inputs: int = option(8, "width of the inputs", at_least=1)
-
-    def build(self, total_steps, seed):
-        return ToyObjective(self.inputs)
-'''
-
-
-def test_an_objective_without_the_base_class_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(OBJECTIVES._registered, "bare", type("Bare", (), {}))
-    assert main(["search", "--objective", "bare", "--out", str(tmp_path / "run")]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "Bare must derive from prefixnas.ObjectiveConfig" in error
-
-
-def test_an_objective_of_ones_own_needs_no_peml(tmp_path: Path) -> None:
-    (tmp_path / "toy.py").write_text(TOY)
-    argv = ["search", "--plugin", "toy.py", "--objective", "toy", "--inputs", "6", "--steps", "8"]
-    argv += ["--strategy", "darts", "--out", "run"]
-    code = f"""
-import sys
-from prefixnas.__main__ import main
-from tests.plots import left_out
-with left_out():
-    assert main({argv}) == 0
-assert main({[*argv, "--lora-rank", "3"]}) == 2
-strange = {{name.split(".")[0] for name in sys.modules}} & {{"peml", "transformers", "peft"}}
-assert not strange, strange
-"""
-    done = python(code, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == "error: unknown argument '--lora-rank'"
-    assert "linear alone" in done.stdout
-    kept = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
-    assert (kept["objective"], kept["inputs"]) == ("toy", 6)
-    assert len(events(tmp_path / "run", "step")) == 16

@@ -14,102 +14,57 @@ import shlex
 import shutil
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-import peml.__main__
-import prefixnas.__main__
-from peml.adapters.export import FORMATS
-from peml.batches.sampler import MODES
 from peml.methods.method import METHODS
-from peml.prefix.starts import STARTS
-from peml.tables.file import TableFile, read_table
-from peml.tasks.metrics import METRICS
-from peml.tasks.spec import KEYS, make_spec
-from peml.tasks.task import load_task
-from prefixnas.base.options import default_of, fields_of, literals, resolve, types_of
+from peml.tables.file import read_table
+from peml.tasks.load import load_task
+from peml.tasks.spec import make_spec
+from prefixnas.base.options import resolve
 from prefixnas.base.plugins import load_plugin
-from prefixnas.commands.experiment import ACTIONS
-from prefixnas.experiments.experiment import ExperimentFile, read_experiment
-from prefixnas.launch.config import run_options
+from prefixnas.experiments.experiment import read_experiment
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.run.objective import OBJECTIVES
 from prefixnas.run.strategy import STRATEGIES
-from prefixnas.space.loading import load_space, space_from_yaml
+from prefixnas.space.loading import space_from_yaml
 from prefixnas.space.ops import OPS
 from tests import ROOT, forked
 from tests.peml import tiny
+from tests.whole.pages import PAGES, Block, blocks, options, table_rows
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN: dict[str, int] = {"nni.md": 4}
 """How many blocks of a page may be marked as not run."""
 
 SETUP = ("make", "python3 -m venv", "env/bin/pip install", ".venv/bin/pip install")
+
 SETUP += ("optuna-dashboard", "pip install lm-eval", "lm_eval ", "python examples/harness.py")
+
 SETUP += ("peml push",)
+
 """Commands that need a network, build an environment or serve; checked by other means."""
 
 SMALL = ["--steps", "6", "--train-limit", "40", "--eval-limit", "6", "--max-length", "64"]
 FEW = ["--budget", "4", "--seeds", "0", "--random-draws", "0", "--references", "none"]
+
 FEW += ["--space", "mlp", "--strategies", "random:trials=2"]
+
 """A comparison of a single run: each is a process of its own. As shown, it is planned alone."""
+
 LAUNCHERS = {
     "accelerate": "accelerate.commands.accelerate_cli",
     "torchrun": "torch.distributed.run",
 }
-LAUNCHER_FLAGS = {"--multi", "--num", "--mixed", "--standalone", "--nproc-per-node"}
-"""As far as the pattern of our own flags reaches: they have underscores."""
-
 
 COMMANDS = {"prefixnas": "prefixnas", "peml": "peml", **LAUNCHERS}
 """Per command the module that it is."""
 
 REGISTRIES: list[Any] = [OPS, STRATEGIES, RELAXATIONS, OBJECTIVES]
-
-
-@dataclass(frozen=True)
-class Block:
-    page: Path
-    line: int
-    language: str
-    text: str
-    not_run: str | None
-
-    def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
-
-    @property
-    def file(self) -> str | None:
-        """The name of the file that this block is, if it begins with one."""
-        match = re.match(r"# ([\w/-]+\.\w+)$", self.text.partition("\n")[0])
-        return match[1] if match else None
-
-
-def blocks(page: Path) -> list[Block]:
-    found: list[Block] = []
-    lines = page.read_text(encoding="utf-8").splitlines()
-    start, language = None, ""
-    for number, line in enumerate(lines):
-        if not line.startswith("```"):
-            continue
-        if start is None:
-            start, language = number, line.removeprefix("```").strip()
-            continue
-        above = next((text for text in reversed(lines[:start]) if text.strip()), "")
-        mark = re.fullmatch(r"<!-- not run: (.+) -->", above.strip())
-        text = "\n".join(lines[start + 1 : number]) + "\n"
-        found.append(Block(page, start + 1, language, text, mark[1] if mark else None))
-        start = None
-    assert start is None, f"{page.name}: the block of line {start} has no end"
-    return found
-
-
 ALL = [block for page in PAGES for block in blocks(page)]
 
 
@@ -349,169 +304,3 @@ def test_relative_links_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
-
-
-def test_every_flag_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    known = flags(capsys)
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        plugins = set(re.findall(r"^    (\w+): \w+ = option\(", text, re.MULTILINE))
-        own = {"--" + key.replace("_", "-") for key in plugins}
-        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))
-        assert named <= known | own | LAUNCHER_FLAGS, f"{page.name}: {named - known - own}"
-
-
-def flags(capsys: pytest.CaptureFixture[str]) -> set[str]:
-    """Return every flag that the help of some command names, or a script's source does."""
-    helps = [["search", "--strategy", name] for name in STRATEGIES.names()]
-    calls = [
-        (prefixnas.__main__.main, arguments)
-        for arguments in [
-            *helps,
-            ["spaces"],
-            ["strategies"],
-            ["compare"],
-            ["stability"],
-            ["diagnose"],
-            ["transfer"],
-            *(["experiment", action] for action in ACTIONS),
-        ]
-    ]
-    calls += [(peml.__main__.main, [name]) for name in peml.__main__.COMMANDS]
-    calls += [(peml.__main__.main, ["methods", name]) for name in METHODS.names()]
-    calls += [(prefixnas.__main__.main, []), (peml.__main__.main, [])]
-    capsys.readouterr()
-    for main, arguments in calls:
-        with pytest.raises(SystemExit):
-            main([*arguments, "--help"])
-    scripts = [path.read_text() for folder in ("benchmarks", "scripts") for path in py(folder)]
-    text = capsys.readouterr().out + "\n".join(scripts)
-    return set(re.findall(r"--[a-z][a-z-]*[a-z]", text))
-
-
-def py(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).glob("*.py"))
-
-
-def options(strategy: str) -> dict[str, type[Any]]:
-    return {
-        "run": run_options(OBJECTIVES.get("language-model")),
-        "strategy": STRATEGIES.get(strategy),
-        "objective": OBJECTIVES.get("language-model"),
-    }
-
-
-def table_rows(page: Path, first: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield (first cell, other cells) of the tables whose first heading is `first`."""
-    inside = False
-    for line in page.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("|"):
-            inside = False
-            continue
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if inside and not cells[0].startswith("---"):
-            yield cells[0].strip("`"), cells[1:]
-        inside = inside or cells[0] == first
-
-
-def shown(value: object) -> str:
-    """Write a default as docs/runs.md does."""
-    if isinstance(value, list):
-        return " ".join(map(str, value)) or "[]"
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def test_every_key_is_documented_with_its_default() -> None:
-    keys = {
-        (name, f"`{shown(default_of(entry))}`")
-        for strategy in STRATEGIES.names()
-        for name, entry in fields_of(options(strategy)).items()
-    }
-    table = {(name, cells[0]) for name, cells in table_rows(ROOT / "docs" / "runs.md", "key")}
-    assert table == keys
-
-
-def test_every_value_of_a_key_is_documented() -> None:
-    meanings: dict[str, str] = {}
-    for name, cells in table_rows(ROOT / "docs" / "runs.md", "key"):
-        meanings[name] = meanings.get(name, "") + cells[1]
-    for strategy in STRATEGIES.names():
-        for name, kind in types_of(options(strategy)).items():
-            values = [item for item in literals(kind) if item is not None]
-            assert all(f"`{value}`" in meanings[name] for value in values), name
-
-
-def test_every_key_of_a_task_is_documented() -> None:
-    assert [name for name, _ in table_rows(ROOT / "docs" / "tasks.md", "key")] == list(KEYS)
-
-
-def shipped(registry: Any) -> list[str]:
-    """Names that come with the project: other tests of this process register some, too."""
-    own = ("prefixnas.", "peml.", "torch.")
-    return [n for n in registry.names() if registry.get(n).__module__.startswith(own)]
-
-
-@pytest.mark.parametrize(
-    ("page", "names"),
-    [
-        ("spaces.md", lambda: [p.stem for p in (ROOT / "search_spaces").glob("*.yaml")]),
-        ("spaces.md", lambda: shipped(OPS)),
-        ("strategies.md", lambda: shipped(STRATEGIES)),
-        ("strategies.md", lambda: shipped(RELAXATIONS)),
-        ("tasks.md", lambda: METRICS),
-        ("export.md", lambda: list(FORMATS)),
-        ("peml.md", lambda: [*STARTS, *MODES]),
-        ("methods.md", lambda: shipped(METHODS)),
-    ],
-)
-def test_everything_that_is_shipped_is_documented(
-    page: str, names: Callable[[], Sequence[str]]
-) -> None:
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    for name in names():
-        assert f"`{name}`" in text or f"## {name}\n" in text, f"{page} lacks {name}"
-
-
-def test_the_number_of_activations_in_the_readme() -> None:
-    space = load_space("default")
-    combinations = 1
-    for decision in space.decisions:
-        combinations *= len(decision.options) if decision.decided_by == "alpha" else 1
-    assert f"holds {combinations:,}\ncombinations" in (ROOT / "README.md").read_text()
-
-
-def test_every_key_of_an_experiment_is_documented_with_its_default() -> None:
-    keys = {
-        (name, f"`{shown(default_of(entry)) if default_of(entry) != {} else '{}'}`")
-        for name, entry in fields_of({"experiment": ExperimentFile}).items()
-    }
-    table = {(name, cells[0]) for name, cells in table_rows(ROOT / "docs/experiments.md", "key")}
-    assert table == keys
-
-
-def test_every_entry_of_a_table_is_documented() -> None:
-    rows = [name for name, _ in table_rows(ROOT / "docs" / "tables.md", "entry")]
-    named = {name for row in rows for name in re.findall(r"\w+", row)}
-    assert named == set(fields_of({"table": TableFile}))
-
-
-def test_the_picture_of_the_rooms_is_that_of_the_folders() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    upper, lower, *_ = text.partition("```")[2].partition("```")[0].split("\n\n")
-    for package, picture in (("prefixnas", upper), ("peml", lower)):
-        shown = set(re.findall(r"^  (\w+) ", picture, re.MULTILINE))
-        folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
-        assert shown == folders
-
-
-def test_the_files_and_names_of_the_architecture_exist() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    for name in set(re.findall(r"`([a-z_/]+\.py)`", text)):
-        places = (ROOT, ROOT / "prefixnas", ROOT / "prefixnas" / "oneshot")
-        assert any((place / name).is_file() for place in places), name
-    source = "".join(path.read_text("utf-8") for path in (ROOT / "prefixnas").rglob("*.py"))
-    for owner, name in re.findall(r"`([A-Z]\w+)\.(\w+)", text):
-        body = source.partition(f"class {owner}")[2].partition("\nclass ")[0]
-        assert f"def {name}(" in body, f"{owner}.{name}"
-    for name in re.findall(r"\(`([a-z_]+)`\)", text):
-        assert f"def {name}(" in source, name

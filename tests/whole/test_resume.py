@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from prefixnas.run.evaluation import BASELINE, EQUAL_WEIGHTS
-from prefixnas.run.events import Event, Step, read_events
+from prefixnas.run.event_file import read_events
+from prefixnas.run.events import Event, Step
 from tests.forked import SERVER, Forked
 from tests.workbench import digest, events
 

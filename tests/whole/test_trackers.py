@@ -15,7 +15,8 @@ import pytest
 import prefixnas.report.trackers as trackers
 from prefixnas.__main__ import main
 from prefixnas.report.trackers import series
-from prefixnas.run.events import Event, Step, read_events
+from prefixnas.run.event_file import read_events
+from prefixnas.run.events import Event, Step
 from tests import forked
 from tests.forked import SERVER
 from tests.workbench import digest

@@ -17,7 +17,7 @@ from prefixnas.run.objective import Objective
 from prefixnas.run.supervised import SupervisedObjective
 from prefixnas.testing import ObjectiveContract
 from tests import ROOT
-from tests.whole.test_docs import blocks
+from tests.whole.pages import blocks
 
 EXAMPLE = ROOT / "examples" / "sklearn_search.py"
 FOREIGN = ("peml", "transformers", "peft", "accelerate", "datasets", "tokenizers")

@@ -40,43 +40,36 @@ class _Place:
     row: int
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything is, in inches.
+
+    Attributes:
+        half: Half width of a box.
+        places: Nodes.
+        spans: Top and bottom of each row.
+        bottom: Where the rows end.
+    """
+
+    half: float
+    places: Mapping[str, _Place]
+    spans: Mapping[int, tuple[float, float]]
+    bottom: float
+
+
 def graph_figure(graph: Graph) -> Figure:
     """Draw a graph of `prefixnas.space.graph`."""
-    rows: dict[int, list[str]] = {}
-    for node in graph:
-        rows.setdefault(graph.nodes[node]["row"], []).append(node)
-    columns = _columns(graph, rows)
-    longest = max(len(line) for node in graph for line in _lines(graph.nodes[node]["label"]))
-    half = max(0.4, (longest * _CHARACTER + 0.24) / 2)
-    pitch = 2 * half + _SPACE
-    left = _MARGIN + 0.2
-    lane = _lanes(graph, rows)
-    tracks = _tracks(graph)
-
-    places: dict[str, _Place] = {}
-    tops: dict[int, tuple[float, float]] = {}
-    y = _MARGIN
-    for row in sorted(rows):
-        lanes = 1 + max(lane[node] for node in rows[row])
-        titled = any(graph.nodes[node]["layer"] for node in rows[row])
-        height = lanes * _LANE + (0.2 if titled else 0.0)
-        tops[row] = (y, y + height)
-        first = y + height - lanes * _LANE + _LANE / 2
-        for node in rows[row]:
-            data = graph.nodes[node]
-            wide = _SUM if data["kind"] == "sum" else half
-            x = left + half + columns[node] * pitch
-            places[node] = _Place(x, first + lane[node] * _LANE, wide, row)
-        y += height + _GAP
-
+    layout, tracks = _layout(graph), _tracks(graph)
     keys = _decision_keys(graph)
     colours = {key: HUES[index % len(HUES)] for index, key in enumerate(keys)}
-    right = max(place.x + place.half for place in places.values())
-    width = right + _MARGIN + 0.2 + _TRACK * len(tracks)
-    width = max(width, _MARGIN + sum(0.55 + _CHARACTER * len(key) for key in keys) + 1.6)
     notes: list[str] = graph.graph.get("notes", [])
-    width = max(width, 2 * _MARGIN + _CHARACTER * max(map(len, notes), default=0))
-    below = y - _GAP + _MARGIN
+    right = max(place.x + place.half for place in layout.places.values())
+    width = max(
+        right + _MARGIN + 0.2 + _TRACK * len(tracks),
+        _MARGIN + sum(0.55 + _CHARACTER * len(key) for key in keys) + 1.6,
+        2 * _MARGIN + _CHARACTER * max(map(len, notes), default=0),
+    )
+    below = layout.bottom + _MARGIN
     height = below + 0.22 * len(notes) + (0.35 if keys else 0)
 
     figure = Figure(figsize=(width, height), facecolor="white")
@@ -84,30 +77,60 @@ def graph_figure(graph: Graph) -> Figure:
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_axis_off()
-    for row in sorted(rows):
-        _band(axes, graph, rows[row], places, tops[row], half)
-    _edges(axes, graph, places, tops, tracks)
-    for node, place in places.items():
+    for row in layout.spans:
+        _band(axes, graph, row, layout)
+    _edges(axes, graph, layout, tracks)
+    for node, place in layout.places.items():
         _node(axes, graph.nodes[node], place, colours)
     for number, line in enumerate(notes):
         place_y = below + 0.22 * number
         axes.text(_MARGIN, place_y, plain(line), fontsize=8.5, color=INK, va="center")
     if keys:
-        handles = [Patch(facecolor=colours[key] + "33", edgecolor=colours[key]) for key in keys]
-        fixed = Patch(facecolor="white", edgecolor=FAINT)
-        axes.legend(
-            [*handles, fixed],
-            [*(plain(key) for key in keys), "fixed"],
-            loc="lower left",
-            bbox_to_anchor=(_MARGIN / width, 0.08 / height),
-            ncols=len(keys) + 1,
-            frameon=False,
-            fontsize=8.5,
-            borderaxespad=0,
-            borderpad=0,
-            handlelength=1.4,
-        )
+        _legend(axes, colours, (_MARGIN / width, 0.08 / height))
     return figure
+
+
+def _layout(graph: Graph) -> _Layout:
+    """Put the rows below each other, their nodes in columns and lanes."""
+    rows: dict[int, list[str]] = {}
+    for node in graph:
+        rows.setdefault(graph.nodes[node]["row"], []).append(node)
+    columns, lane = _columns(graph, rows), _lanes(graph, rows)
+    longest = max(len(line) for node in graph for line in _lines(graph.nodes[node]["label"]))
+    half = max(0.4, (longest * _CHARACTER + 0.24) / 2)
+    pitch, left = 2 * half + _SPACE, _MARGIN + 0.2
+    places: dict[str, _Place] = {}
+    spans: dict[int, tuple[float, float]] = {}
+    y = _MARGIN
+    for row in sorted(rows):
+        lanes = 1 + max(lane[node] for node in rows[row])
+        titled = any(graph.nodes[node]["layer"] for node in rows[row])
+        height = lanes * _LANE + (0.2 if titled else 0.0)
+        spans[row] = (y, y + height)
+        first = y + height - lanes * _LANE + _LANE / 2
+        for node in rows[row]:
+            wide = _SUM if graph.nodes[node]["kind"] == "sum" else half
+            x = left + half + columns[node] * pitch
+            places[node] = _Place(x, first + lane[node] * _LANE, wide, row)
+        y += height + _GAP
+    return _Layout(half, places, spans, y - _GAP)
+
+
+def _legend(axes: Axes, colours: Mapping[str, str], corner: tuple[float, float]) -> None:
+    handles = [Patch(facecolor=hue + "33", edgecolor=hue) for hue in colours.values()]
+    fixed = Patch(facecolor="white", edgecolor=FAINT)
+    axes.legend(
+        [*handles, fixed],
+        [*map(plain, colours), "fixed"],
+        loc="lower left",
+        bbox_to_anchor=corner,
+        ncols=len(colours) + 1,
+        frameon=False,
+        fontsize=8.5,
+        borderaxespad=0,
+        borderpad=0,
+        handlelength=1.4,
+    )
 
 
 def _decision_keys(graph: Graph) -> list[str]:
@@ -150,18 +173,17 @@ def _tracks(graph: Graph) -> dict[str, int]:
     return {source: index for index, source in enumerate(dict.fromkeys(sources), 1)}
 
 
-def _band(
-    axes: Axes,
-    graph: Graph,
-    nodes: list[str],
-    places: Mapping[str, _Place],
-    span: tuple[float, float],
-    half: float,
-) -> None:
-    layer = next((graph.nodes[node]["layer"] for node in nodes if graph.nodes[node]["layer"]), "")
-    inside = [places[node].x for node in nodes if graph.nodes[node]["layer"]]
-    if not inside:
+def _band(axes: Axes, graph: Graph, row: int, layout: _Layout) -> None:
+    """Shade a row that is a layer, and name it."""
+    titles = {
+        node: title
+        for node, place in layout.places.items()
+        if place.row == row and (title := graph.nodes[node]["layer"])
+    }
+    if not titles:
         return
+    span, half = layout.spans[row], layout.half
+    inside = [layout.places[node].x for node in titles]
     x = min(inside) - half - 0.1
     size = (max(inside) + half + 0.1 - x, span[1] - span[0])
     axes.add_patch(
@@ -169,7 +191,8 @@ def _band(
             (x, span[0]), *size, boxstyle="round,pad=0,rounding_size=0.08", fc=BAND, ec="none"
         )
     )
-    axes.text(x + 0.1, span[0] + 0.15, plain(layer), fontsize=8.5, color=FAINT, va="center")
+    title = next(iter(titles.values()))
+    axes.text(x + 0.1, span[0] + 0.15, plain(title), fontsize=8.5, color=FAINT, va="center")
 
 
 def _node(axes: Axes, data: Mapping[str, str], place: _Place, colours: Mapping[str, str]) -> None:
@@ -210,14 +233,8 @@ def _node(axes: Axes, data: Mapping[str, str], place: _Place, colours: Mapping[s
     )
 
 
-def _edges(
-    axes: Axes,
-    graph: Graph,
-    places: Mapping[str, _Place],
-    tops: Mapping[int, tuple[float, float]],
-    tracks: Mapping[str, int],
-) -> None:
-    ends: dict[int, float] = {}
+def _edges(axes: Axes, graph: Graph, layout: _Layout, tracks: Mapping[str, int]) -> None:
+    places, ends = layout.places, dict[int, float]()
     for place in places.values():
         ends[place.row] = max(ends.get(place.row, 0.0), place.x + place.half)
     for source, target in graph.edges:
@@ -229,7 +246,7 @@ def _edges(
             # Down on the right of the row, back in the gap above the target's row. An edge past
             # a whole row runs outside of all rows, on its source's own track.
             out, back = ends[a.row] + _SPACE / 2, end[0] - _SPACE / 2
-            gap = tops[b.row][0] - _GAP / 2
+            gap = layout.spans[b.row][0] - _GAP / 2
             if b.row - a.row > 1:
                 out = max(ends.values()) + _SPACE / 2 + tracks[source] * _TRACK
                 gap -= 0.06

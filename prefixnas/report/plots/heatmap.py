@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -38,34 +39,37 @@ def alpha_figure(record: Record) -> Figure | None:
     chosen: Mapping[str, str] = record.architecture or {}
     for index, (axes, name) in enumerate(zip(grid, names, strict=True)):
         steps, options, matrix = maps[name]
-        shown = np.ma.masked_where(~(matrix > 0), matrix)
         mesh = axes.pcolormesh(
             cell_edges(steps),
             np.arange(len(options) + 1) - 0.5,
-            shown,
+            np.ma.masked_where(~(matrix > 0), matrix),
             cmap=colours,
             vmin=0.0,
             vmax=high,
             rasterized=True,
         )
-        axes.set_facecolor(LINE)
-        axes.set_ylim(len(options) - 0.5, -0.5)
         axes.set_title(plain(name), fontsize=9, loc="left")
         same = index % across > 0 and labels[name] == labels[names[index - 1]]
-        axes.set_yticks(range(len(options)), [] if same else map(plain, labels[name]), fontsize=8)
-        for label, option in zip(axes.get_yticklabels(), options, strict=True):
-            if not same and option == chosen.get(name):
-                label.set_fontweight("bold")
-        if chosen.get(name) in options:
-            row = options.index(chosen[name])
-            axes.plot([1.02], [row], marker="<", ms=5, color=INK, clip_on=False,
-                      transform=axes.get_yaxis_transform())  # fmt: skip
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
-        axes.tick_params(axis="x", labelsize=8)
+        _label(axes, options, [] if same else labels[name], chosen.get(name))
     bar = figure.colorbar(mesh, ax=grid, location="top", aspect=60, shrink=0.5, pad=0.02)
     bar.set_label("probability (grey: pruned; ◂ chosen)", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return figure
+
+
+def _label(axes: Axes, options: Sequence[str], labels: Sequence[str], chosen: str | None) -> None:
+    """Name the rows of a heat map, if they have names of their own, and mark the chosen one."""
+    axes.set_facecolor(LINE)
+    axes.set_ylim(len(options) - 0.5, -0.5)
+    axes.set_yticks(range(len(options)), map(plain, labels), fontsize=8)
+    if chosen in options:
+        row = options.index(chosen)
+        if labels:
+            axes.get_yticklabels()[row].set_fontweight("bold")
+        axes.plot([1.02], [row], marker="<", ms=5, color=INK, clip_on=False,
+                  transform=axes.get_yaxis_transform())  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+    axes.tick_params(axis="x", labelsize=8)
 
 
 def cell_edges(steps: Sequence[int]) -> NDArray[np.float64]:

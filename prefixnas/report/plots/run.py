@@ -37,7 +37,8 @@ from prefixnas.report.plots.style import (
 from prefixnas.report.plots.trials import trial_figure
 from prefixnas.report.tables import interval_reaches, score_rows
 from prefixnas.run import events
-from prefixnas.run.record import Columns, Record, alpha_matrix, decisions
+from prefixnas.run.record import Record, alpha_matrix, decisions
+from prefixnas.run.result import Columns
 from prefixnas.space.graph import architecture_graph
 from prefixnas.space.space import SearchSpace
 

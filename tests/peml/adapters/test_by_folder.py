@@ -18,7 +18,7 @@ import peml
 from peml.adapters.export import FORMATS
 from peml.adapters.save import save_adapter
 from peml.methods.peft_lora import add_lora
-from peml.model.model import load_language_model
+from peml.model.load import load_language_model
 from tests.peml import zoo
 from tests.peml.adapters import test_methods
 from tests.peml.adapters.trained import generated, trained

@@ -14,7 +14,7 @@ from peml.adapters.manifest import path_from, read_manifest
 from peml.adapters.save import save_adapter
 from peml.methods.peft_lora import add_lora
 from peml.model.device import pick_device
-from peml.model.model import load_language_model
+from peml.model.load import load_language_model
 from peml.prefix.handle import attach
 from peml.prefix.kinds import ATTENTIONS
 from peml.prefix.sites import find_sites

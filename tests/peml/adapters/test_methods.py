@@ -15,7 +15,8 @@ import peml
 from peml.adapters.manifest import read_manifest
 from peml.adapters.save import save_adapter
 from peml.methods.method import METHODS, Attached, Setting, attach_method
-from peml.model.model import LanguageModel, load_language_model
+from peml.model.load import load_language_model
+from peml.model.model import LanguageModel
 from prefixnas.base.errors import UserError
 from tests.peml import zoo
 from tests.peml.adapters.trained import heads, load

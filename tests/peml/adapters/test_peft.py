@@ -16,7 +16,7 @@ from peml.adapters import adaption_prompt
 from peml.adapters.adaption_prompt import prompts_for
 from peml.adapters.export import export
 from peml.adapters.save import save_adapter
-from peml.model.model import load_language_model
+from peml.model.load import load_language_model
 from peml.prefix.handle import attach
 from peml.prefix.sites import find_sites
 from prefixnas.base.errors import UserError

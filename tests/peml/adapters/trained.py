@@ -13,7 +13,8 @@ from peml.adapters.save import save_adapter
 from peml.answers.heads import TaskHeads
 from peml.methods.peft_lora import add_lora
 from peml.methods.targets import linear_modules
-from peml.model.model import LanguageModel, load_language_model
+from peml.model.load import load_language_model
+from peml.model.model import LanguageModel
 from peml.prefix.handle import attach
 from peml.prefix.sites import find_sites
 from tests.peml import zoo

@@ -10,7 +10,8 @@ from torch import nn
 
 from peml.answers.heads import TaskHeads
 from peml.answers.loss import answer_loss, mean_answer_loss
-from peml.batches.collate import END_WEIGHT, IGNORED, Collator
+from peml.batches.batch import IGNORED
+from peml.batches.collate import END_WEIGHT, Collator
 from tests.peml import tiny
 
 # One-token and two-token answers, prompts of different lengths.

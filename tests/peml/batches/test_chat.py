@@ -18,9 +18,11 @@ from peml.batches.chat import ChatFormat
 from peml.batches.collate import Collator
 from peml.model.model import LanguageModel
 from peml.tasks.chat import Turn
+from peml.tasks.examples import Example
 from peml.tasks.files import Records
+from peml.tasks.load import load_task
 from peml.tasks.questions import questions
-from peml.tasks.task import Example, Task, load_task
+from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
 from tests.peml import chats, tiny
 

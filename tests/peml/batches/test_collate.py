@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from peml.batches.collate import END_WEIGHT, IGNORED, Collator
+from peml.batches.batch import IGNORED
+from peml.batches.collate import END_WEIGHT, Collator
 from peml.model.model import LanguageModel
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError

@@ -11,7 +11,7 @@ import yaml
 import peml
 from peml.__main__ import main
 from peml.batches.collate import Collator
-from peml.tasks.task import load_task
+from peml.tasks.load import load_task
 from prefixnas.__main__ import main as prefixnas
 from tests.peml import chats
 from tests.workbench import SMALL, write_lines

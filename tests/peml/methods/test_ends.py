@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from peml.methods.ends import find_ends
+from peml.methods.gated_layers import GatedLayer
 from peml.methods.hyperformer import HyperFormer
 from peml.methods.method import Method
 from peml.methods.unipelt import UniPelt
@@ -160,21 +161,20 @@ def test_hyperformer_is_a_plain_adapter_of_the_task_in_every_place(name: str, ki
     torch.testing.assert_close(promises.result(lm, "y"), expected, atol=1e-8, rtol=1e-8)
 
 
-def test_unipelt_is_its_parts_times_their_gates() -> None:
+def test_unipelt_is_its_parts_times_their_gates(monkeypatch: pytest.MonkeyPatch) -> None:
     """For one row the gates are numbers: LoRA merged, a prefix set, an adapter hooked in."""
     lm, made = promises.attached(METHODS["unipelt"], "bert")
     promises.train(lm, made)
     layers: Any = made.all.layers  # type: ignore[attr-defined]
     gates: dict[tuple[int, str], Tensor] = {}
-    plain_gate = made._gate  # type: ignore[attr-defined]
+    plain_gate = GatedLayer.gate
 
-    def record(layer: Any, name: str, x: Tensor) -> Tensor:
+    def record(layer: GatedLayer, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
         place = [id(each) for each in layers].index(id(layer))
-        gate: Tensor = plain_gate(layer, name, x)
-        gates[place, name] = gate
-        return gate
+        gates[place, name] = plain_gate(layer, name, x, mask)
+        return gates[place, name]
 
-    made._gate = record  # type: ignore[attr-defined]
+    monkeypatch.setattr(GatedLayer, "gate", record)
     given = zoo.inputs("bert", batch=1)
     found = promises.result(lm, "x", given)
     assert len(gates) == 8

@@ -72,7 +72,7 @@ def test_one_module_with_open_scales_is_lora() -> None:
     one = attached(MultiLora(modules=1, lora_rank=3, lora_dropout=0.0))
     lm = tiny_model("llama")
     lora: Any = attach_method(Lora(lora_rank=3, lora_dropout=0.0), lm, Setting(TASKS))
-    weights = {name: parameter for name, parameter in lora._named.items()}
+    weights = {name: parameter for name, parameter in lora.weights_by_name.items()}
     with torch.no_grad():
         for name, term in zip(one.layers, one.terms, strict=True):
             known: Any = term

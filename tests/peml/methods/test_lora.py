@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from peml.adapters.lora import merge_adapter
-from peml.methods.peft_lora import LORA_KINDS, LoraHandle, add_lora
+from peml.methods.lora_handle import LoraHandle
+from peml.methods.lora_kinds import LORA_KINDS
+from peml.methods.peft_lora import add_lora
 from peml.methods.targets import attention_projections, linear_modules
 from peml.model.model import LanguageModel
 from prefixnas.base.errors import UserError

@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 
 import peml.__main__
-from peml.model.model import load_language_model
+from peml.model.load import load_language_model
 from peml.objective.asked import check_attention, method_of
 from peml.objective.config import LanguageModelConfig
 from prefixnas.base.errors import UserError

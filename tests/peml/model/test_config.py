@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from peml.model import config as configuration
-from peml.model.model import load_language_model
+from peml.model.load import load_language_model
 from prefixnas.base.errors import UserError
 from tests.peml.model.test_model import saved
 

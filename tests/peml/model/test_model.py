@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, LlamaForCausalLM, PreTrainedModel
 
-from peml.model.model import family_of, load_language_model, resolve_dtype
+from peml.model.load import load_language_model, resolve_dtype
+from peml.model.model import family_of
 from peml.prefix.sites import find_sites
 from prefixnas.base.errors import UserError
 from tests.peml import zoo

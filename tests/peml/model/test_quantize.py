@@ -25,7 +25,8 @@ from peml.adapters.export import export
 from peml.adapters.load import load
 from peml.adapters.manifest import read_manifest
 from peml.methods.method import METHODS, Setting, attach_method
-from peml.model.model import LanguageModel, load_language_model
+from peml.model.load import load_language_model
+from peml.model.model import LanguageModel
 from peml.model.quantize import KINDS, dequantise
 from peml.objective.proxy import skeleton
 from prefixnas.base.errors import UserError

@@ -11,12 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peml.methods.peft_lora import LORA_KINDS, LoraHandle, equal_rank, same_scale
+from peml.methods.lora_handle import LoraHandle, equal_rank
+from peml.methods.lora_kinds import LORA_KINDS, same_scale
 from peml.objective.objective import JointObjective
 from prefixnas.network.supernet import build_child
 from prefixnas.run.objective import Objective
 from prefixnas.testing import ObjectiveCheck
-from tests.peml.objective.test_objective import FAMILIES, SPACE, config
+from tests.peml.objective.built import FAMILIES, SPACE, config
 
 KINDS = list(LORA_KINDS)
 
@@ -90,7 +91,7 @@ def test_no_other_rank_is_nearer(weights: int) -> None:
 def test_the_update_is_scaled_as_before(kind: str, bench: Path) -> None:
     objective = build(bench, method=kind, lora_rank=4, lora_alpha=10)
     made = resized(objective, 5 * count(objective))
-    for layer, other in zip(objective.method._layers(), made.method._layers(), strict=True):
+    for layer, other in zip(objective.method.layers(), made.method.layers(), strict=True):
         scales = [each.scaling["default"] for each in (layer, other)]
         if kind == "adalora":  # PEFT divides in the forward pass
             scales = [s / float(each.ranknum["default"]) for s, each in zip(

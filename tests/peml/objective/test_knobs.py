@@ -27,9 +27,10 @@ from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.run.objective import fit_space
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import load_space
-from prefixnas.space.space import Choice, SearchSpace, Stack
+from prefixnas.space.nodes import Choice, Stack
+from prefixnas.space.space import SearchSpace
 from tests.peml import zoo
-from tests.peml.objective.test_objective import FAMILIES, GATED, config, open_gates, ready
+from tests.peml.objective.built import FAMILIES, GATED, config, open_gates, ready
 from tests.workbench import SMALL, digest
 
 
@@ -70,13 +71,13 @@ def test_a_closed_gate_takes_its_site_out_of_the_step(bench: Path) -> None:
     calls: list[Any] = []
     net.register_forward_hook(lambda *_: calls.append(1))
     objective.backward("train")
-    assert objective.encoder is not None
-    prefix = objective.encoder.prefix()
+    assert objective.prefix.encoder is not None
+    prefix = objective.prefix.encoder.prefix()
     assert prefix.gates.sites == [1]
     assert prefix.blocks is not None
     assert prefix.blocks.shape[0] == 1
     assert len(calls) == 2
-    gradient = objective.encoder.output.weight.grad
+    gradient = objective.prefix.encoder.output.weight.grad
     assert gradient is not None
     rows = gradient.unflatten(0, (2, -1)).abs().sum(dim=(1, 2))
     assert rows[0] == 0
@@ -93,14 +94,14 @@ def test_only_open_sites_are_exported(
     open_gates(objective)
     objective.backward("train")
     objective.save(tmp_path / "adapter")
-    paths = [site.path for site in objective.sites if site != objective.sites[1]]
+    paths = [site.path for site in objective.prefix.sites if site != objective.prefix.sites[1]]
     assert [site.path for site in read_manifest(tmp_path / "adapter").sites] == paths
     with safe_open(tmp_path / "adapter" / "prefix.safetensors", "pt") as file:
         assert file.get_slice("blocks").get_shape()[0] == len(paths)
         assert json.loads(file.metadata()["prefix"]) == {"attention": attention, "sites": paths}
     given = zoo.inputs("t5" if family == "t5" else "llama")
-    prefix = objective._evaluated()
-    with objective.handle.using(prefix.blocks, prefix.gates), torch.no_grad():
+    prefix = objective.prefix.evaluated()
+    with objective.prefix.handle.using(prefix.blocks, prefix.gates), torch.no_grad():
         trained = zoo.output(objective.lm.model.eval(), given)
 
     def check(model: Any) -> None:
@@ -114,7 +115,7 @@ def test_only_open_sites_are_exported(
             assert json.loads(file.metadata()["prefix"])["sites"] == paths
     check(peml.load(tmp_path / "peml").model)
     plain = objective.bare.__class__.from_pretrained(tmp_path / "merged")
-    sites = [site for site in objective.sites if site.path in paths]
+    sites = [site for site in objective.prefix.sites if site.path in paths]
     attach(plain, sites, attention).set(blocks)
     check(plain)
     if (family, attention) == ("llama", "parallel"):
@@ -135,14 +136,14 @@ def test_a_site_whose_head_gates_never_opened_is_not_saved(
     objective.reset(child(objective, PLAIN), 0)
     objective.save(tmp_path / "shut")
     assert read_manifest(tmp_path / "shut").sites == ()
-    assert objective.encoder is not None and objective.encoder.head_gates is not None
+    assert objective.prefix.encoder is not None and objective.prefix.encoder.head_gates is not None
     with torch.no_grad():
-        objective.encoder.head_gates.weight[1, 0] = 0.5
+        objective.prefix.encoder.head_gates.weight[1, 0] = 0.5
     objective.save(tmp_path / "one")
-    assert read_manifest(tmp_path / "one").sites == objective.sites[1:2]
+    assert read_manifest(tmp_path / "one").sites == objective.prefix.sites[1:2]
     given = zoo.inputs("t5" if family == "t5" else "llama")
-    prefix = objective._evaluated()
-    with objective.handle.using(prefix.blocks), torch.no_grad():
+    prefix = objective.prefix.evaluated()
+    with objective.prefix.handle.using(prefix.blocks), torch.no_grad():
         trained = zoo.output(objective.lm.model.eval(), given)
     loaded = zoo.output(peml.load(tmp_path / "one").model, given)
     torch.testing.assert_close(loaded, trained, rtol=1e-4, atol=1e-4)
@@ -153,7 +154,7 @@ def test_zeros_in_front_of_the_text_are_saved(bench: Path, tmp_path: Path) -> No
     objective = JointObjective(config(bench, **options), 2, 0)
     objective.reset(child(objective, PLAIN), 0)
     objective.save(tmp_path / "adapter")
-    assert read_manifest(tmp_path / "adapter").sites == objective.sites
+    assert read_manifest(tmp_path / "adapter").sites == objective.prefix.sites
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -193,11 +194,11 @@ KNOBS = SearchSpace(
 def test_length_and_start_are_what_the_module_says(start: str, bench: Path) -> None:
     objective = JointObjective(config(bench, **UNDECIDED), 2, 0)
     objective.reset(child(objective, KNOBS, length="2", start=start), 0)
-    encoder = objective.encoder
+    encoder = objective.prefix.encoder
     assert encoder is not None
     assert encoder().shape[3] == 2
     expected = {"zero": torch.zeros_like(encoder()).detach(), "random": None}
-    expected["text"] = text_blocks(objective.lm, objective.sites, 2, "a b c")
+    expected["text"] = text_blocks(objective.lm, objective.prefix.sites, 2, "a b c")
     blocks = encoder().detach()
     if start == "zero":
         assert not blocks.any()
@@ -249,7 +250,7 @@ def test_a_kind_that_is_decided_is_the_kind_of_the_option(
     with pytest.raises(UserError, match="prefix began with attention concat, not parallel"):
         objective.replace(child(objective, KINDS, attention="parallel"))
     objective.reset(None, 0)
-    assert objective.handle.attention.name == "parallel"
+    assert objective.prefix.handle.attention.name == "parallel"
 
 
 def test_a_start_of_one_kind_alone_is_open_where_the_others_are_not(bench: Path) -> None:
@@ -260,7 +261,7 @@ def test_a_start_of_one_kind_alone_is_open_where_the_others_are_not(bench: Path)
         if allowed:
             fit_space(space, objective)
             objective.reset(child(objective, space, start="zero"), 0)
-            assert objective.handle.attention.name == "concat"
+            assert objective.prefix.handle.attention.name == "concat"
         else:
             with pytest.raises(UserError, match="unknown option 'zero'"):
                 fit_space(space, objective)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import prefixnas.__main__
-from peml.methods.peft_lora import size_of_lora
-from peml.model.model import load_language_model
+from peml.methods.lora_kinds import size_of_lora
+from peml.model.load import load_language_model
 from peml.objective import memory
 from peml.prefix.encoder import PrefixEncoder
 from prefixnas.base.errors import UserError
@@ -21,7 +21,7 @@ from prefixnas.run.run import Run
 from prefixnas.run.strategy import Found, Strategy
 from prefixnas.space.loading import space_from_yaml
 from prefixnas.strategies import Darts, Evolution, Fixed, RandomSearch, TwoStage
-from tests.peml.objective.test_objective import config
+from tests.peml.objective.built import config
 
 
 @pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "adalora"])
@@ -37,11 +37,11 @@ def test_the_size_of_lora_is_what_is_trained(bench: Path, family: str, kind: Any
 def test_the_size_of_the_prefix_is_what_is_trained(bench: Path, attention: Any) -> None:
     options = config(bench, prefix_attention=attention, prefix_length=7, prefix_width=24)
     objective = options.build(10, 0)
-    encoder = PrefixEncoder(7, 24, None, objective.sites, attention=attention)
+    encoder = PrefixEncoder(7, 24, None, objective.prefix.sites, attention=attention)
     trained = sum(weight.numel() for weight in encoder.parameters()) * TRAINED
-    rest = 4 * objective.sites[0].kv_heads * objective.sites[0].head_dim * 7 * 4 * 2
-    assert memory._of_prefix(options, objective.lm, objective.sites) == trained + rest * len(
-        objective.sites
+    rest = 4 * objective.prefix.sites[0].kv_heads * objective.prefix.sites[0].head_dim * 7 * 4 * 2
+    assert memory._of_prefix(options, objective.lm, objective.prefix.sites) == trained + rest * len(
+        objective.prefix.sites
     )
 
 

@@ -11,7 +11,7 @@ from peml.objective.asked import method_of
 from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
 from prefixnas.base.errors import UserError
-from tests.peml.objective.test_objective import config
+from tests.peml.objective.built import config
 
 
 @pytest.mark.parametrize("name", METHODS.names())

@@ -16,9 +16,10 @@ from peml.methods.method import METHODS, Attached
 from peml.objective.objective import JointObjective
 from prefixnas.base.errors import UserError
 from prefixnas.run.objective import fit_space
-from prefixnas.space.space import SearchSpace, Seq
+from prefixnas.space.nodes import Seq
+from prefixnas.space.space import SearchSpace
+from tests.peml.objective.built import SPACE
 from tests.peml.objective.test_methods import build
-from tests.peml.objective.test_objective import SPACE
 
 SMALL: dict[str, dict[str, Any]] = {
     "prefix-memory": {},

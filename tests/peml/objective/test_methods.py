@@ -15,7 +15,7 @@ from peml.objective.objective import JointObjective
 from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import build_child
 from prefixnas.testing import ObjectiveCheck
-from tests.peml.objective.test_objective import SPACE
+from tests.peml.objective.built import SPACE
 
 
 def build(bench: Path, method: str, family: str = "llama", **options: Any) -> JointObjective:

@@ -25,7 +25,7 @@ from prefixnas.strategies.darts import Darts
 from prefixnas.strategies.fixed import Fixed
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.strategies.two_stage import TwoStage
-from tests.peml.objective.test_objective import GATED, SPACE
+from tests.peml.objective.built import GATED, SPACE
 
 BUDGET = Budget(6, 4, 9)
 PHASES = {"lora-first": ["apart", "search", "train"], "prefix-first": ["search", "train", "apart"]}
@@ -66,7 +66,7 @@ def watched(
     def look(event: Event) -> None:
         if isinstance(event, Step) and not event.phase.startswith(BASELINE):
             heads = {} if objective.heads is None else objective.heads.state_dict()
-            blocks = objective._evaluated().blocks
+            blocks = objective.prefix.evaluated().blocks
             state = objective.method.state_dict()
             seen.append(Seen(event, copy.deepcopy(state), copy.deepcopy(heads), blocks))
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
-from peml.model.model import load_language_model
+from peml.model.load import load_language_model
 from peml.objective.objective import JointObjective
 from peml.prefix.kinds import ATTENTIONS
 from prefixnas.network.supernet import Supernet
 from prefixnas.run.objective import fit_space
-from tests.peml.objective.test_objective import FAMILIES, GATED, config, off
+from tests.peml.objective.built import FAMILIES, GATED, config, off
 
 ROWS = (torch.tensor([[10, 5, 22, 9, 12, 13, 14]]), torch.tensor([[11, 6, 23, 15]]))
 """Token ids of two texts of different lengths."""
@@ -37,7 +37,7 @@ def begun(bench: Path, family: str, attention: str) -> tuple[JointObjective, Sup
 
 def train(objective: JointObjective, net: Supernet, steps: int) -> dict[str, list[bool]]:
     """Train all that is trained; say of each part in which steps it got a gradient."""
-    encoder = objective.encoder
+    encoder = objective.prefix.encoder
     assert encoder is not None
     parts: dict[str, list[nn.Parameter]] = {
         "LoRA": objective.method.parameters(),
@@ -109,10 +109,10 @@ def in_two_passes(model: PreTrainedModel, family: str) -> Tensor:
 def test_at_step_0_the_model_is_the_base_model(family: str, bench: Path) -> None:
     objective, _ = begun(bench, family, "parallel")
     base = load_language_model(bench / family).model
-    assert objective.encoder is not None
-    prefix = objective.encoder.prefix()
+    assert objective.prefix.encoder is not None
+    prefix = objective.prefix.encoder.prefix()
     assert prefix.blocks is not None and prefix.blocks[:, 0].any()
-    with objective.handle.using(prefix.blocks, prefix.gates):
+    with objective.prefix.handle.using(prefix.blocks, prefix.gates):
         model = objective.lm.model
         for given in (padded(family), *(alone(family, row) for row in ROWS)):
             assert (read(model, given) - read(base, given)).abs().max() == 0
@@ -134,7 +134,7 @@ def test_everything_has_a_gradient_within_three_steps(
 
 def trained_prefix(objective: JointObjective) -> dict[str, tuple[Tensor, Tensor]]:
     """Compute keys and gated values, ``[kv_heads, l, head_dim]``, from the bare weights."""
-    encoder = objective.encoder
+    encoder = objective.prefix.encoder
     assert encoder is not None and encoder.body is not None
     weights = encoder.state_dict()
     hidden = encoder.body.eval()(weights["embedding"])
@@ -218,11 +218,11 @@ def test_what_was_trained_is_what_the_formulas_say(
     objective, net = begun(bench, family, attention)
     off(objective.lm.model)
     train(objective, net, 4)
-    for site in range(len(objective.sites)):
+    for site in range(len(objective.prefix.sites)):
         net.keep(f"attention{site}/gate", "on")
     objective.replace(net.cut())
     base = load_language_model(bench / family, dtype="float64").model
-    encoder = objective.encoder
+    encoder = objective.prefix.encoder
     assert encoder is not None
     model = objective.lm.model.double()
     encoder.double()
@@ -237,8 +237,8 @@ def test_what_was_trained_is_what_the_formulas_say(
                     given["position_ids"] = torch.arange(row.shape[1])[None] + encoder.length
                 expected.append(read(formula, given))
         assert not torch.allclose(expected[0], plain, atol=1e-2)
-        evaluated = objective._evaluated()
-        with objective.handle.using(evaluated.blocks, evaluated.gates):
+        evaluated = objective.prefix.evaluated()
+        with objective.prefix.handle.using(evaluated.blocks, evaluated.gates):
             together = read(model, padded(family))
             cached = None if family == "bert" else in_two_passes(model, family)
     for row, wanted in enumerate(expected):

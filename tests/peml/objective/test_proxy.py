@@ -17,11 +17,12 @@ from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.run.objective import Objective, fit_space
 from prefixnas.space.loading import load_space
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.two_stage import TwoStage
 from prefixnas.testing import ObjectiveCheck, StrategyCheck
 from prefixnas.testing.objectives import PROMISES
-from tests.peml.objective.test_objective import open_gates
+from tests.peml.objective.built import open_gates
 from tests.workbench import events
 
 FAMILIES = ["llama", "t5", "bert"]
@@ -56,8 +57,8 @@ def test_a_proxy_is_an_objective(promise: str, family: str, bench: Path) -> None
 def test_a_proxy_is_smaller_and_has_no_weights_of_its_own(family: str, bench: Path) -> None:
     whole = build(bench, family)
     proxy = whole.proxy(PROXY)
-    assert len(proxy.sites) == len(whole.sites) // 2
-    assert {site.path for site in proxy.sites} < {site.path for site in whole.sites}
+    assert len(proxy.prefix.sites) == len(whole.prefix.sites) // 2
+    assert {site.path for site in proxy.prefix.sites} < {site.path for site in whole.prefix.sites}
     assert all(len(task.splits["train"]) == 8 for task in proxy.tasks)
     assert [t.splits["selection"] for t in proxy.tasks] == [
         t.splits["selection"] for t in whole.tasks
@@ -126,8 +127,8 @@ def test_a_layer_keeps_its_gate(family: str, bench: Path) -> None:
         for decision, alpha in zip(net.decisions, net.alphas, strict=True)
         if alpha.grad is not None and bool(alpha.grad.any())
     }
-    paths = [site.path for site in whole.sites]
-    assert reached == {f"attention{paths.index(site.path)}/gate" for site in proxy.sites}
+    paths = [site.path for site in whole.prefix.sites]
+    assert reached == {f"attention{paths.index(site.path)}/gate" for site in proxy.prefix.sites}
 
 
 @pytest.mark.parametrize(

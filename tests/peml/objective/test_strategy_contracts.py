@@ -11,7 +11,8 @@ import pytest
 from peml.objective.config import LanguageModelConfig
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.run.objective import Objective
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from prefixnas.testing import check_relaxation, check_strategy
 from tests.strategies.searches import SEARCHES
 

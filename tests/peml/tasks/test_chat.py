@@ -8,8 +8,8 @@ import pytest
 
 from peml.tasks.chat import Turn, conversation_of, plain, question_of
 from peml.tasks.files import Records
+from peml.tasks.load import load_task
 from peml.tasks.questions import questions
-from peml.tasks.task import load_task
 from prefixnas.base.errors import UserError
 from tests.workbench import write_lines
 

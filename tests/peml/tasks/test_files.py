@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from peml.tasks.files import FORMATS, read_files
-from peml.tasks.task import load_task
+from peml.tasks.load import load_task
 from peml.tasks.values import Cell, NoText, text_of
 from prefixnas.base.errors import UserError
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from peml.tasks.fields import MissingField
 from peml.tasks.jinja import LONGEST, JinjaTemplate
-from peml.tasks.task import load_task
+from peml.tasks.load import load_task
 from peml.tasks.templates import check_template, fields_of, is_jinja, render
 from peml.tasks.values import Cell, Written
 from prefixnas.base.errors import UserError

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peml.tasks.labels import NoChoice, chosen
+from peml.tasks.load import load_task
 from peml.tasks.spec import TaskSpec
-from peml.tasks.task import Task, load_task
+from peml.tasks.task import Task
 from peml.tasks.values import Cell, Written
 from prefixnas.base.errors import UserError
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from peml.objective.config import LanguageModelConfig
+from peml.tasks.load import load_task
 from peml.tasks.preview import report
 from peml.tasks.remarks import UNEVEN, remarks
-from peml.tasks.task import load_task
 from tests.workbench import write_lines
 
 

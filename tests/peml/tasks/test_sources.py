@@ -71,7 +71,7 @@ def test_reading_specifications_needs_no_torch() -> None:
     import subprocess
 
     code = (
-        "import sys, peml.tasks.task; "
+        "import sys, peml.tasks.load; "
         "assert not {'torch', 'transformers', 'datasets'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,3 +1,5 @@
+"""Tasks as they are loaded: splits, choices, metrics, shots."""
+
 from __future__ import annotations
 
 import json
@@ -5,46 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from peml.tasks.task import load_task, load_tasks
+from peml.tasks.load import load_task, load_tasks
 from prefixnas.base.errors import UserError
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def rows(count: int, **extra: Any) -> list[dict[str, Any]]:
-    return [
-        {"input": f"text {i} ", "choices": ["bad", "good"], "label": i % 2, **extra}
-        for i in range(count)
-    ]
-
-
-def folder(tmp_path: Path, train: list[dict[str, Any]], validation: list[dict[str, Any]]) -> Path:
-    home = tmp_path / "mytask"
-    write(home / "train.jsonl", train)
-    write(home / "validation.jsonl", validation)
-    return home
-
-
-def spec(home: Path, text: str) -> Path:
-    path = home / "task.yaml"
-    path.write_text(text)
-    return path
-
-
-def error_of(source: Any, **options: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        load_task(source, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+from tests.peml.tasks.written import error_of, folder, rows, spec
+from tests.workbench import write_lines
 
 
 def test_plain_folder_of_choices(tmp_path: Path) -> None:
@@ -93,7 +62,7 @@ def test_same_splits_in_another_process(tmp_path: Path) -> None:
     here = str([example.id for example in load_task(home, eval_limit=5).splits["validation"]])
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     code = (
-        "import sys; from peml.tasks.task import load_task;"
+        "import sys; from peml.tasks.load import load_task;"
         "print([e.id for e in load_task(sys.argv[1], eval_limit=5).splits['validation']])"
     )
     done = subprocess.run(
@@ -117,7 +86,7 @@ def test_ratings_are_regression(tmp_path: Path) -> None:
 def test_label_scale_is_of_the_training_split(tmp_path: Path) -> None:
     ratings = [{"input": "x", "label": value} for value in (1.5, 3.5)]
     home = folder(tmp_path, ratings, [{"input": "x", "label": 100.5}])
-    write(home / "selection.jsonl", [{"input": "x", "label": 50.5}])
+    write_lines(home / "selection.jsonl", [{"input": "x", "label": 50.5}])
     task = load_task(home)
     assert task.label_scale() == (2.5, 1.0)
     assert len(task.splits["selection"]) == 1
@@ -257,172 +226,6 @@ def test_two_tasks_of_one_name(tmp_path: Path) -> None:
         load_tasks([home, home])
     with pytest.raises(UserError, match="no task given"):
         load_tasks([])
-
-
-class TestErrors:
-    def test_label_outside_the_choices(self, tmp_path: Path) -> None:
-        bad = rows(4)
-        bad[2]["label"] = 2
-        message = error_of(folder(tmp_path, bad, rows(2)))
-        assert "train.jsonl, line 3: label 2 is outside the choices (0: bad, 1: good)" in message
-        bad[2]["label"] = -1
-        assert "label -1 is outside" in error_of(folder(tmp_path, bad, rows(2)))
-
-    def test_label_outside_the_label_map(self, tmp_path: Path) -> None:
-        home = folder(tmp_path, rows(4), rows(2))
-        spec(home, "label_map: {0: bad, 2: good}\n")
-        assert "line 2: label 1 is outside the choices" in error_of(home)
-
-    def test_no_choices(self, tmp_path: Path) -> None:
-        plain = [{"input": "x", "label": 0}, {"input": "x", "label": 1}]
-        home = folder(tmp_path, plain, plain)
-        spec(home, "kind: choice\n")
-        message = error_of(home)
-        assert "task.yaml, line 1, key 'kind': a choice task needs choices" in message
-        mixed = rows(3)
-        mixed[1]["choices"] = []
-        message = error_of(folder(tmp_path / "mixed", mixed, rows(2)))
-        assert "train.jsonl, line 2: the record of a choice task has no choices" in message
-
-    def test_template_field_is_missing(self, tmp_path: Path) -> None:
-        home = folder(tmp_path, rows(4), rows(2))
-        spec(home, "name: t\ntemplate: '{sentence}'\n")
-        message = error_of(home)
-        assert "no field 'sentence' (there: input, choices, label)" in message
-        assert "the template of" in message
-
-    def test_malformed_template(self, tmp_path: Path) -> None:
-        home = folder(tmp_path, rows(4), rows(2))
-        spec(home, "template: '{input'\n")
-        assert "line 1, key 'template': malformed template" in error_of(home)
-
-    def test_label_is_missing(self, tmp_path: Path) -> None:
-        bad = rows(3)
-        bad[1]["label"] = None
-        assert "line 2: the label: no field 'label'" in error_of(folder(tmp_path, bad, rows(2)))
-
-    def test_regression_label_is_no_number(self, tmp_path: Path) -> None:
-        home = folder(tmp_path, [{"input": "x", "label": "high"}] * 2, rows(2))
-        spec(home, "kind: regression\n")
-        assert "label 'high' is not a number" in error_of(home)
-
-    def test_empty_split(self, tmp_path: Path) -> None:
-        assert "validation.jsonl: the split is empty" in error_of(folder(tmp_path, rows(4), []))
-
-    def test_no_validation(self, tmp_path: Path) -> None:
-        write(tmp_path / "t" / "train.jsonl", rows(4))
-        assert "no validation split" in error_of(tmp_path / "t")
-
-    def test_missing_task(self, tmp_path: Path) -> None:
-        folder(tmp_path, rows(4), rows(4))
-        assert "did you mean 'mytask'" in error_of(tmp_path / "mytsk")
-
-    def test_a_file_of_another_kind(self, tmp_path: Path) -> None:
-        home = folder(tmp_path, rows(4), rows(4))
-        (home / "train.xls").write_text("")
-        message = error_of(home / "train.xls")
-        assert "a task is a folder, a YAML file or a data file (.jsonl, " in message
-
-    def test_one_file_that_is_too_small_or_says_splits(self, tmp_path: Path) -> None:
-        write(tmp_path / "two.jsonl", rows(2))
-        assert "the train split needs at least two examples" in error_of(tmp_path / "two.jsonl")
-        write(tmp_path / "one.jsonl", rows(9))
-        (tmp_path / "one.yaml").write_text("source: one.jsonl\nsplits: {train: training}\n")
-        assert "is one file, which is split by a fixed seed" in error_of(tmp_path / "one.yaml")
-
-    def test_labels_that_are_no_choices(self, tmp_path: Path) -> None:
-        labels = {"same": ["a"] * 9, "many": [f"l{i}" for i in range(1001)], "gap": ["a", " "] * 5}
-        for name, texts in labels.items():
-            write(tmp_path / f"{name}.jsonl", [{"input": "x", "label": text} for text in texts])
-            (tmp_path / f"{name}.yaml").write_text(f"source: {name}.jsonl\nkind: choice\n")
-        assert "every label is 'a', and a choice task needs two" in error_of(tmp_path / "same.yaml")
-        assert "1001 different labels are too many" in error_of(tmp_path / "many.yaml")
-        assert "gap.jsonl, line 2: the label is empty" in error_of(tmp_path / "gap.yaml")
-
-    def test_metric_of_another_kind(self, tmp_path: Path) -> None:
-        home = folder(tmp_path, rows(4), rows(4))
-        spec(home, "metrics: [pearson]\n")
-        assert "line 1, key 'metrics': metric 'pearson' is not for choice" in error_of(home)
-
-
-def labelled(path: Path, labels: list[object]) -> Path:
-    write(path, [{"input": f"text {i}", "label": label} for i, label in enumerate(labels)])
-    return path
-
-
-class TestOneFile:
-    def test_every_record_is_in_one_split(self, tmp_path: Path) -> None:
-        task = load_task(labelled(tmp_path / "tickets.jsonl", ["b", "a", "c", "a"] * 25))
-        assert {split: len(found) for split, found in task.splits.items()} == {
-            "train": 72,
-            "selection": 8,
-            "validation": 20,
-        }
-        ids = [e.id for found in task.splits.values() for e in found]
-        assert sorted(ids) == sorted(f"train:{i}" for i in range(100))
-        assert (task.name, task.kind, task.choices) == ("tickets", "choice", ("a", "b", "c"))
-        assert task.notes == (
-            "tickets: one file, split by a fixed seed: train 72, selection 8, validation 20",
-            "tickets: its labels repeat, so they are the choices: a, b, c",
-        )
-        example = task.splits["validation"][0]
-        assert task.choices[int(example.label)] == example.answer == "baca"[int(example.id[6:]) % 4]
-
-    def test_the_split_is_always_the_same_and_no_limit_moves_it(self, tmp_path: Path) -> None:
-        path = labelled(tmp_path / "t.jsonl", ["a", "b"] * 50)
-        first, second = load_task(path), load_task(path, train_limit=10)
-        assert first.splits["validation"] == second.splits["validation"]
-        assert first.digest() == load_task(path).digest()
-        assert load_task(path, seed=1).splits["validation"] != first.splits["validation"]
-
-    @pytest.mark.parametrize(
-        ("labels", "kind"),
-        [
-            (["a", "b"] * 5, "choice"),
-            (["a", "b"] * 4 + ["c"], "generation"),  # three labels, fewer than five records each
-            ([f"l{i}" for i in range(20)] * 5, "choice"),
-            ([f"l{i}" for i in range(21)] * 5, "generation"),
-            (["same"] * 20, "generation"),
-            ([0.5, 1.5] * 5, "regression"),
-        ],
-    )
-    def test_labels_that_repeat_are_choices(
-        self, labels: list[object], kind: str, tmp_path: Path
-    ) -> None:
-        assert load_task(labelled(tmp_path / "t.jsonl", labels)).kind == kind
-
-    def test_texts_in_fields_are_answers_as_in_a_folder(self, tmp_path: Path) -> None:
-        path = tmp_path / "t.jsonl"
-        write(path, [{"input": f"{i}", "fields": {"final": f"is {i % 2}"}} for i in range(20)])
-        assert load_task(path).kind == "generation"
-        write(path, [{"input": f"{i}", "team": "a"} for i in range(20)])
-        assert "t.jsonl, line 1: no field 'label' (there: input, team)" in error_of(path)
-
-    def test_whole_numbers_and_folders_are_read_as_before(self, tmp_path: Path) -> None:
-        path = labelled(tmp_path / "t.jsonl", [0, 1] * 10)
-        assert "the labels are whole numbers and there are no choices" in error_of(path)
-        plain = [{"input": "x", "label": "a"}, {"input": "x", "label": "b"}] * 9
-        task = load_task(folder(tmp_path, plain, plain))
-        assert (task.kind, task.notes) == ("generation", ())
-
-    def test_a_task_file_names_one_file(self, tmp_path: Path) -> None:
-        write(tmp_path / "t.jsonl", [{"a": f"{i}", "team": "zx"[i % 2]} for i in range(30)])
-        (tmp_path / "odd.yaml").write_text("source: t.jsonl\ntemplate: '{a}?'\nlabel: team\n")
-        task = load_task(tmp_path / "odd.yaml")
-        assert (task.name, task.choices, task.template) == ("odd", ("x", "z"), "{a}?")
-        (tmp_path / "odd.yaml").write_text(
-            "source: t.jsonl\ntemplate: '{a}?'\nlabel: team\nkind: generation\n"
-        )
-        assert load_task(tmp_path / "odd.yaml").kind == "generation"
-
-
-def test_labels_of_a_folder_are_choices_where_the_task_says_so(tmp_path: Path) -> None:
-    plain = [{"input": "x", "label": text} for text in ("b", "a", "1st")]
-    home = folder(tmp_path, plain, plain[:1])
-    spec(home, "kind: choice\n")
-    task = load_task(home)
-    assert task.choices == ("1st", "a", "b") and task.notes == ()
-    assert [example.answer for example in task.splits["validation"]] == ["b"]
 
 
 def test_a_digest_is_of_all_that_the_examples_say(tmp_path: Path) -> None:

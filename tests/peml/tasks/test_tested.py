@@ -9,9 +9,10 @@ import pytest
 
 from peml.adapters.evaluate import evaluate
 from peml.objective.config import LanguageModelConfig
+from peml.tasks.load import load_task
 from peml.tasks.sources import read_records
 from peml.tasks.spec import TaskSpec, make_spec
-from peml.tasks.task import Task, load_task
+from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
 from tests.workbench import write_lines
 

@@ -1,66 +1,23 @@
-"""Comparisons: what is planned, what is refused, and the numbers in the tables."""
+"""Comparisons: what is planned, and what is refused."""
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import yaml
 
 from prefixnas.__main__ import main
 from prefixnas.base.errors import UserError
-from prefixnas.base.estimates import paired
-from prefixnas.base.options import option
 from prefixnas.base.processes import share_of_threads
-from prefixnas.compare.cells import REFERENCES, Cell, refuse_other_cells
-from prefixnas.compare.comparison import AVERAGE_RANDOM, Comparison
-from prefixnas.compare.files import write_comparison
-from prefixnas.compare.page import task_table, write_page
-from prefixnas.compare.results import CellResult
+from prefixnas.compare.cells import Cell, refuse_other_cells
 from prefixnas.compare.runner import beside, unfinished
-from prefixnas.compare.summary import HAND_MADE, RANDOM_SEARCH, Summary, summarise
-from prefixnas.compare.tables import markdown
-from prefixnas.compare.variants import CompareConfig
-from prefixnas.run.objective import OBJECTIVES, ObjectiveConfig
-from prefixnas.testing.toy import ToyObjective
+from tests.prefixnas.compare.planned import plan
 
-pytestmark = pytest.mark.usefixtures("rendered")
-
-
-@dataclass(frozen=True)
-class ToyOptions(ObjectiveConfig):
-    """The toy, with a hand-made module to compare with."""
-
-    toy_width: int = option(8, "width", at_least=1)
-    references: ClassVar[dict[str, dict[str, Any]]] = {"one tanh": {"space": "mlp"}}
-
-    def build(self, total_steps: int, seed: int) -> ToyObjective:
-        return ToyObjective(self.toy_width)
-
-
-@pytest.fixture(autouse=True)
-def toy() -> Iterator[None]:
-    before = dict(OBJECTIVES._registered)
-    OBJECTIVES.register("toy")(ToyOptions)
-    yield
-    OBJECTIVES._registered = before
-
-
-def plan(layer: dict[str, Any] | None = None, **settings: Any) -> Comparison:
-    settings.setdefault("seeds", [0, 1, 2])
-    return Comparison.of(
-        CompareConfig(**settings), [("test", {"objective": "toy", **(layer or {})})]
-    )
-
-
-# what is planned
+pytestmark = pytest.mark.usefixtures("rendered", "toy")
 
 
 def test_every_variant_runs_on_every_space_with_every_seed_at_one_budget(tmp_path: Path) -> None:
@@ -217,8 +174,6 @@ def test_side_by_side_runs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> N
     assert share_of_threads(3) == {}
 
 
-# mistakes
-
 COMPARE = "compare --objective toy --out out "
 CASES: list[tuple[str, list[str]]] = [
     ("compare --objective toy", ["--out"]),
@@ -277,151 +232,6 @@ def test_a_mistake_is_one_line_before_anything_starts(
     (line,) = capsys.readouterr().err.splitlines()
     assert all(word in line for word in words), line
     assert sorted(tmp_path.rglob("*")) == before
-
-
-# numbers
-
-
-def test_the_interval_of_a_paired_difference() -> None:
-    ours, theirs = {0: 0.8, 1: 0.9, 2: 0.7, 9: 0.1}, {0: 0.7, 1: 0.6, 2: 0.65, 8: 0.9}
-    found = paired(ours, theirs)
-    assert found is not None and found.count == 3
-    half = 4.302653 * 0.0175**0.5 / 3**0.5  # the table's t for 2 degrees of freedom, 97.5 %
-    assert (found.low, found.high) == pytest.approx((0.15 - half, 0.15 + half))
-    assert found.mean == pytest.approx(0.15)
-    assert found.relative == pytest.approx(0.15 / 0.65)
-    assert found.verdict == "within the spread"
-
-
-@pytest.mark.parametrize(
-    ("ours", "verdict"),
-    [
-        ({0: 0.5, 1: 0.51, 2: 0.49}, "above"),
-        ({0: 0.1, 1: 0.11, 2: 0.09}, "below"),
-        ({0: 0.3, 1: 0.51, 2: 0.19}, "within the spread"),
-        ({0: 0.9}, "too few seeds"),
-        ({0: 0.9, 1: 0.9}, "too few seeds"),
-    ],
-)
-def test_verdicts(ours: dict[int, float], verdict: str) -> None:
-    found = paired(ours, {0: 0.3, 1: 0.3, 2: 0.3})
-    assert found is not None and found.verdict == verdict
-
-
-def test_scores_below_zero_gain_when_they_rise() -> None:
-    found = paired({0: -0.5}, {0: -1.0})
-    assert found is not None and found.relative == pytest.approx(0.5)
-    assert paired({0: 1.0}, {1: 1.0}) is None
-    zero = paired({0: 1.0}, {0: 0.0})
-    assert zero is not None and zero.relative is None
-
-
-def results() -> list[CellResult]:
-    """Three seeds of everything; darts is 0.1 above the mean of two draws, give or take 0.01."""
-    found = []
-    for seed, base in enumerate((0.50, 0.60, 0.70)):
-        for number, shift in enumerate((-0.05, 0.05)):
-            found.append(result("draw", AVERAGE_RANDOM, seed, base + shift, number=number))
-        found.append(result("search", "darts", seed, base + 0.1 + 0.01 * (seed - 1)))
-        found.append(result("search", "random", seed, base + 0.01))
-        found.append(result("hand-made", "one tanh", seed, base + 0.2, REFERENCES))
-        found.append(result("hand-made", "worse", seed, base - 0.2, REFERENCES))
-        found.append(result("alone", "linear alone", seed, base, REFERENCES))
-        found.append(result("retrained", "darts", seed, base + 0.3))
-    return found
-
-
-def result(
-    kind: str, label: str, seed: int, score: float, space: str = "default", number: int = 0
-) -> CellResult:
-    return CellResult(
-        space, label, kind, seed, seed + 1000 * number, "finished", score=score,
-        argmax_child=score - 0.1, search_steps=5, steps=10, search_seconds=1.0, seconds=2.0 + seed,
-        architecture=None if kind == "alone" else {"layer0/activation": "tanh"},
-        task_scores={"first": score},
-    )  # fmt: skip
-
-
-@pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Summary]:
-    monkeypatch.setattr("prefixnas.compare.summary._agreement", lambda runs: (0.5, 0.25))
-    tables = summarise(plan(strategies=["darts", "random"]), results())
-    assert list(tables) == ["default"]
-    return {(row.kind, row.label): row for row in tables["default"]}
-
-
-def test_a_summary_of_known_scores(rows: dict[tuple[str, str], Summary]) -> None:
-    darts = rows["search", "darts"]
-    assert darts.mean == pytest.approx(0.7)
-    assert darts.spread == pytest.approx(0.11)  # 0.59, 0.70, 0.81
-    assert darts.mean_of("seconds") == pytest.approx(3.0)
-    over = darts.over[AVERAGE_RANDOM]
-    assert over.mean == pytest.approx(0.1)
-    assert over.relative == pytest.approx(0.1 / 0.6)
-    half = 4.302652729911275 * 0.01 / math.sqrt(3)  # t of 2 degrees of freedom
-    assert (over.low, over.high) == pytest.approx((0.1 - half, 0.1 + half))
-    assert over.verdict == "above"
-    assert darts.over[RANDOM_SEARCH].mean == pytest.approx(0.09)
-    assert darts.over[HAND_MADE].mean == pytest.approx(-0.1)
-    assert rows["draw", AVERAGE_RANDOM].mean == pytest.approx(0.6)
-    assert len(rows["draw", AVERAGE_RANDOM].runs) == 6
-    assert AVERAGE_RANDOM not in rows["draw", AVERAGE_RANDOM].over
-    assert RANDOM_SEARCH not in rows["search", "random"].over
-    assert HAND_MADE not in rows["hand-made", "one tanh"].over
-    assert darts.over_retrained[HAND_MADE].mean == pytest.approx(0.1)
-    assert darts.over_retrained[HAND_MADE].verdict == "above"
-
-
-def test_tables_have_a_cell_for_each_heading(rows: dict[tuple[str, str], Summary]) -> None:
-    text = markdown({"default": list(rows.values())})
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in lines} == {lines[0].count("|")}
-    (darts,) = [line for line in lines if "darts" in line]
-    assert "0.700 ± 0.110 (n=3)" in darts and "> +0.100 (+16.7 %)" in darts
-    assert "darts: above the average random architecture: +0.100" in text
-
-
-def test_the_page_shows_what_its_file_holds(
-    rows: dict[tuple[str, str], Summary], tmp_path: Path
-) -> None:
-    tables = {"default": list(rows.values())}
-    runs = [replace(run, state="failed") for row in rows.values() for run in row.runs]
-    write_page(plan(space=["default"], strategies=["darts"]), runs, tables, tmp_path, None)
-    html = (tmp_path / "report.html").read_text()
-    assert "<script" not in html and "http" not in html
-    for text in ("Space default", "darts", "Differences with their", "0.700 ± 0.110"):
-        assert text in html
-    data = json.loads((tmp_path / "summary.json").read_text())
-    (darts,) = [row for row in data["spaces"]["default"] if row["label"] == "darts"]
-    over = rows["search", "darts"].over[AVERAGE_RANDOM]
-    assert darts["score"] == pytest.approx(0.7)
-    assert darts["over_average_random_low"] == pytest.approx(over.low)
-    assert sorted(darts["scores"]) == ["0", "1", "2"]
-    assert len(data["runs"]) == len(runs)
-
-
-def test_scores_by_task_are_means_over_the_runs() -> None:
-    made = CellResult("s", "darts", "search", 0, 0, "finished", score=0.5, task_scores={"a": 0.4})
-    other = replace(made, seed=1, score=0.7, task_scores={"a": 0.6, "b": 1.0})
-    row = Summary("s", "darts", "search", {}, [made, other], None, 0, {}, None, None, {}, {})
-    lines = task_table([row]).markdown().replace("**", "").splitlines()
-    assert lines[2:] == ["| a | 0.500 ± 0.141 |", "| b | 1.000 |"]
-    assert row.data()["task_scores"] == {
-        "a": {"score": pytest.approx(0.5), "score_sd": pytest.approx(0.1414, abs=1e-4)},
-        "b": {"score": 1.0, "score_sd": None},
-    }
-
-
-def test_a_comparison_without_a_finished_run_has_tables(tmp_path: Path) -> None:
-    comparison = plan(space=["default", "mlp"], strategies=["darts"])
-    cells = comparison.cells(tmp_path)
-    found, _ = write_comparison(comparison, cells, tmp_path)
-    assert {item.state for item in found} == {"not run", "refused"}
-    with (tmp_path / "runs.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(cells)
-    assert "darts: refused: space 'mlp' leaves no choice" in (tmp_path / "summary.md").read_text()
-    assert not (tmp_path / "compute.png").exists()
-    assert "refused: space" in (tmp_path / "report.html").read_text()
 
 
 def test_a_cell_that_was_killed_before_its_page_is_run_again(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from prefixnas.compare.cells import Cell
 from prefixnas.compare.transfer import FIRST, NEITHER, ONLY_TRAINED, SEARCHED
 from prefixnas.launch.config import dump_config, read_config
 from prefixnas.run.objective import OBJECTIVES, ObjectiveConfig
-from prefixnas.run.record import read_result
+from prefixnas.run.result import read_result
 from prefixnas.testing import ToyObjective
 
 SPACE = "name: two\nseq: [linear, {choice: {key: act, options: [tanh, gelu]}}]\n"

@@ -8,6 +8,9 @@ from typing import Any
 
 import yaml
 
+from prefixnas.experiments.experiment import load_experiment
+from prefixnas.experiments.study import Study
+
 SMALL: dict[str, Any] = {
     "name": "small",
     "base": {
@@ -29,6 +32,10 @@ SMALL: dict[str, Any] = {
 }
 
 
+TOY = {"objective": "tabular", "space": "tabular", "checkpoint_every": 4}
+"""The base of a search on the benchmark, without the rest."""
+
+
 def small(path: Path, **changes: Any) -> Path:
     """Write the experiment with other keys, and with `base__KEY` in its base; None takes away."""
     data = copy.deepcopy(SMALL)
@@ -42,3 +49,11 @@ def small(path: Path, **changes: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(data, sort_keys=False))
     return path
+
+
+def open_small(folder: Path, **changes: object) -> Study:
+    return Study.open(load_experiment(small(folder / "small.yaml", **changes)), folder / "study")
+
+
+def ignore(epoch: int, score: float) -> None:
+    """Take a report."""

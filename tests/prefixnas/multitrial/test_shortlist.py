@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from prefixnas.multitrial.shortlist import Probabilities, deal, most_likely, shortlist, widest
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import load_space
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from tests.prefixnas.space.random_spaces import spaces
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

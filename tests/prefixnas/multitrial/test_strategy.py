@@ -21,8 +21,9 @@ from prefixnas.run.recipe import Recipe
 from prefixnas.run.record import read_record
 from prefixnas.run.run import Budget, Run
 from prefixnas.space.architecture import Architecture
+from prefixnas.space.nodes import Choice, Seq, Stack
 from prefixnas.space.open_space import OpenSpace
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.random import RandomSearch
 from prefixnas.testing import ToyObjective
 

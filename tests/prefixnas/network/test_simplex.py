@@ -13,7 +13,8 @@ from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.network.simplex import Simplex, project
 from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.update import ProjectedSGD
-from prefixnas.space.space import Choice, SearchSpace, Seq
+from prefixnas.space.nodes import Choice, Seq
+from prefixnas.space.space import SearchSpace
 from prefixnas.testing import check_relaxation, shipped_spaces
 
 SPACE = SearchSpace("s", Seq("linear", Choice("f", ["relu", "tanh", "gelu", "silu"])))

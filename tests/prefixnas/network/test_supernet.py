@@ -18,8 +18,9 @@ from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.network.supernet import Supernet, build_child, check_operations, weights_of
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import load_space
+from prefixnas.space.nodes import Choice, Op, Seq, Stack, Sum
 from prefixnas.space.ops import register_op
-from prefixnas.space.space import Choice, Op, SearchSpace, Seq, Stack, Sum
+from prefixnas.space.space import SearchSpace
 from prefixnas.testing import ToyObjective, shipped_spaces
 from tests.prefixnas.space.random_spaces import spaces
 

@@ -11,8 +11,9 @@ from prefixnas.network.relaxations import OnePath
 from prefixnas.network.simplex import Simplex
 from prefixnas.network.supernet import Supernet, weights_of
 from prefixnas.oneshot.one_path import refuse_norm_behind
+from prefixnas.space.nodes import Choice, Op, Seq, Stack, Sum
 from prefixnas.space.ops import register_op
-from prefixnas.space.space import Choice, Op, SearchSpace, Seq, Stack, Sum
+from prefixnas.space.space import SearchSpace
 from prefixnas.testing import BrokenPromise, RelaxationCheck, shipped_spaces
 
 CALLS: list[str] = []

@@ -17,7 +17,8 @@ from prefixnas.oneshot.probe import POSITIONS, Probe
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
-from prefixnas.space.space import Choice, SearchSpace, Seq
+from prefixnas.space.nodes import Choice, Seq
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.darts import Darts
 from prefixnas.testing import StrategyCheck, ToyObjective
 

@@ -8,7 +8,8 @@ import torch
 from prefixnas.network.supernet import Supernet
 from prefixnas.oneshot.schedule import SCHEDULES, Timetable
 from prefixnas.oneshot.stopping import Collapsed, Settled
-from prefixnas.space.space import Choice, Op, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Op, Seq, Stack
+from prefixnas.space.space import SearchSpace
 
 CELL = Seq(
     Choice("block", ["linear", "identity", Seq("linear", "gelu")]),

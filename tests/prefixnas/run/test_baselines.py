@@ -14,8 +14,9 @@ from torch import nn
 from prefixnas.base.errors import UserError
 from prefixnas.run.evaluation import BASELINE, EQUAL_WEIGHTS
 from prefixnas.run.recipe import Recipe
+from prefixnas.run.result import SearchResult
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.search import SearchResult, search
+from prefixnas.run.search import search
 from prefixnas.space.loading import load_space
 from prefixnas.strategies.fixed import Fixed
 from prefixnas.strategies.random import RandomSearch

@@ -25,7 +25,7 @@ from prefixnas.run.evaluation import (
     Split,
     differences,
 )
-from prefixnas.run.events import read_events
+from prefixnas.run.event_file import read_events
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search

@@ -13,12 +13,14 @@ import pytest
 from prefixnas.base.errors import UserError
 from prefixnas.report.run_page import write_report
 from prefixnas.run.recipe import Recipe
+from prefixnas.run.result import SearchResult
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.search import SearchResult, search
+from prefixnas.run.search import search
 from prefixnas.run.strategy import Strategy
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import load_space
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.darts import Darts
 from prefixnas.strategies.fixed import Fixed
 from prefixnas.strategies.random import RandomSearch

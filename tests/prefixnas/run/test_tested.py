@@ -10,8 +10,9 @@ from prefixnas.report.tables import fitting_score_table, show
 from prefixnas.run.evaluation import TRAINED, Evaluation, Split
 from prefixnas.run.objective import Objective
 from prefixnas.run.record import read_record
+from prefixnas.run.result import SearchResult
 from prefixnas.run.run import Budget, Run
-from prefixnas.run.search import SearchResult, search
+from prefixnas.run.search import search
 from prefixnas.space.loading import load_space
 from prefixnas.strategies import Darts
 from prefixnas.testing import ToyObjective

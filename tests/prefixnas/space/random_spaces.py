@@ -6,8 +6,8 @@ from itertools import count
 
 from hypothesis import strategies as st
 
-from prefixnas.space.nodes import with_sizes
-from prefixnas.space.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum
+from prefixnas.space.nodes import Choice, Node, Op, Seq, Stack, Sum, with_sizes
+from prefixnas.space.space import SearchSpace
 
 OPERATIONS: list[Node] = [
     Op("linear"),

@@ -13,7 +13,8 @@ from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.graph import architecture_graph, space_graph
 from prefixnas.space.loading import space_from_yaml, space_to_yaml
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Seq, Stack
+from prefixnas.space.space import SearchSpace
 
 CELL = Seq("linear", Choice("f", ["relu", "tanh"]))
 DEPTH = Choice("depth", [2, 1, 3], "trial")

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from prefixnas.space.encoding import encode
 from prefixnas.space.loading import load_space
+from prefixnas.space.nodes import Choice, Seq
 from prefixnas.space.open_space import OpenSpace
-from prefixnas.space.space import Choice, SearchSpace, Seq
+from prefixnas.space.space import SearchSpace
 from tests.prefixnas.space.test_open_space import held_spaces
 
 WIDE = OpenSpace(load_space("wide"))

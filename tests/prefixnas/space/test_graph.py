@@ -18,7 +18,8 @@ from prefixnas.report.plots.graph import draw, graph_figure
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.graph import architecture_graph, space_graph
 from prefixnas.space.loading import load_space
-from prefixnas.space.space import Choice, Node, Op, SearchSpace, Seq, Stack, Sum
+from prefixnas.space.nodes import Choice, Node, Op, Seq, Stack, Sum
+from prefixnas.space.space import SearchSpace
 
 pytestmark = pytest.mark.usefixtures("rendered")
 

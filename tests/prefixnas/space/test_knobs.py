@@ -18,8 +18,10 @@ from prefixnas.run.run import Budget, Run
 from prefixnas.run.search import search
 from prefixnas.run.strategy import Strategy
 from prefixnas.space.architecture import Architecture
+from prefixnas.space.decisions import Decision
 from prefixnas.space.loading import load_space, space_from_yaml, space_to_yaml
-from prefixnas.space.space import Choice, Decision, Op, SearchSpace, Stack, Sum
+from prefixnas.space.nodes import Choice, Op, Stack, Sum
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.darts import Darts
 from prefixnas.strategies.fixed import Fixed
 from prefixnas.strategies.random import RandomSearch

@@ -8,7 +8,8 @@ import pytest
 
 from prefixnas.base.errors import UserError
 from prefixnas.space.loading import SPACES, load_space, space_from_yaml, space_to_yaml
-from prefixnas.space.space import Choice, Op, SearchSpace, Seq, Stack, Sum
+from prefixnas.space.nodes import Choice, Op, Seq, Stack, Sum
+from prefixnas.space.space import SearchSpace
 
 
 def test_everything_at_once_equals_the_python_form() -> None:

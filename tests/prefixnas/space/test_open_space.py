@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prefixnas.space.nodes import Choice, Seq
 from prefixnas.space.open_space import OpenSpace
-from prefixnas.space.space import Choice, SearchSpace, Seq
+from prefixnas.space.space import SearchSpace
 from tests.prefixnas.space.random_spaces import spaces
 
 NESTED = SearchSpace(

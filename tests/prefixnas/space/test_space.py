@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import build_child, count_parameters
-from prefixnas.space.architecture import Architecture
+from prefixnas.space.architecture import Architecture, by_layer
 from prefixnas.space.loading import space_from_yaml, space_to_yaml
-from prefixnas.space.space import Choice, Op, SearchSpace, Seq, Stack, Sum
+from prefixnas.space.nodes import Choice, Op, Seq, Stack, Sum
+from prefixnas.space.space import SearchSpace
 from prefixnas.testing import shipped_spaces
 from tests.prefixnas.space.random_spaces import spaces
 
@@ -175,3 +176,10 @@ def test_reduction_cells_change_the_width_and_sums_refuse_two_widths() -> None:
 def test_parameters_counted_by_hand() -> None:
     space = SearchSpace("s", Stack(3, Seq("linear", Op("linear", bias=False), "layer_norm")))
     assert count_parameters(space, space.first(), 5) == 3 * ((25 + 5) + 25 + 2 * 5)
+
+
+def test_choices_by_layer() -> None:
+    assert by_layer({"a": "x", "layer0/b": "y", "layer0/b=y/c": "z", "o=p+q/r": "s"}) == {
+        "": {"a": "x", "o=p+q/r": "s"},
+        "layer0": {"b": "y", "b=y/c": "z"},
+    }

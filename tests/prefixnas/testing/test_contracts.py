@@ -15,7 +15,8 @@ from prefixnas.oneshot.level import LEVELS
 from prefixnas.oneshot.update import UPDATES
 from prefixnas.run.objective import Objective
 from prefixnas.run.strategy import Strategy
-from prefixnas.space.space import Choice, SearchSpace, Seq, Stack
+from prefixnas.space.nodes import Choice, Seq, Stack
+from prefixnas.space.space import SearchSpace
 from prefixnas.strategies.darts import Darts
 from prefixnas.strategies.fixed import Fixed
 from prefixnas.strategies.random import RandomSearch

@@ -16,7 +16,8 @@ from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import Supernet, build_child
 from prefixnas.space.architecture import Architecture
 from prefixnas.space.loading import load_space
-from prefixnas.space.space import Choice, SearchSpace, Seq
+from prefixnas.space.nodes import Choice, Seq
+from prefixnas.space.space import SearchSpace
 from prefixnas.testing import ObjectiveCheck
 from prefixnas.testing.objectives import PROMISES
 from prefixnas.testing.tabular.objective import TabularObjective

@@ -25,8 +25,9 @@ from prefixnas.experiments.rows import COMPLETE, Row
 from prefixnas.experiments.study import Study
 from prefixnas.launch.config import read_config
 from tests import ROOT
-from tests.prefixnas.experiments.nni.test_engine import free_port, make_engine, running
+from tests.prefixnas.experiments.nni.test_engine import make_engine, running
 from tests.prefixnas.experiments.nni.trials import KEYS
+from tests.prefixnas.experiments.nni.waiting import free_port
 
 pytestmark = [
     pytest.mark.nni,

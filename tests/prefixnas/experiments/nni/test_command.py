@@ -16,7 +16,7 @@ import yaml
 from prefixnas.experiments.nni.environment import VARIABLE
 from prefixnas.experiments.nni.manager import STATE, inside, last_manager
 from prefixnas.experiments.nni.processes import processes_of
-from tests.prefixnas.experiments.nni.test_engine import free_port, wait_until
+from tests.prefixnas.experiments.nni.waiting import free_port, wait_until
 
 pytestmark = [
     pytest.mark.nni,

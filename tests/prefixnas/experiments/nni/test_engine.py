@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import socket
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from prefixnas.experiments.nni.waiting import wait
 from prefixnas.experiments.rows import COMPLETE, Row
 from prefixnas.experiments.study import Study
 from tests.prefixnas.experiments.nni.trials import KEYS, SECONDS
+from tests.prefixnas.experiments.nni.waiting import free_port, wait_until
 
 pytestmark = [
     pytest.mark.nni,
@@ -49,12 +49,6 @@ SPACE = {
     "prefix_length": {"int": [5, 50]},
     "lora_rank": {"choice": [8, 16, 32]},
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_engine(folder: Path, trials: int, **nni: Any) -> Engine:
@@ -89,13 +83,6 @@ def rows(engine: Engine) -> list[Row]:
 def runs(engine: Engine) -> list[dict[str, Any]]:
     path = engine.folder / "trials" / "runs.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.1)
 
 
 @contextmanager
