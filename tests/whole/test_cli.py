@@ -32,6 +32,7 @@ from prefixnas.run.evaluation import BASELINE, EQUAL_WEIGHTS
 from prefixnas.run.objective import OBJECTIVES
 from prefixnas.run.strategy import STRATEGIES
 from tests import ROOT, forked
+from tests.pages import numbers_shown, strangers
 from tests.workbench import SMALL, digest, events
 
 pytestmark = pytest.mark.usefixtures("rendered")
@@ -309,6 +310,7 @@ def test_a_run_folder_holds_everything(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     sources = re.findall(r"(?:src|href)=['\"]?([^'\" >]*)", page)
     assert sources and all(source.startswith(("data:", "#")) for source in sources)
+    assert strangers(finished) == [] and numbers_shown(finished) > 100
     kinds = [event["event"] for event in events(finished)]
     assert kinds[0] == "start" and kinds[-1] == "end"
     steps = [event["phase"] for event in events(finished, "step")]

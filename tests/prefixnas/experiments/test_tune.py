@@ -18,6 +18,7 @@ from prefixnas.experiments.study import Study
 from prefixnas.experiments.trial import run_trial
 from prefixnas.experiments.worker import work
 from tests.forked import Forked
+from tests.pages import numbers_shown, strangers
 from tests.prefixnas.experiments.small import small
 
 
@@ -94,6 +95,7 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     numbers = json.loads((tmp_path / "study" / "report.json").read_text())
     assert [row["score"] for row in numbers["trials"]] == [row.score for row in rows]
     assert sum(numbers["importance"].values()) == pytest.approx(1.0)
+    assert strangers(tmp_path / "study") == [] and numbers_shown(tmp_path / "study") > 50
     best = max(rows, key=lambda row: row.score or 0.0)
     assert numbers["best"] == best.number
     folder = Path(best.notes["run directory"])
