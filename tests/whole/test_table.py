@@ -92,13 +92,13 @@ def test_scores_on_a_test_split_have_a_column(whole: Path) -> None:
         kept[str(path.parent.relative_to(whole))] = tests["mood"]
     with (whole / "table.csv").open() as stream:
         for row in csv.DictReader(stream):
-            seeds = [f"{row['row']}/x{row['rates x']}/seed{seed}" for seed in (0, 1)]
-            assert float(row["on test"]) == pytest.approx(fmean(kept[seed] for seed in seeds))
+            place = f"{row['row']}/x{float(row['rates x']):g}"
+            tests = [kept[f"{place}/seed{seed}"] for seed in (0, 1)]
+            assert float(row["on test"]) == pytest.approx(fmean(tests))
     with (whole / "runs.csv").open() as stream:
         for row in csv.DictReader(stream):
-            assert (
-                float(row["on test"]) == kept[f"{row['row']}/x{row['rates x']}/seed{row['seed']}"]
-            )
+            place = f"{row['row']}/x{float(row['rates x']):g}/seed{row['seed']}"
+            assert float(row["on test"]) == kept[place]
     text = (whole / "table.md").read_text()
     assert "| on test |" in text.splitlines()[2] and text.count("nothing was chosen by it") == 1
 
