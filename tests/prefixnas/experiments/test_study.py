@@ -23,7 +23,7 @@ from prefixnas.experiments.nni.client import Channel
 from prefixnas.experiments.nni.space import pack
 from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, STEPS
 from prefixnas.experiments.study import Study
-from prefixnas.experiments.study_report import write_study_report
+from prefixnas.experiments.study_report import _tidy, write_study_report
 from prefixnas.experiments.trial import (
     Busy,
     Pruned,
@@ -472,3 +472,20 @@ def test_patience_ends_a_search_too(tmp_path: Path) -> None:
     assert [stop["reason"] for stop in stops] == ["no better score in 3 epochs"]
     searched = [event for event in events(claim.folder, "epoch") if event["phase"] == "search"]
     assert 4 <= len(searched) < 15 and result.steps < 60
+
+
+def test_plots_of_a_study_speak_our_words_and_count_in_whole_numbers() -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.subplots()
+    for number in range(2):
+        axes.plot([1, 2], [0.5, 0.6], label=f"Trial{number}")
+    axes.set(xlabel="Step", ylabel="Intermediate Value", title="Intermediate Values Plot")
+    axes.legend()
+    _tidy(figure)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("epoch", "score", "")
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["trial 0", "trial 1"]
+    assert all(float(place).is_integer() for place in axes.get_xticks())
