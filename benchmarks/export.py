@@ -21,7 +21,7 @@ from torch import Tensor
 import peml
 from peml.batches.collate import Collator
 from peml.model.quiet import quiet_libraries
-from peml.tasks.task import load_tasks
+from peml.tasks.load import load_tasks
 from prefixnas.report.grid import Grid, Number
 from prefixnas.report.terminal import Terminal
 

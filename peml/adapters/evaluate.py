@@ -19,9 +19,23 @@ from peml.tasks.load import load_task, load_tasks
 from peml.tasks.spec import check_split
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
+from prefixnas.run.evaluation import Evaluation
 
 Source = str | PathLike[str] | Mapping[str, Any]
 Sources = str | PathLike[str] | Sequence[Task | Source]
+
+
+class Scores(dict[str, dict[str, float]]):
+    """``{task: {metric: value}}`` of a model on a split.
+
+    Attributes:
+        evaluation: The same, with each task's score, their mean, and how far these scatter with
+            the examples: what a column of a run's table holds.
+    """
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        super().__init__({task: dict(values) for task, values in evaluation.scores.items()})
+        self.evaluation = evaluation
 
 
 def evaluate(
@@ -38,7 +52,7 @@ def evaluate(
     device: str | torch.device = "auto",
     dtype: str = "auto",
     model: str | Path | None = None,
-) -> dict[str, dict[str, float]]:
+) -> Scores:
     """Compute the metrics of a trained adapter.
 
     Args:
@@ -59,7 +73,7 @@ def evaluate(
         model: As for `load`.
 
     Returns:
-        ``{task: {metric: value}}``.
+        ``{task: {metric: value}}``; its attribute `evaluation` has the standard errors as well.
 
     Raises:
         UserError: Unknown split, or none of the tasks has it, an adapter or a task that can't be
@@ -78,6 +92,8 @@ def evaluate(
         ...     scores = peml.evaluate(folder, ["embedded:sentiment"], eval_limit=20)
         >>> [(task, *metrics) for task, metrics in scores.items()]
         [('sentiment', 'accuracy')]
+        >>> sorted(scores.evaluation.standard_errors)
+        ['sentiment']
     """
     check_split(split)
     manifest = manifest_of(adapter)
@@ -91,7 +107,7 @@ def evaluate(
     )
     for message in collator.truncation.messages():
         warn(message)
-    return {task: dict(values) for task, values in evaluation.scores.items()}
+    return Scores(evaluation)
 
 
 def _having(split: str, tasks: Sequence[Task], warn: Callable[[str], object]) -> Sequence[Task]:

@@ -19,13 +19,13 @@ from peml.adapters.base import load_base
 from peml.adapters.card import STOCK_LORA, write_card
 from peml.adapters.check import check_written, compare_outputs, trained_outputs
 from peml.adapters.evaluate import as_trained
-from peml.adapters.files import adapter_folder, new_folder, save_heads, save_prefix
+from peml.adapters.files import LORA, adapter_folder, new_folder, save_heads, save_prefix
 from peml.adapters.left_out import left_out
 from peml.adapters.load import attach_trained, open_adapter
 from peml.adapters.manifest import Manifest
 from peml.adapters.origin import origin_of
 from peml.adapters.peft import write_peft
-from peml.adapters.stock_lora import with_stock_lora, write_stock_lora
+from peml.adapters.stock_lora import copy_lora, with_stock_lora, write_stock_lora
 from peml.answers.heads import TaskHeads
 from peml.batches.collate import Collator
 from peml.methods.linear import LinearTerms
@@ -55,7 +55,8 @@ def export(
       part of this project is needed to load them. ``ADAPTION_PROMPT`` for a prefix beside the text
       (Llama, Mistral), ``PREFIX_TUNING`` for one in front of it (decoder-only models with rotary
       positions). Compared with the run on prompts of its own tasks before it is done.
-      Without a prefix, and of a method that is none of PEFT's: a stock LoRA of the base model.
+      Without a prefix a stock adapter of the base model: PEFT's LoRA and its kin as they were
+      trained, and other methods as a LoRA.
     - ``peml``: one self-contained folder (merged model, tokenizer, prefix, heads) for
       `peml.load`, every family.
 
@@ -98,7 +99,7 @@ def export(
     with new_folder(out) as new:
         expected = trained_outputs(folder, manifest, device, dtype, task)
         origin = origin_of(folder, manifest, warn).of(task)
-        if format == "peft" and manifest.method is not None and not manifest.sites:
+        if format == "peft" and not manifest.sites:
             _stock_lora(new, folder, manifest, task, expected, device, dtype)
             write_card(new, STOCK_LORA, manifest, origin)
             return
@@ -149,8 +150,24 @@ def _stock_lora(
     device: str | torch.device,
     dtype: str,
 ) -> None:
-    """Write a method as a stock PEFT LoRA, and load it once into a fresh base."""
+    """Write an adapter without a prefix as a stock one of PEFT, and load it once into its base."""
     lm = load_base(folder, manifest, device, dtype, whole=True)
+    if manifest.lora is not None:
+        copy_lora(lm, folder / LORA, new)
+    elif manifest.method is not None:
+        _as_lora(lm, folder, manifest, task, new)
+    else:
+        raise UserError(
+            "format 'peft': this adapter has neither a prefix nor a method: its model is whole; "
+            "use the format 'merged'"
+        )
+    compare_outputs(with_stock_lora(lm, new), manifest, None, expected)
+
+
+def _as_lora(
+    lm: LanguageModel, folder: Path, manifest: Manifest, task: str | None, new: Path
+) -> None:
+    """Write a method of this project as a LoRA."""
     attached = attach_trained(lm, folder, manifest)
     if not isinstance(attached, LinearTerms):
         raise UserError(
@@ -159,7 +176,6 @@ def _stock_lora(
         )
     write_stock_lora(lm, attached, task, new)
     attached.detach()
-    compare_outputs(with_stock_lora(lm, new), manifest, None, expected)
 
 
 @dataclass(frozen=True)
@@ -190,11 +206,7 @@ def _peml(job: _Export) -> None:
 
 
 def _peft(job: _Export) -> None:
-    if job.blocks is None:
-        raise UserError(
-            "this adapter has no prefix: its lora/ folder is a PEFT adapter already, "
-            "or use the format 'merged'"
-        )
+    assert job.blocks is not None  # what has no prefix was written before
     known, base = job.manifest, job.out / "merged"
     prompts = _prompts(job)
     write_peft(job.lm, known.sites, job.blocks, known.attention, job.new, base, prompts)

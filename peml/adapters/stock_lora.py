@@ -1,8 +1,9 @@
-"""What a method adds for one task, as a stock PEFT LoRA: the same numbers, without this project."""
+"""A stock PEFT adapter, which needs nothing of this project: LoRA, or a method written as one."""
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,21 @@ def write_stock_lora(
         tensors[f"base_model.model.{name}.lora_A.weight"] = a
         tensors[f"base_model.model.{name}.lora_B.weight"] = b
     write_tensors(folder / LORA_TENSORS, tensors)
+    lm.tokenizer.save_pretrained(folder)
+
+
+def copy_lora(lm: LanguageModel, trained: Path, folder: Path) -> None:
+    """Write LoRA, or its kin of PEFT, as it was trained, and the tokenizer beside it.
+
+    Args:
+        lm: The base model, named in the configuration: it may lie elsewhere than in training.
+        trained: The PEFT adapter.
+        folder: Where to write.
+    """
+    config = peft.PeftConfig.from_pretrained(str(trained))
+    name_base(config, lm)
+    config.save_pretrained(str(folder))
+    shutil.copyfile(trained / LORA_TENSORS, folder / LORA_TENSORS)
     lm.tokenizer.save_pretrained(folder)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,12 @@ from prefixnas.commands.output import Output, add_output
 
 if TYPE_CHECKING:
     from prefixnas.report.grid import Grid
+    from prefixnas.run.evaluation import Evaluation
 
 HELP = "score a trained adapter on its tasks"
+
+MEAN = "mean of these"
+"""What a task of several metrics is scored by, in the place of a metric's name."""
 
 
 def parser(prog: str) -> Parser:
@@ -63,18 +67,29 @@ def main(argv: Sequence[str], prog: str) -> int:
         seen=compared.add,
         **loading(args),
     )
-    output.result(scores, _table(scores))
+    output.result(scores.evaluation.to_json(), _table(scores.evaluation))
     if args.predictions is not None:
         compared.write(args.predictions)
     return 0
 
 
-def _table(scores: Mapping[str, Mapping[str, float]]) -> Grid:
+def _table(found: Evaluation) -> Grid:
+    """Return a row per task and metric; behind a task's score, and their average, its interval."""
+    from prefixnas.base.estimates import NORMAL
     from prefixnas.report.grid import Grid, Number, number
+    from prefixnas.run.evaluation import AVERAGE
 
-    rows = [
-        [task, metric, number(value)]
-        for task, metrics in scores.items()
-        for metric, value in metrics.items()
-    ]
-    return Grid(["task", "metric", Number("score")], rows)
+    def scored(name: str, metric: str, score: float, error: float | None) -> list[str]:
+        return [name, metric, number(score, spread=None if error is None else NORMAL * error)]
+
+    rows: list[list[str]] = []
+    for task, metrics in found.scores.items():
+        error = found.standard_errors.get(task)
+        alone = len(metrics) == 1
+        rows += [scored(task, *each, error if alone else None) for each in metrics.items()]
+        if not alone:
+            rows.append(scored(task, MEAN, found.task_scores[task], error))
+    breaks = [len(rows)] if len(found.scores) > 1 else []
+    if breaks:
+        rows.append(scored(AVERAGE, "", found.score, found.standard_error))
+    return Grid(["task", "metric", Number("score")], rows, breaks)

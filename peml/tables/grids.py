@@ -15,6 +15,11 @@ MIB = 2**20
 
 PAPER_AVERAGE = "the paper's average"
 
+ON_TEST = (
+    "on test: average of the tasks that have a split test, which every run scored once at its end; "
+    "nothing was chosen by it, and no difference is taken of it"
+)
+
 LEGEND = (
     "Scores are on validation data, which chose nothing: mean and standard deviation over the "
     "seeds. A difference is that of the averages, paired by seed, ± its 95 % interval (Student's "
@@ -29,20 +34,28 @@ def table_grid(table: Table, rows: Sequence[RowSummary]) -> Grid:
     """Return the table: a row for each row of the file, a column for each task."""
     tasks = [column.name for column in table.columns]
     papers = any(row.of_paper is not None for row in rows)
-    titles = [*tasks, "average", *(f"minus {label}" for label in table.file.against)]
+    tested = has_tests(table)
+    titles = [*tasks, "average", *["on test"] * tested]
+    titles += [f"minus {label}" for label in table.file.against]
     titles += [PAPER_AVERAGE] if papers else []
     titles += ["weights", "in use", "s a step", "saved MiB", "rates x", "seeds"]
     return Grid(
         ["", *map(Number, titles)],
-        [[row.label, *_scores(row, tasks, papers), *_costs(row)] for row in rows],
+        [[row.label, *_scores(row, tasks, tested, papers), *_costs(row)] for row in rows],
     )
 
 
-def _scores(row: RowSummary, tasks: Sequence[str], papers: bool) -> list[str]:
+def has_tests(table: Table) -> bool:
+    """Tell whether a task of the table has a split `test`."""
+    return any("test" in column.counts for column in table.columns)
+
+
+def _scores(row: RowSummary, tasks: Sequence[str], tested: bool, papers: bool) -> list[str]:
     cells = [_mean(*row.of(task)) for task in tasks]
     return [
         *cells,
         _mean(*row.average),
+        *([_mean(*row.test)] if tested else []),
         *(difference(found) for found in row.over.values()),
         *([of_paper(row.of_paper)] if papers else []),
     ]
@@ -110,6 +123,8 @@ def remarks(table: Table, rows: Sequence[RowSummary], failed: Mapping[str, str])
         )
     if edge := [row.label for row in rows if row.edge]:
         lines.append(f"The best rate lies at the edge of what was tried: {', '.join(edge)}")
+    if has_tests(table):
+        lines.append(ON_TEST)
     missing = sum(len(file.seeds) - len(row.records) for row in rows)
     if missing:
         lines.append(f"Not finished: {missing} of {counted['runs']} runs")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from prefixnas.base.errors import UserError
@@ -26,6 +27,7 @@ class RunRecord:
         saved_bytes: Most bytes that a training step keeps for its backward passes.
         seconds_a_step: As measured, with whatever else the machine did.
         metrics: By task, what its score is the mean of.
+        tests: Score on the split `test` by task, of the tasks that have one.
     """
 
     selection: float
@@ -36,6 +38,12 @@ class RunRecord:
     saved_bytes: int | None = None
     seconds_a_step: float | None = None
     metrics: Mapping[str, Sequence[str]] | None = None
+    tests: Mapping[str, float] | None = None
+
+    @property
+    def test(self) -> float | None:
+        """The average of `tests`."""
+        return fmean(self.tests.values()) if self.tests else None
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -51,6 +59,7 @@ class RunRecord:
         try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             scores = [data["selection"], data["validation"], *data["tasks"].values()]
+            scores += (data.get("tests") or {}).values()
             if not all(isinstance(score, int | float) for score in scores):
                 raise TypeError
             return cls(**data)

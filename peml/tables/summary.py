@@ -45,6 +45,11 @@ class RowSummary:
         """Mean and standard deviation over the seeds of the average over the tasks."""
         return mean_and_spread(self.averages.values())
 
+    @property
+    def test(self) -> tuple[float | None, float | None]:
+        """The same on the split `test`, over the tasks that have one."""
+        return mean_and_spread(record.test for record in self.records.values())
+
     def of(self, task: str) -> tuple[float | None, float | None]:
         """Return mean and standard deviation over the seeds of a task's score."""
         return mean_and_spread(record.tasks[task] for record in self.records.values())

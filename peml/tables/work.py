@@ -135,6 +135,7 @@ def measure(run: Run, objective: JointObjective, result: SearchResult) -> RunRec
         most_saved(objective, run.module, run.seed),
         seconds_a_step(run.folder),
         {task.name: list(task.metrics) for task in objective.tasks},
+        dict(result.tested[TRAINED].task_scores) if TRAINED in result.tested else None,
     )
 
 

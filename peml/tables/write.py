@@ -8,7 +8,15 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from peml.tables.grids import LEGEND, PAPER_AVERAGE, paper_grid, paper_title, remarks, table_grid
+from peml.tables.grids import (
+    LEGEND,
+    PAPER_AVERAGE,
+    has_tests,
+    paper_grid,
+    paper_title,
+    remarks,
+    table_grid,
+)
 from peml.tables.latex import latex
 from peml.tables.plan import Table
 from peml.tables.plot import table_figure
@@ -19,6 +27,8 @@ from prefixnas.report.grid import in_markdown
 from prefixnas.report.plots.style import save_figure
 
 NAME = "table"
+NESTED = ("tasks", "metrics", "tests")
+"""What a record holds by task."""
 
 
 def write_soon(table: Table, out: Path) -> None:
@@ -100,6 +110,8 @@ def _numbers(table: Table, row: RowSummary) -> dict[str, object]:
     for column in table.columns:
         line[column.name], line[f"{column.name} sd"] = row.of(column.name)
     line["average"], line["average sd"] = row.average
+    if has_tests(table):
+        line["on test"], line["on test sd"] = row.test
     for label, found in row.over.items():
         line[f"minus {label}"] = None if found is None else found.mean
         line[f"minus {label}, low"] = None if found is None else found.low
@@ -120,5 +132,6 @@ def run_rows(table: Table, out: Path) -> Iterator[dict[str, object]]:
                 trial = cell.seed == table.file.trial_seed
                 named = {"row": row.label, "rates x": cell.factor, "seed": cell.seed}
                 scores = {column.name: record.tasks[column.name] for column in table.columns}
-                rest = {k: v for k, v in vars(record).items() if k not in ("tasks", "metrics")}
-                yield {**named, "trial": trial, "steps": cell.steps, **scores, **rest}
+                rest = {k: v for k, v in vars(record).items() if k not in NESTED}
+                tests = {"on test": record.test} if has_tests(table) else {}
+                yield {**named, "trial": trial, "steps": cell.steps, **scores, **rest, **tests}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from prefixnas.report.page import details, image, page, section
 from prefixnas.report.progress import by_key
 from prefixnas.report.tables import best_of, date
 from prefixnas.run.record import read_record
+
+MeanAndSpread = tuple[float | None, float | None]
 
 PAGE, NUMBERS = "report.html", "summary.json"
 PLOT = "Score against the seconds of a run, with the standard deviation over the runs"
@@ -83,15 +85,22 @@ def _of_space(rows: Sequence[Summary]) -> list[str]:
     return [
         space_table(rows).html(),
         f"<ul>{said}</ul>" if said else "",
-        details("Scores by task, with the standard deviation over runs", task_table(rows).html()),
+        details(
+            "Scores by task, with the standard deviation over runs",
+            task_table({row.label: row.task_scores for row in rows}).html(),
+        ),
+        details(
+            "The same on the split test",
+            task_table({row.label: row.task_tests for row in rows}).html(),
+        ),
         details("Differences with their 95 % intervals", difference_table(rows).html()),
         details("Architectures that were found", architecture_table(rows).html()),
     ]
 
 
-def task_table(rows: Sequence[Summary]) -> Grid:
+def task_table(by_variant: Mapping[str, Mapping[str, MeanAndSpread]]) -> Grid:
     """Return the scores by task: a row per task, a column per variant; the best one is bold."""
-    there = {row.label: scores for row in rows if (scores := row.task_scores)}
+    there = {label: scores for label, scores in by_variant.items() if scores}
     tasks = list(dict.fromkeys(task for scores in there.values() for task in scores))
     lines: list[list[Cell]] = []
     for task in tasks:

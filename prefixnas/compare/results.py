@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prefixnas.compare.cells import REFERENCES, Cell
 from prefixnas.compare.runner import notes
@@ -45,6 +46,8 @@ class CellResult:
         folder: The run directory.
         began: When it began, by ISO 8601.
         task_errors: Standard errors of `task_scores`, over the examples, where they are known.
+        test: Score on the split `test` after training, the mean of the tasks that have one.
+        task_tests: The same by task.
     """
 
     space: str
@@ -69,12 +72,14 @@ class CellResult:
     folder: str = ""
     began: str | None = None
     task_errors: Mapping[str, float] | None = None
+    test: float | None = None
+    task_tests: Mapping[str, float] | None = None
 
     def row(self) -> dict[str, object]:
         """Return the row of the long table: what is nested is JSON."""
         nested = {
             key: None if (value := getattr(self, key)) is None else json.dumps(dict(value))
-            for key in ("architecture", "task_scores", "task_errors")
+            for key in ("architecture", "task_scores", "task_errors", "task_tests")
         }
         return {**vars(self), **nested}
 
@@ -122,6 +127,7 @@ def _result(cell: Cell, record: Record | None) -> CellResult:
         where,
         record.start("began"),
         trained.get("standard_errors"),
+        **_tests(record, TRAINED),
     )
 
 
@@ -141,10 +147,16 @@ def _alone(cell: Cell, record: Record) -> list[CellResult]:
             search_steps=0, steps=record.result["steps"]["total"], search_seconds=0.0,
             seconds=until - before, parameters=0, task_scores=column.get("task_scores"),
             folder=str(cell.folder), began=record.start("began"),
-            task_errors=column.get("standard_errors"),
+            task_errors=column.get("standard_errors"), **_tests(record, label),
         ))  # fmt: skip
         before = until
     return results
+
+
+def _tests(record: Record, label: str) -> dict[str, Any]:
+    """Return what a column scored on the split `test`; nothing where no task has one."""
+    found = record.tested().get(label)
+    return {"test": found["score"], "task_tests": found["task_scores"]} if found else {}
 
 
 def _seconds_until(record: Record, kind: type[Event], name: str | None = None) -> float:

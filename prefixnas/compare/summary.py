@@ -66,26 +66,34 @@ class Summary:
         return mean_and_spread(run.score for run in self.runs)[1]
 
     @property
+    def test(self) -> tuple[float | None, float | None]:
+        """Mean and standard deviation of all runs' scores on the split `test`."""
+        return mean_and_spread(run.test for run in self.runs)
+
+    @property
     def task_scores(self) -> dict[str, tuple[float | None, float | None]]:
         """Mean and standard deviation of all runs' scores, by task."""
-        tasks = dict.fromkeys(task for run in self.runs for task in run.task_scores or {})
-        return {
-            task: mean_and_spread((run.task_scores or {}).get(task) for run in self.runs)
-            for task in tasks
-        }
+        return _by_task([run.task_scores or {} for run in self.runs])
+
+    @property
+    def task_tests(self) -> dict[str, tuple[float | None, float | None]]:
+        """The same on the split `test`, of the tasks that have one."""
+        return _by_task([run.task_tests or {} for run in self.runs])
 
     def data(self) -> dict[str, object]:
         """Return what `row` has, and what no cell of a table can hold: scores by seed and task."""
-        tasks = {
-            task: {"score": mean, "score_sd": spread}
-            for task, (mean, spread) in self.task_scores.items()
-        }
-        return {**self.row(), "scores": dict(self.scores), "task_scores": tasks}
+        scores, tests = (
+            {task: {"score": mean, "score_sd": spread} for task, (mean, spread) in found.items()}
+            for found in (self.task_scores, self.task_tests)
+        )
+        by_task = {"task_scores": scores, **({"task_tests": tests} if tests else {})}
+        return {**self.row(), "scores": dict(self.scores), **by_task}
 
     def row(self) -> dict[str, object]:
         """Return the row of the summary table."""
         peak = max((run.peak_memory or 0 for run in self.runs), default=0)
         retrained, retrained_sd = mean_and_spread(self.retrained.values())
+        test, test_sd = self.test
         row: dict[str, object] = {
             "space": self.space,
             "label": self.label,
@@ -96,6 +104,8 @@ class Summary:
             "refused": self.refused,
             "score": self.mean,
             "score_sd": self.spread,
+            "test": test,
+            "test_sd": test_sd,
             "retrained": retrained,
             "retrained_sd": retrained_sd,
         }
@@ -199,6 +209,14 @@ def _by_seed(group: Sequence[CellResult]) -> dict[int, float]:
         if result.score is not None:
             found.setdefault(result.seed, []).append(result.score)
     return {seed: fmean(scores) for seed, scores in found.items()}
+
+
+def _by_task(
+    found: Sequence[Mapping[str, float]],
+) -> dict[str, tuple[float | None, float | None]]:
+    """Return mean and standard deviation over runs, by task."""
+    tasks = dict.fromkeys(task for scores in found for task in scores)
+    return {task: mean_and_spread(scores.get(task) for scores in found) for task in tasks}
 
 
 def _agreement(runs: Sequence[CellResult]) -> tuple[float | None, float | None]:

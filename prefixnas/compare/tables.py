@@ -24,25 +24,38 @@ LEGEND = (
     "Seconds and memory are of one run, as measured, with whatever else the machine did."
 )
 
+ON_TEST = (
+    "on test: mean of the tasks that have a split test, which every run scored once at its end; "
+    "nothing was chosen by it, and no difference is taken of it"
+)
+
 
 def space_table(rows: Sequence[Summary]) -> Grid:
     """Return the table of a space: a row per variant, what it is compared with before those."""
     retrained = any(row.retrained for row in rows)
-    titles = ["score", *(f"over {name}" for name in COMPARED_WITH)]
+    tested = has_tests(rows)
+    titles = ["score", *["on test"] * tested, *(f"over {name}" for name in COMPARED_WITH)]
     if retrained:
         titles += ["trained anew", f"over {AVERAGE_RANDOM}"]
     titles += ["steps", "seconds", "memory", "parameters", "agreement"]
     refused = ["refused", *["-"] * (len(titles) - 1)]
     cells = [
-        [row.label, *(_cells(row, retrained) if row.refused is None else refused)] for row in rows
+        [row.label, *(_cells(row, tested, retrained) if row.refused is None else refused)]
+        for row in rows
     ]
     kinds = [row.kind for row in rows]
     breaks = [n for n, pair in enumerate(pairwise(kinds), 1) if pair[0] != "search" == pair[1]]
     return Grid(["", *map(Number, titles)], cells, breaks)
 
 
-def _cells(row: Summary, retrained: bool) -> list[str]:
+def has_tests(rows: Sequence[Summary]) -> bool:
+    """Tell whether there is a score on the split `test`: a task may have none."""
+    return any(row.test[0] is not None for row in rows)
+
+
+def _cells(row: Summary, tested: bool, retrained: bool) -> list[str]:
     texts = [_mean(row.mean, row.spread, len(row.runs), "failed" if row.failed else "-")]
+    texts += [_mean(*row.test, len(row.runs))] * tested
     texts += [_difference(row.over.get(name)) for name in COMPARED_WITH]
     if retrained:
         texts.append(_mean(*mean_and_spread(row.retrained.values()), len(row.retrained)))
@@ -89,7 +102,7 @@ def remarks(rows: Sequence[Summary]) -> list[str]:
         difference = row.over.get(AVERAGE_RANDOM)
         if row.kind == "search" and difference is not None:
             lines.append(f"{row.label}: {_sentence(difference)}")
-    return lines
+    return [*lines, ON_TEST] if has_tests(rows) else lines
 
 
 def _sentence(difference: Difference) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,17 @@ from prefixnas.experiments.rows import (
     Row,
     quiet,
 )
+from prefixnas.experiments.trial import trial_folder
 from prefixnas.experiments.view import short, trial_table
 from prefixnas.report.grid import facts, number
 from prefixnas.report.page import details, image, page, section, verbatim
 from prefixnas.report.progress import by_key, clock
+from prefixnas.report.tables import date
+from prefixnas.run.record import read_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     from prefixnas.experiments.study import Study
 
@@ -43,8 +48,18 @@ PLOTS: Mapping[str, str] = {
 
 
 SCORE = "score"
-WORDS: Mapping[str, str] = {"Intermediate Value": SCORE, "Step": "epoch", "Hyperparameter": ""}
-"""Optuna's words on the axes, in ours; what the caption says is left out."""
+WORDS: Mapping[str, str] = {
+    "Intermediate Value": SCORE,
+    "Step": "epoch",
+    "Hyperparameter": "",
+    "Trial": "trial",
+    "Importance": "importance",
+    "Best Value": "best so far",
+}
+"""Optuna's words on axes and in legends, in ours; what the caption says is left out."""
+
+COUNTED = ("trial", "epoch")
+"""Axes of whole numbers."""
 
 COLUMNS = ("trial", "state", "score", "validation", "epochs", "steps")
 """What the table shows of a trial besides its hyper-parameters."""
@@ -61,7 +76,7 @@ def write_study_report(study: Study) -> Path:
     """
     rows, best = study.rows(), study.best()
     trials = trial_table(rows, study.experiment.target.direction, COLUMNS, apart=True)
-    path, summary = study.folder / REPORT, _summary(rows, best)
+    path, summary = study.folder / REPORT, {**_about(study, rows), **_summary(rows, best)}
     data = {
         "summary": summary,
         "best": best and best.number,
@@ -79,6 +94,22 @@ def write_study_report(study: Study) -> Path:
     )
     write_text(path, text)
     return path
+
+
+def _about(study: Study, rows: list[Row]) -> dict[str, str]:
+    """Return date, model and tasks, as the first run that is there says; not what is searched."""
+    folders = (trial_folder(study.folder, row.number) for row in rows)
+    folder = next((folder for folder in folders if (folder / "metrics.jsonl").is_file()), None)
+    if folder is None:
+        return {}
+    record = read_record(folder)
+    known = {
+        "date": date(record.start("began")),
+        **(record.start("about") or {}),
+        "tasks": ", ".join(record.tasks()),
+    }
+    searched = {name for row in rows for name in row.params}
+    return {key: fact for key, fact in known.items() if fact and key not in searched}
 
 
 def _summary(rows: list[Row], best: Row | None) -> dict[str, str]:
@@ -107,7 +138,7 @@ def _best(best: Row | None) -> str:
         ("score on the validation split", number(notes.get(VALIDATION), ".4f")),
         *((name, short(value)) for name, value in best.params.items()),
         *((key, ", ".join(taken)) for key, taken in by_key(notes.get(ARCHITECTURE, {})).items()),
-        ("trained numbers", str(notes.get(PARAMETERS, "-"))),
+        ("trained weights", number(notes.get(PARAMETERS), ",.0f")),
         ("run directory", f"trials/{best.number:04}"),
     ]
     return facts(known).html()
@@ -153,20 +184,29 @@ def _plot(study: Study, name: str) -> str:
     return image(PLOTS[name], file.getvalue())
 
 
+def _in_our_words(labels: Iterable[Text]) -> None:
+    for label in labels:
+        text = re.sub(r"^Trial(?=\d)", "trial ", label.get_text())
+        for word, ours in WORDS.items():
+            text = text.replace(word, ours)
+        label.set_text(text)
+
+
 def _tidy(figure: Figure) -> None:
     """Make one of Optuna's plots readable: no title beside the caption, no line in white."""
     from matplotlib.collections import LineCollection
+    from matplotlib.ticker import MaxNLocator
 
     crowd = [found for axes in figure.axes for found in axes.findobj(LineCollection)]
     for axes in figure.axes:
         for place in ("left", "center"):
             axes.set_title("", loc=place)
-        for label, word in WORDS.items():
-            axes.set_xlabel(axes.get_xlabel().replace(label, word))
-            axes.set_ylabel(axes.get_ylabel().replace(label, word))
         legend = axes.get_legend()
         if legend is not None and not 1 < len(legend.get_texts()) <= LEGEND:
             legend.remove()
+        _in_our_words([axes.xaxis.label, axes.yaxis.label, *(legend.get_texts() if legend else ())])
+        if axes.get_xlabel() in COUNTED:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if crowd:  # parallel coordinates: the axes of all hyper-parameters lie above each other
             axes.grid(visible=False)
             axes.set_facecolor("white")

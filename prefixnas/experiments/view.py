@@ -69,7 +69,7 @@ def trial_table(
     best = (max if direction == "maximize" else min)(scores, default=None)
     begun = [row for row in rows if row.state != WAITING]
     names = list(dict.fromkeys(name for row in begun for name in row.params)) if apart else []
-    lines = []
+    lines: list[list[Cell]] = []
     for row in begun:
         cells = _cells(row, row.score is not None and row.score == best)
         values = [short(row.params.get(name)) for name in names]
@@ -77,7 +77,16 @@ def trial_table(
         error = Span(said, "red" if row.state == FAIL else "")
         lines.append([*(cells[title] for title in columns), *values, error])
     head = [title if title == "state" else Number(title) for title in columns]
-    return Grid([*head, *names, "error" if apart else "hyper-parameters, error"], lines)
+    head += [Number(name) if _of_numbers(begun, name) else name for name in names]
+    if apart and not any(row.notes.get(ERROR) for row in begun):
+        return Grid(head, [line[:-1] for line in lines])
+    return Grid([*head, "error" if apart else "hyper-parameters, error"], lines)
+
+
+def _of_numbers(rows: Sequence[Row], name: str) -> bool:
+    """Tell whether a hyper-parameter is a number wherever it is given."""
+    found = [row.params[name] for row in rows if row.params.get(name) is not None]
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
 
 
 def _cells(row: Row, best: bool) -> dict[str, Cell]:

@@ -85,6 +85,7 @@ class Relaxation(ABC):
 
 RELAXATIONS: Registry[type[Relaxation]] = Registry("relaxation", "prefixnas.relaxations")
 register_relaxation = RELAXATIONS.register
+"""Offer a relaxation under a name: `@register_relaxation("softmax")`, for `--relaxation`."""
 
 
 @register_relaxation("softmax")

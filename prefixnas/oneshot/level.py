@@ -77,7 +77,9 @@ class Level(ABC):
 
 
 LEVELS: Registry[type[Level]] = Registry("level", "prefixnas.levels")
+"""Levels by the name that `--level` takes."""
 register_level = LEVELS.register
+"""Offer a level under a name: `@register_level("joint")`."""
 
 
 @register_level("joint")

@@ -41,7 +41,9 @@ class Selection(ABC):
 
 
 SELECTIONS: Registry[type[Selection]] = Registry("selection", "prefixnas.selections")
+"""Selections by the name that `--selection` takes."""
 register_selection = SELECTIONS.register
+"""Offer a selection under a name: `@register_selection("argmax")`."""
 
 
 @register_selection("argmax")

@@ -32,7 +32,9 @@ class Update(ABC):
 
 
 UPDATES: Registry[type[Update]] = Registry("update", "prefixnas.updates")
+"""Updates by the name that `--update` takes."""
 register_update = UPDATES.register
+"""Offer an update under a name: `@register_update("logits")`."""
 
 
 def make_relaxation(

@@ -191,6 +191,8 @@ def series(event: Event) -> dict[str, float]:
         {'search/loss': 0.7, 'search/lr': 0.002, 'search/loss/sst2': 0.7}
         >>> series(Evaluation("mixture", "validation", {}, {"sst2": 0.9}, 0.9))
         {'validation/mixture/average': 0.9, 'validation/mixture/sst2': 0.9}
+        >>> series(Evaluation("trained child", "test", {}, {"sst2": 0.8}, 0.8))
+        {'test/trained child/average': 0.8, 'test/trained child/sst2': 0.8}
     """
     match event:
         case events.Step():
@@ -202,8 +204,8 @@ def series(event: Event) -> dict[str, float]:
             return _named(event.phase, {**numbers, **of_tasks})
         case events.Epoch():
             return _named(f"{event.phase}/selection", {AVERAGE: event.score, **event.task_scores})
-        case events.Evaluation(split="validation"):
-            return _named(f"validation/{event.name}", {AVERAGE: event.score, **event.task_scores})
+        case events.Evaluation(split="validation" | "test" as split):
+            return _named(f"{split}/{event.name}", {AVERAGE: event.score, **event.task_scores})
     return {}
 
 

@@ -315,3 +315,4 @@ class ObjectiveConfig(Options, ABC):
 
 OBJECTIVES: Registry[type[ObjectiveConfig]] = Registry("objective", "prefixnas.objectives")
 register_objective = OBJECTIVES.register
+"""Offer an objective's options under a name: `@register_objective("digits")`, for `--objective`."""

@@ -154,3 +154,4 @@ def check_module(strategy: Strategy, space: SearchSpace, objective: Objective | 
 
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "prefixnas.strategies")
 register_strategy = STRATEGIES.register
+"""Offer a strategy under a name: `@register_strategy("darts")`, for `--strategy`."""

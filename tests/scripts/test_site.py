@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import yaml
 
 from tests import ROOT
 
+griffe = pytest.importorskip("griffe", reason="needs the extra docs")
 site = pytest.importorskip("scripts.site", reason="needs the extra docs")
 
 LOADS = {("img", "src"), ("script", "src"), ("iframe", "src"), ("source", "src")}
@@ -69,6 +71,43 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_a_page() -> None:
     roots = [path.name.lower() for path in ROOT.glob("*.md")]
     faces = [f"api/{package}.md" for package in site.FACES]
     assert sorted(nav) == sorted([*docs, *roots, *faces])
+
+
+def test_the_first_page_has_the_groups_of_the_navigation_in_their_order() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    groups = {title: list(entries_of(entry)) for each in nav for title, entry in each.items()}
+    parts = (ROOT / "docs" / "index.md").read_text().split("\n## ")[1:]
+    shown = {
+        part.splitlines()[0]: re.findall(r"^\| \[(.+?)\]\((.+?)\)", part, re.M) for part in parts
+    }
+    for title in ("Tutorials", "How-to guides", "Reference", "Explanation"):
+        linked = [(name, site_place(target)) for name, target in shown[title]]
+        assert linked == groups[title]
+
+
+def entries_of(nav: Any) -> Iterator[tuple[str, str]]:
+    """The pages right in a group of the navigation, with their titles."""
+    for entry in nav if isinstance(nav, list) else ():
+        yield from ((title, page) for title, page in entry.items() if isinstance(page, str))
+
+
+def site_place(link: str) -> str:
+    return str(site.place(PurePosixPath(os.path.normpath(f"docs/{link}"))))
+
+
+def test_everything_in_the_api_says_what_it_is() -> None:
+    """An entry of a page without a text would be a heading over nothing."""
+    loader = griffe.GriffeLoader(search_paths=[ROOT], allow_inspection=False)
+    roots = {folder.partition("/")[0] for folder in site.FACES.values()}
+    found = {root: loader.load(root) for root in roots}
+    silent = []
+    for where in (where for folder in site.FACES.values() for _, where in site.names_of(folder)):
+        root, _, path = where.partition(".")
+        offered = found[root][path]
+        own = [each for name, each in offered.members.items() if name[0] != "_"]
+        functions = [each for each in own if offered.is_class and each.is_function]
+        silent += [each.path for each in [offered, *functions] if not each.has_docstring]
+    assert silent == []
 
 
 def test_the_api_is_what_the_packages_offer() -> None:

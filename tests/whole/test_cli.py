@@ -28,6 +28,7 @@ from prefixnas.launch.config import RunConfig, run_options
 from prefixnas.network.relaxations import RELAXATIONS
 from prefixnas.run.evaluation import BASELINE, EQUAL_WEIGHTS
 from prefixnas.run.strategy import STRATEGIES
+from tests.pages import numbers_shown, strangers
 from tests.workbench import SMALL, digest, events, python
 
 pytestmark = pytest.mark.usefixtures("rendered")
@@ -285,6 +286,7 @@ def test_a_run_folder_holds_everything(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     sources = re.findall(r"(?:src|href)=['\"]?([^'\" >]*)", page)
     assert sources and all(source.startswith(("data:", "#")) for source in sources)
+    assert strangers(finished) == [] and numbers_shown(finished) > 100
     kinds = [event["event"] for event in events(finished)]
     assert kinds[0] == "start" and kinds[-1] == "end"
     steps = [event["phase"] for event in events(finished, "step")]

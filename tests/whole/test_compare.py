@@ -14,6 +14,7 @@ from prefixnas.run.events import Step
 from prefixnas.run.record import read_record
 from tests import ROOT
 from tests.forked import Forked, run
+from tests.pages import numbers_shown, strangers
 from tests.workbench import digest, events
 
 PLUGINS = [
@@ -69,9 +70,14 @@ def test_a_killed_comparison_goes_on_and_repeats_nothing(tmp_path: Path) -> None
     alone = rows["alone", "linear alone"]
     trained = read_record(out / "tabular/random/seed0").columns()["linear alone"]
     assert trained is not None and float(alone["score"]) == trained["score"]
+    tested = read_record(out / "tabular/random/seed0").tested()
+    for row, column in ((alone, "linear alone"), (rows["search", "random"], "trained child")):
+        assert float(row["test"]) == (tested[column] or {})["score"] != float(row["score"])
     found = yaml.safe_load((out / "architectures.yaml").read_text())
     choices = found["tabular"]["hill-climb"][0]["choices"]
     assert choices == record.architecture.choices  # type: ignore[union-attr]
     assert (out / "compute.png").read_bytes().startswith(b"\x89PNG")
     text = (out / "summary.md").read_text()
     assert "| hill-climb |" in text and "| failing | failed |" in text
+    assert "| on test |" in text
+    assert strangers(out) == [] and numbers_shown(out) > 50

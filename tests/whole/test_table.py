@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -47,7 +49,12 @@ def numbers(out: Path) -> list[list[dict[str, str]]]:
 
 @pytest.fixture(scope="module")
 def file(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("table") / "file.yaml", small(bench))
+    """A table of two tasks, of which one has a test split."""
+    place = tmp_path_factory.mktemp("table")
+    mood = shutil.copytree(bench / "mood", place / "mood")
+    lines = (mood / "validation.jsonl").read_text().splitlines()
+    (mood / "test.jsonl").write_text("\n".join(lines[:5]) + "\n")
+    return write(place / "file.yaml", small(bench, tasks=[str(mood), str(bench / "order")]))
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +81,26 @@ def test_a_table_that_was_killed_twice_goes_on(file: Path, whole: Path, tmp_path
     assert start(file, out, log, "--resume").wait() == 0, log.read_text()
     assert numbers(out) == numbers(whole)
     assert not list(out.glob("*/x*/seed*/checkpoint"))
+
+
+def test_scores_on_a_test_split_have_a_column(whole: Path) -> None:
+    kept: dict[str, float] = {}
+    for path in whole.glob("*/x*/seed*/row.json"):
+        tests = json.loads(path.read_text())["tests"]
+        column = json.loads((path.parent / "result.json").read_text())["test"]["trained child"]
+        assert tests == column["task_scores"] and [*tests] == ["mood"]
+        kept[str(path.parent.relative_to(whole))] = tests["mood"]
+    with (whole / "table.csv").open() as stream:
+        for row in csv.DictReader(stream):
+            place = f"{row['row']}/x{float(row['rates x']):g}"
+            tests = [kept[f"{place}/seed{seed}"] for seed in (0, 1)]
+            assert float(row["on test"]) == pytest.approx(fmean(tests))
+    with (whole / "runs.csv").open() as stream:
+        for row in csv.DictReader(stream):
+            place = f"{row['row']}/x{float(row['rates x']):g}/seed{row['seed']}"
+            assert float(row["on test"]) == kept[place]
+    text = (whole / "table.md").read_text()
+    assert "| on test |" in text.splitlines()[2] and text.count("nothing was chosen by it") == 1
 
 
 def test_several_processes_share_the_work(file: Path, whole: Path, tmp_path: Path) -> None:

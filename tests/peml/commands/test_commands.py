@@ -68,7 +68,7 @@ def test_evaluate_repeats_the_scores_of_the_run(
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == result(run)["columns"]["trained child"]["scores"]
+    assert json.loads(out) == result(run)["columns"]["trained child"]
     assert all("predictions are the same" in line for line in err.splitlines())
 
 
@@ -81,6 +81,29 @@ def test_evaluate_prints_a_table_and_takes_other_splits(
     assert main([*argv, "--eval-limit", "4"]) == 0
     printed = capsys.readouterr().out
     assert "order" in printed and "accuracy" in printed and "mood" not in printed
+    assert "average" not in printed
+
+
+def test_evaluate_says_how_far_scores_scatter_as_the_run_does(
+    bench: Path, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Behind each task's score, and the average, stands what the run's own table has there."""
+    column = result(run := trained("llama"))["columns"]["trained child"]
+    capsys.readouterr()
+    assert main(["evaluate", str(run)]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if "±" in line]
+    errors = column["standard_errors"] | {"average": column["standard_error"]}
+    scores = column["task_scores"] | {"average": column["score"]}
+    assert {words[0]: words[-3:] for words in shown} == {
+        name: [f"{scores[name]:.3f}", "±", f"{1.959964 * errors[name]:.3f}"] for name in errors
+    }
+    task = {"source": str(bench / "mood"), "name": "mood", "metrics": ["accuracy", "macro_f1"]}
+    (tmp_path / "mood.yaml").write_text(json.dumps(task))
+    assert main(["evaluate", str(run), "--tasks", str(tmp_path / "mood.yaml")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "mood" in line]
+    assert [line[1:-1] if "±" not in line else line[1:4] for line in lines] == [
+        ["accuracy"], ["macro_f1"], ["mean", "of", "these"]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("family", ["llama", "t5", "bert"])
@@ -187,7 +210,7 @@ def test_evaluate_cuts_prompts_where_the_run_did(
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == result(run)["columns"]["trained child"]["scores"]
+    assert json.loads(out) == result(run)["columns"]["trained child"]
     assert [line for line in err.splitlines() if "longer than the model's window" in line]
     assert main(["evaluate", str(run), "--max-length", "60"]) == 0
     assert "longer" not in capsys.readouterr().err

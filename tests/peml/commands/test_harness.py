@@ -33,7 +33,7 @@ def test_lm_eval_gives_the_same_scores(
     sources = [str(bench / "mood"), str(bench / "order")]
     capsys.readouterr()
     assert main(["evaluate", str(trained("llama")), "--json"]) == 0
-    ours = json.loads(capsys.readouterr().out)
+    ours = json.loads(capsys.readouterr().out)["scores"]
     theirs = harness_scores(tmp_path / "out", sources)
     assert theirs == {task: metrics["accuracy"] for task, metrics in ours.items()}
     assert len(theirs) == 2

@@ -65,7 +65,7 @@ def test_new_rows_get_the_answers_that_are_scored(
 ) -> None:
     run, scored = trained(family), tmp_path / "scored.jsonl"
     assert main(["evaluate", str(run), "--predictions", str(scored), "--json"]) == 0
-    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])["scores"]
     for name in ("mood", "order"):
         mine = [row for row in lines(scored) if row["task"] == name]
         right = sum(row["prediction"] == row["answer"] for row in mine)
@@ -250,7 +250,7 @@ def test_a_run_is_moved_with_model_and_data_and_needs_no_data_to_predict(
     argv += ["--prefix-length", "3", "--space", "mlp", "--baseline", "none", "--out", str(run)]
     assert main(argv) == 0
     assert str(tmp_path) not in (run / "adapter" / "peml.json").read_text()
-    result = json.loads((run / "result.json").read_text())["columns"]["trained child"]["scores"]
+    result = json.loads((run / "result.json").read_text())["columns"]["trained child"]
     there = here.rename(tmp_path / "there")
     capsys.readouterr()
     assert main(["evaluate", str(there / "runs/one"), "--json"]) == 0

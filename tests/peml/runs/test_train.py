@@ -96,7 +96,7 @@ def test_tasks_to_evaluate_are_named_as_for_the_command(
     argv = ["evaluate", str(run.folder), "--tasks", *map(str, asked), "--split", "train"]
     capsys.readouterr()
     assert main([*argv, "--eval-limit", "3", "--device", "cpu", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == scores
+    assert json.loads(capsys.readouterr().out) == scores.evaluation.to_json()
     assert peml.evaluate(run, bench / "mood", "train", device="cpu") == {"mood": scores["mood"]}
 
 

@@ -106,11 +106,38 @@ def test_the_page_shows_what_its_file_holds(
     assert len(data["runs"]) == len(runs)
 
 
+def test_scores_on_a_test_split_have_a_column_where_there_are_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They stand beside the others, and no difference is taken of them."""
+    monkeypatch.setattr("prefixnas.compare.summary._agreement", lambda runs: (0.5, 0.25))
+    found = results()
+    plain = summarise(plan(strategies=["darts"]), found)
+    scored = [
+        replace(run, test=run.score - 0.2, task_tests={"first": run.score - 0.2})
+        if run.score is not None and run.label == "darts" and run.kind == "search"
+        else run
+        for run in found
+    ]
+    tested = summarise(plan(strategies=["darts"]), scored)
+    assert "on test" not in markdown(plain) and "task_tests" not in plain["default"][0].data()
+    (line,) = [line for line in markdown(tested).splitlines() if line.startswith("| darts")]
+    assert line.split(" | ")[1:3] == ["0.700 ± 0.110 (n=3)", "0.500 ± 0.110 (n=3)"]
+    assert markdown(tested).count("nothing was chosen by it") == 1
+    for one, other in zip(plain["default"], tested["default"], strict=True):
+        assert one.over == other.over and one.scores == other.scores
+    (darts,) = [row.data() for row in tested["default"] if row.label == "darts"]
+    assert (darts["test"], darts["test_sd"]) == pytest.approx((0.5, 0.11))
+    assert darts["task_tests"] == {
+        "first": {"score": pytest.approx(0.5), "score_sd": pytest.approx(0.11)}
+    }
+
+
 def test_scores_by_task_are_means_over_the_runs() -> None:
     made = CellResult("s", "darts", "search", 0, 0, "finished", score=0.5, task_scores={"a": 0.4})
     other = replace(made, seed=1, score=0.7, task_scores={"a": 0.6, "b": 1.0})
     row = Summary("s", "darts", "search", {}, [made, other], None, 0, {}, None, None, {}, {})
-    lines = task_table([row]).markdown().replace("**", "").splitlines()
+    lines = task_table({row.label: row.task_scores}).markdown().replace("**", "").splitlines()
     assert lines[2:] == ["| a | 0.500 ± 0.141 |", "| b | 1.000 |"]
     assert row.data()["task_scores"] == {
         "a": {"score": pytest.approx(0.5), "score_sd": pytest.approx(0.1414, abs=1e-4)},

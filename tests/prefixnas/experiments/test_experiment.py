@@ -11,7 +11,7 @@ import pytest
 
 import peml.__main__
 from prefixnas.experiments.experiment import load_experiment
-from prefixnas.experiments.study_report import write_study_report
+from prefixnas.experiments.study_report import _tidy, write_study_report
 from prefixnas.experiments.worker import work
 from tests.prefixnas.experiments.small import open_small, small
 
@@ -143,3 +143,20 @@ def test_a_dry_run_prints_a_file_that_says_the_same(
     assert "540 steps and 108 epochs' evaluations" in printed
     assert load_experiment(tmp_path / "printed.yaml").trials == 9
     assert not (tmp_path / "studies").exists()
+
+
+def test_plots_of_a_study_speak_our_words_and_count_in_whole_numbers() -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.subplots()
+    for number in range(2):
+        axes.plot([1, 2], [0.5, 0.6], label=f"Trial{number}")
+    axes.set(xlabel="Step", ylabel="Intermediate Value", title="Intermediate Values Plot")
+    axes.legend()
+    _tidy(figure)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("epoch", "score", "")
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["trial 0", "trial 1"]
+    assert all(float(place).is_integer() for place in axes.get_xticks())

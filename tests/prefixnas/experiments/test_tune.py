@@ -18,6 +18,7 @@ from prefixnas.experiments.study import Study
 from prefixnas.experiments.trial import run_trial
 from prefixnas.experiments.worker import work
 from tests.forked import Forked
+from tests.pages import numbers_shown, strangers
 from tests.prefixnas.experiments.small import small
 
 
@@ -75,6 +76,10 @@ def test_killed_at_five_random_moments_nothing_is_lost_or_done_twice(tmp_path: P
     assert (alone.score, alone.epochs) == (rows[first].score, [*rows[first].epochs.values()])
 
 
+def folder_of(row: Row) -> Path:
+    return Path(row.notes["run directory"])
+
+
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
     file = small(tmp_path / "small.yaml", trials=7, storage=str(tmp_path / "study.db"))
     first = tune(file, tmp_path / "study")
@@ -94,9 +99,13 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     numbers = json.loads((tmp_path / "study" / "report.json").read_text())
     assert [row["score"] for row in numbers["trials"]] == [row.score for row in rows]
     assert sum(numbers["importance"].values()) == pytest.approx(1.0)
+    assert strangers(tmp_path / "study") == [] and numbers_shown(tmp_path / "study") > 50
+    began = json.loads((folder_of(rows[0]) / "metrics.jsonl").read_text().splitlines()[0])["began"]
+    assert numbers["summary"]["date"] == began[:16].replace("T", " ")
+    assert numbers["summary"]["tasks"] == "table"
     best = max(rows, key=lambda row: row.score or 0.0)
     assert numbers["best"] == best.number
-    folder = Path(best.notes["run directory"])
+    folder = folder_of(best)
     assert (folder / "config.yaml").is_file() and (folder / "architecture.yaml").is_file()
     assert json.loads((folder / "trial.json").read_text())["score"] == best.score
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from prefixnas.experiments.rows import COMPLETE, ERROR, FAIL, PRUNED, RUNNING, WAITING, Row
 from prefixnas.experiments.view import for_terminal, live_view, open_view, trial_table
-from prefixnas.report.grid import Span
+from prefixnas.report.grid import Number, Span
 
 PARAMS = {"learning_rate": 0.0123456, "prefix_length": 37, "strategy": "darts", "lora_rank": 16}
 ROW = Row(0, COMPLETE, 0.6625, {1: 0.5, 2: 0.6583}, PARAMS, {}, 83.0)
@@ -43,6 +43,10 @@ def test_page_and_terminal_show_the_same_trials_and_the_best_in_bold() -> None:
     rows = [ROW, replace(ROW, number=1, score=0.25, params={"clip": 0.5}), *ROWS[1:3]]
     page = trial_table(rows, "minimize", ("trial", "score"), apart=True)
     assert page.head == ["trial", "score", *PARAMS, "clip", "error"]
+    aligned = [title for title in page.head if isinstance(title, Number)]
+    assert aligned == ["trial", "score", *(name for name in PARAMS if name != "strategy"), "clip"]
+    without = trial_table(rows[:2], "minimize", ("trial", "score"), apart=True)
+    assert without.head == page.head[:-1] and [row[:-1] for row in page.rows[:2]] == without.rows
     assert list(page.rows[0][2:-1]) == ["0.01235", "37", "darts", "16", "-"]
     terminal = trial_table(rows, "minimize", ("trial", "score"))
     assert [row[:2] for row in terminal.rows] == [row[:2] for row in page.rows]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prefixnas.report.run_page import write_report
 from prefixnas.report.tables import fitting_score_table, show
 from prefixnas.run.evaluation import TRAINED, Evaluation, Split
 from prefixnas.run.objective import Objective
@@ -16,6 +17,7 @@ from prefixnas.run.search import search
 from prefixnas.space.loading import load_space
 from prefixnas.strategies import Darts
 from prefixnas.testing import ToyObjective
+from tests.pages import strangers, unheld
 
 
 class Tested(ToyObjective):
@@ -69,9 +71,28 @@ def test_test_scores_are_kept_and_shown_apart(tmp_path: Path) -> None:
     }
     titles = [str(part).strip() for part in show(tmp_path / "one").renderables]
     assert "Scores on the test split" in titles
+    write_report(tmp_path / "one")
+    assert strangers(tmp_path / "one") == []
     assert fitting_score_table(record.tested()).rows
 
     run(tmp_path / "plain", ToyObjective())
     assert "test" not in json.loads((tmp_path / "plain" / "result.json").read_text())
     titles = [str(part).strip() for part in show(tmp_path / "plain").renderables]
     assert "Scores on the test split" not in titles
+
+
+def test_a_number_that_no_file_holds_is_found(tmp_path: Path) -> None:
+    """The check of the pages is not blind: by heading, by place, and as far as digits go."""
+    found = run(tmp_path / "one", Tested())
+    page = write_report(tmp_path / "one")
+    text = page.read_text()
+    shown = f"{found.tested[TRAINED].score:.3f}"
+    for part in text.split("<h2>")[1:]:
+        if shown in part:
+            page.write_text(text.replace(part, part.replace(shown, "-9.125")))
+            heading = part.partition("<")[0]
+            assert (heading, "-9.125") in strangers(tmp_path / "one")
+    assert unheld("0.25 +12.5 % 1,800 1:05 0.1234", [0.2461, 12.54, 1800.0, 65.3, 0.12344]) == []
+    assert unheld("0.25 1,800 1:05 -0.5", [0.2449, 1801.0, 67.0, 0.5]) == [
+        *("1:05", "0.25", "1,800", "-0.5")
+    ]
