@@ -70,6 +70,11 @@ def check_shape(spec: TaskSpec, records: Records) -> None:
     )
 
 
+def has_turns(record: Record) -> bool:
+    """Tell whether a record lists the turns of a conversation, which could be no plain prompt."""
+    return "messages" in record or isinstance(record.get("prompt"), list)
+
+
 def conversation_of(record: Record, where: str) -> Conversation:
     """Return the turns of a record up to its answer, which is the last of them.
 
