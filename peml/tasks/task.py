@@ -228,7 +228,7 @@ def load_task(
             raise UserError(f"{spec.where('source')}: the task has no {split} split")
     for found in records.values():
         if not found.rows:
-            raise UserError(f"{found.origin}: the split is empty")
+            raise UserError(f"{found.origin}: there is no record")
     unlabelled = "test" in records and not is_labelled(spec, records["test"])
     if unlabelled:
         del records["test"]
