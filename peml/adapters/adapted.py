@@ -93,7 +93,8 @@ class Adapted:
         Args:
             prompts: Texts, or turns of conversations.
             batch_size: Prompts at a time; what is drawn depends on it.
-            chat: ``off`` reads all of them as plain text.
+            chat: ``auto`` reads conversations as in training, and by the chat template where there
+                were none; ``off`` reads all prompts as plain text.
             warn: Called with a line if prompts lost their beginning.
             progress: Called after each batch with how many prompts were in it.
             sampling: As for `generate`.
@@ -113,7 +114,7 @@ class Adapted:
             talks = chat == "auto" and self.manifest.talks
             return (Turn("user", prompt),) if talks else prompt
         turns = turns_of(prompt, "the prompt")
-        return turns if chat == "auto" else plain(turns)
+        return turns if chat == "auto" and not self.manifest.silent else plain(turns)
 
     def check_heads(self, tasks: Iterable[str]) -> None:
         """Raise a UserError if the model answers by heads, and has none for one of these tasks."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from peml.adapters.files import MANIFEST, adapter_folder, hashes, read_object
+from peml.adapters.places import found_from, path_from
 from peml.answers.heads import Pooling
 from peml.methods.lora_kinds import LORA_KINDS
 from peml.methods.method import METHODS, Method, Setting
@@ -152,6 +153,11 @@ class Manifest(Options):
         """Whether all that it was trained on are conversations, by a chat template."""
         return bool(self.tasks) and all(task.get("chat") == "auto" for task in self.tasks)
 
+    @property
+    def silent(self) -> bool:
+        """Whether conversations are among what it was trained on, and all were read as text."""
+        return {task["chat"] for task in self.tasks if task.get("chat")} == {"off"}
+
     def chat(self, name: str) -> Chat:
         """Return how conversations of a task are to be read: as in training."""
         known = {task.get("name"): task.get("chat") for task in self.tasks}
@@ -204,37 +210,9 @@ class Manifest(Options):
         hashed = _check_version(data.get("version"), path) >= _HASHED
         if hashed != isinstance(data.get("files"), dict):
             raise UserError(f"{path}: key 'files': must be an object of hashes")
-        return _found_from(folder.resolve(), _made({**data, "version": VERSION}, str(path)))
-
-
-def path_from(home: Path, name: str) -> str:
-    """Return how a file in `home` names a folder or file: by the path from there to it.
-
-    What is no folder or file (``embedded:llama``, a hub id) keeps its name, and what shares nothing
-    but the root with `home` its full path: they can't be moved together.
-    """
-    path = Path(name).expanduser()
-    if not path.exists():
-        return name
-    path = path.resolve()
-    if len(Path(os.path.commonpath([home, path])).parts) < 2:
-        return str(path)
-    relative = Path(os.path.relpath(path, home)).as_posix()
-    return relative if relative.startswith("..") else f"./{relative}"
-
-
-def _found_from(home: Path, manifest: Manifest) -> Manifest:
-    """Return a manifest with full paths in the place of those from the folder `home`."""
-
-    def full(name: str) -> str:
-        return os.path.normpath(home / name) if name.startswith(("./", "../")) else name
-
-    tasks = [
-        {**task, "source": full(task["source"])} if "source" in task else task
-        for task in manifest.tasks
-    ]
-    base = None if manifest.base is None else full(manifest.base)
-    return replace(manifest, base=base, tasks=tasks)
+        made = _made({**data, "version": VERSION}, str(path))
+        base, tasks = found_from(folder.resolve(), made.base, made.tasks)
+        return replace(made, base=base, tasks=tasks)
 
 
 def _check_version(version: Any, path: Path) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from peml.batches.tokens import Ids
 from peml.model.config import first_line
 from peml.model.model import LanguageModel
 from peml.tasks.chat import Turn
 from prefixnas.base.errors import UserError
+
+if TYPE_CHECKING:
+    from peml.tasks.task import Task
 
 _ASKED, _ANSWERED = Turn("user", "question"), Turn("assistant", "answer")
 
@@ -119,3 +122,14 @@ class ChatFormat:
 def has_chat(lm: LanguageModel) -> bool:
     """Tell whether a model reads conversations by a chat template: a decoder that has one."""
     return lm.family == "decoder" and bool(getattr(lm.tokenizer, "chat_template", None))
+
+
+def read_as_text(lm: LanguageModel, tasks: Iterable[Task]) -> Iterator[str]:
+    """Yield a line for each task whose conversations a model reads as text for want of a template.
+
+    Nothing for those that are to be read so.
+    """
+    for task in tasks:
+        if task.chat == "auto" and not has_chat(lm):
+            why = f"{lm.name!r} has no chat template"
+            yield f"{task.name}: its conversations are read as text: {why}"

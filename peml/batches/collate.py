@@ -100,7 +100,8 @@ class Collator:
                 if task.kind == "generation":
                     raise UserError(
                         f"task {task.name!r} is free generation, which the encoder-only model "
-                        f"{self.lm.name!r} cannot do"
+                        f"{self.lm.name!r} cannot do; if its labels are classes, say 'kind: "
+                        "choice' in a task file"
                     )
             elif task.kind == "choice":
                 self._check_choices(task, sums)

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from peml.commands.flags import add_adapter, loading
-from peml.tasks.spec import CHATS
+from peml.tasks.spec import CHATS, Chat
 from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError
 from prefixnas.commands.output import Output, add_output
@@ -44,7 +44,7 @@ def parser(prog: str) -> Parser:
         "--chat",
         choices=CHATS,
         default="auto",
-        help="auto: by the chat template, where conversations were trained; off: as text (auto)",
+        help="auto: as in training, by the chat template or not; off: as text (auto)",
     )
     parser.add_argument("--batch-size", type=positive, default=8, help="prompts at a time (8)")
     parser.add_argument(
@@ -72,7 +72,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     known = {entry.name for entry in fields(Sampling)}
     given = {name: value for name, value in vars(args).items() if name in known}
     sampling = make(Sampling, resolve({"generation": Sampling}, [(FLAG, given)]))
-    records, prompts = _prompts(args)
+    records, prompts, chat = _prompts(args)
     results = Results(None, records, ["generation"]) if args.jsonl else None
     adapted = load(args.adapter, **loading(args))
     of_task = nullcontext() if args.task is None else adapted.lm.on(args.task)
@@ -80,7 +80,7 @@ def main(argv: Sequence[str], prog: str) -> int:
         written = adapted.generate_all(
             prompts,
             batch_size=args.batch_size,
-            chat=args.chat,
+            chat=chat,
             warn=output.warn,
             progress=progress,
             **vars(sampling),
@@ -96,26 +96,31 @@ def main(argv: Sequence[str], prog: str) -> int:
     return 0
 
 
-def _prompts(args: Namespace) -> tuple[Records, Sequence[Prompt]]:
-    """Return the records of standard input, or those that prompts stand for, and their prompts."""
+def _prompts(args: Namespace) -> tuple[Records, Sequence[Prompt], Chat]:
+    """Return the records of standard input, or those that prompts stand for, and their prompts.
+
+    With them comes whether conversations are read by a chat template, or as text.
+    """
     from peml.adapters.manifest import read_manifest
     from peml.adapters.tasks import trained_task
+    from peml.tasks.chat import has_turns
     from peml.tasks.files import Records, read_lines
     from peml.tasks.questions import asked, prompts_of
     from peml.tasks.templates import fields_of
 
     if args.jsonl and args.prompt:
         raise UserError("--jsonl reads standard input; leave the prompts out")
-    template, what, talks = "{prompt}", "'peml generate' without --task", False
     manifest = read_manifest(args.adapter)
+    template, what = "{prompt}", "'peml generate' without --task"
+    talks, chat = manifest.talks or manifest.silent, args.chat
     if args.task is not None:
         task, _ = trained_task(manifest, args.task, args.adapter)
         template, what = task.template, f"the template of the task {task.name!r}"
-        talks = task.chat is not None
+        talks, chat = task.chat is not None, "off" if task.chat == "off" else args.chat
     if args.jsonl:
         records = read_lines(_standard_input())
-        if talks or any("messages" in row for row in records.rows):
-            return records, asked(records)
+        if talks or any(has_turns(row) for row in records.rows):
+            return records, asked(records), chat
     else:
         names = ["prompt"] if talks else fields_of(template)
         if len(names) != 1:
@@ -124,7 +129,7 @@ def _prompts(args: Namespace) -> tuple[Records, Sequence[Prompt]]:
             )
         texts = args.prompt or [_standard_input().removesuffix("\n")]
         records = Records([{names[0]: text} for text in texts], "the prompts")
-    return records, asked(records) if talks else prompts_of(template, records, what)
+    return records, asked(records) if talks else prompts_of(template, records, what), chat
 
 
 def _standard_input() -> str:

@@ -25,6 +25,7 @@ from peml.adapters.tasks import described
 from peml.answers.evaluation import evaluate_tasks
 from peml.answers.loss import answer_loss
 from peml.answers.shown import Shown
+from peml.batches.chat import read_as_text
 from peml.batches.collate import Collator
 from peml.batches.shares import Shares
 from peml.methods.method import Attached, Method, Setting, attach_method
@@ -369,6 +370,7 @@ class JointObjective(Objective):
     def warnings(self) -> Iterable[str]:
         """Say how data was read, what is odd in it or cut, and if PEFT can't hold the result."""
         yield from (note for task in self.tasks for note in (*task.notes, *remarks(task)))
+        yield from read_as_text(self.lm, self.tasks)
         yield from self.collator.truncation.messages()
         yield from self._missed
         for kind in self.prefix.kinds:

@@ -64,10 +64,17 @@ def check_shape(spec: TaskSpec, records: Records) -> None:
     if known or not unnamed or spec.answer is not None:
         return
     missing = "label" if "input" in fields else "input"
+    if missing in records.rows[0]:
+        raise UserError(f"{records.where(0)}: the field {missing!r} is null")
     raise UserError(
         f"{records.where(0)}: no field {missing!r} (there: {', '.join(fields) or 'none'}); known "
         f"are the fields {SHAPES}: name others with 'template' and 'label' in a task file"
     )
+
+
+def has_turns(record: Record) -> bool:
+    """Tell whether a record lists the turns of a conversation, which could be no plain prompt."""
+    return "messages" in record or isinstance(record.get("prompt"), list)
 
 
 def conversation_of(record: Record, where: str) -> Conversation:

@@ -215,13 +215,33 @@ def _csv(text: str, path: Path) -> Iterator[Numbered]:
                 number = lines.line_num + 1
     finally:
         csv.field_size_limit(limit)
+    _check_separated(rows, path, ",")
     return _table(rows, path, "")
 
 
 def _tsv(text: str, path: Path) -> Iterator[Numbered]:
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     rows = [(n, line.split("\t") if line else []) for n, line in enumerate(lines, start=1)]
+    _check_separated(rows, path, "\t")
     return _table(rows, path, " (a tab ends a cell of TSV, in quotes too)")
+
+
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+
+
+def _check_separated(rows: Sequence[tuple[int, list[str]]], path: Path, mark: str) -> None:
+    """Refuse a table whose one column holds several, by another mark than those between cells."""
+    filled = [(number, cells) for number, cells in rows if cells][:_SHOW_IT]
+    others = [m for m in _SEPARATORS if m != mark and all(m in cells[0] for _, cells in filled)]
+    if filled and others and all(len(cells) == 1 for _, cells in filled):
+        raise UserError(
+            f"{path}, line {filled[0][0]}: its one column is {filled[0][1][0]!r}: between cells "
+            f"must stand {_SEPARATORS[mark]}, not {_SEPARATORS[others[0]]}"
+        )
+
+
+_SHOW_IT = 5
+"""Lines that show by which mark cells are separated."""
 
 
 def _table(rows: Iterable[tuple[int, list[str]]], path: Path, hint: str) -> Iterator[Numbered]:

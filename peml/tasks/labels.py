@@ -86,15 +86,20 @@ def label_choices(spec: TaskSpec, splits: Mapping[str, Records]) -> tuple[str, .
     """Return the labels of all records as choices, in alphabetical order.
 
     Raises:
-        UserError: A label is missing or empty, there is only one, or there are too many.
+        UserError: A label is missing or empty, differs from another by blanks alone, there is only
+            one, or there are too many.
     """
-    texts: set[str] = set()
+    texts: dict[str, str] = {}
     for records in splits.values():
         for index in range(len(records.rows)):
             text = text_of(label_at(spec, records, index))
             if not text.strip():
                 raise UserError(f"{records.where(index)}: the label is empty")
-            texts.add(text)
+            if (known := texts.setdefault(text.strip(), text)) != text:
+                raise UserError(
+                    f"{records.where(index)}: the label {text!r} differs from another, {known!r}, "
+                    "by blanks alone"
+                )
     if len(texts) < 2:
         raise UserError(
             f"{spec.where('label')}: every label is {min(texts)!r}, and a choice task needs two"
@@ -104,7 +109,7 @@ def label_choices(spec: TaskSpec, splits: Mapping[str, Records]) -> tuple[str, .
             f"{spec.where('label')}: {len(texts)} different labels are too many to be choices "
             f"(at most {_MOST_CHOICES}); name them as 'choices'"
         )
-    return tuple(sorted(texts))
+    return tuple(sorted(texts.values()))
 
 
 def are_texts(spec: TaskSpec, splits: Mapping[str, Records]) -> bool:

@@ -166,7 +166,7 @@ def _check_splits(spec: TaskSpec, records: Mapping[str, Records], one: bool) -> 
             raise UserError(f"{spec.where('source')}: the task has no {split} split")
     for found in records.values():
         if not found.rows:
-            raise UserError(f"{found.origin}: the split is empty")
+            raise UserError(f"{found.origin}: there is no record")
 
 
 def _examples(form: Form, records: Mapping[str, Records]) -> dict[str, list[Example]]:

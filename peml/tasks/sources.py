@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,13 +166,17 @@ def _read_hub(spec: TaskSpec, source: str) -> dict[str, Records]:
 
 @contextmanager
 def _quiet() -> Iterator[Any]:
-    """Import ``datasets`` and keep its progress bars off the terminal."""
+    """Import ``datasets`` and keep its progress bars, and the hub's retries, off the terminal."""
     import datasets
 
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
+    retries = logging.getLogger("huggingface_hub")
+    level = retries.level
+    retries.setLevel(logging.ERROR)
     try:
         yield datasets
     finally:
+        retries.setLevel(level)
         if shown:
             datasets.enable_progress_bars()

@@ -84,7 +84,7 @@ def describe(event: Event) -> str:
             more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
             return f"step {event.step + 1}: pruned {', '.join(pairs[:3])}{more}"
         case events.Architecture(choices):
-            return f"architecture: {_listing(choices)}"
+            return f"architecture: {_listing(choices)}" if choices else ""
         case events.Trial(name, choices):
             return f"{name}: {_listing(choices)}"
         case events.Evidence():

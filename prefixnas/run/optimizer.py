@@ -48,6 +48,12 @@ def read_options(name: Optimizer, pairs: Sequence[str]) -> dict[str, Any]:
         if option not in allowed:
             raise unknown(f"option of {name}", option, allowed, where)
     options = {option: _value(text) for option, text in texts.items()}
+    for option, value in options.items():
+        if any(isinstance(part, str) for part in (value if isinstance(value, tuple) else [value])):
+            raise UserError(
+                f"{where}: {name} does not take '{option}={texts[option]}': must be a number, "
+                "true or false, or a list of numbers"
+            )
     try:
         _try(name, options)
     except (TypeError, ValueError, RuntimeError) as error:

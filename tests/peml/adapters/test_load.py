@@ -10,7 +10,8 @@ from huggingface_hub import constants
 
 import peml
 from peml.adapters.export import export
-from peml.adapters.manifest import path_from, read_manifest
+from peml.adapters.manifest import read_manifest
+from peml.adapters.places import path_from
 from peml.adapters.save import save_adapter
 from peml.methods.peft_lora import add_lora
 from peml.model.device import pick_device

@@ -14,7 +14,7 @@ from peml.answers.beginning import common_beginning
 from peml.answers.evaluation import answer_examples
 from peml.answers.loss import answer_loss
 from peml.answers.writing import Sampling, write_after
-from peml.batches.chat import ChatFormat
+from peml.batches.chat import ChatFormat, read_as_text
 from peml.batches.collate import Collator
 from peml.model.model import LanguageModel
 from peml.tasks.chat import Turn
@@ -221,3 +221,12 @@ def test_earlier_answers_are_examples_of_their_own(tmp_path: Path) -> None:
     assert len(every.splits["train"]) == 2 * len(found)
     pairs = {(e.turns, e.answer) for e in every.splits["train"]}
     assert pairs == {(e.turns, e.answer) for e in found} | {(e.turns[:2], "yes") for e in found}
+
+
+def test_a_model_without_a_template_says_that_it_reads_text(task: Task) -> None:
+    off, plain = replace(task, chat="off"), replace(task, chat=None)
+    assert not list(read_as_text(chats.llama(), [task]))
+    said = list(read_as_text(tiny.llama(), [off, task, plain]))
+    assert said == [
+        f"talks: its conversations are read as text: {tiny.llama().name!r} has no chat template"
+    ]

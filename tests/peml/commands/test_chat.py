@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +13,7 @@ import yaml
 import peml
 from peml.__main__ import main
 from peml.batches.collate import Collator
+from peml.tasks.chat import Conversation
 from peml.tasks.load import load_task
 from prefixnas.__main__ import main as prefixnas
 from tests.peml import chats
@@ -57,8 +60,6 @@ def test_answers_are_those_that_are_scored(
 def test_prompts_are_what_the_user_says(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import io
-
     run = str(home / "run")
 
     def written(*argv: str) -> str:
@@ -104,6 +105,52 @@ def test_off_is_kept_with_the_adapter(home: Path, tmp_path: Path) -> None:
     adapted = peml.load(tmp_path / "run", device="cpu")
     assert not adapted.manifest.talks
     assert adapted.manifest.chat("talks") == "off"
+
+
+def test_what_was_trained_as_text_is_written_after_as_text(
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    argv = ["train", "--chat", "off", "--model", str(home / "model"), *SMALL]
+    argv += ["--tasks", str(home / "talks.jsonl"), "--space", "none", "--steps", "1"]
+    assert main([*argv, "--baseline", "none", "--out", str(tmp_path / "run")]) == 0
+    read: list[str | Conversation] = []
+
+    def watched(
+        collator: Collator, prompts: list[str | Conversation], *args: Any, **kw: Any
+    ) -> Any:
+        read.extend(prompts)
+        return ["" for _ in prompts]
+
+    monkeypatch.setattr("peml.adapters.adapted.write_after", watched)
+    turns = [chats.turn("user", "a"), chats.turn("assistant", "b"), chats.turn("user", "a b")]
+    line = json.dumps({"messages": turns}) + "\n" + json.dumps({"instruction": "b", "output": "a"})
+    for extra in ([], ["--task", "talks"]):
+        monkeypatch.setattr("sys.stdin", io.StringIO(line + "\n"))
+        assert main(["generate", str(tmp_path / "run"), "--jsonl", *extra]) == 0
+        assert main(["generate", str(tmp_path / "run"), "a b", *extra]) == 0
+    assert read == ["User: a\n\nAssistant: b\n\nUser: a b\n\nAssistant:", "b", "a b"] * 2
+    capsys.readouterr()
+
+
+def test_records_of_every_shape_are_conversations(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = peml.load(home / "run", device="cpu").generate(
+        [chats.turn("system", "b"), chats.turn("user", "a b")], max_new_tokens=3
+    )
+    turns = [chats.turn("system", "b"), chats.turn("user", "a b")]
+    rows = [{"messages": turns}, {"prompt": turns}, {"prompt": turns, "completion": "a"}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    capsys.readouterr()
+    assert main(["generate", str(home / "run"), "--jsonl", "--max-new-tokens", "3"]) == 0
+    out = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["generation"] for row in out] == [wanted] * 3
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"instruction": "a", "input": "b"}\n'))
+    assert main(["generate", str(home / "run"), "--jsonl", "--max-new-tokens", "3"]) == 0
 
 
 def test_epochs_become_steps(

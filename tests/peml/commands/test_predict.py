@@ -266,6 +266,26 @@ def test_a_run_is_moved_with_model_and_data_and_needs_no_data_to_predict(
     assert json.loads(capsys.readouterr().out)["prediction"] == answer.prediction
 
 
+def test_a_run_that_is_moved_alone_finds_model_and_data_where_it_was_told(
+    bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("bert", "mood"):
+        shutil.copytree(bench / name, tmp_path / "data" / name)
+    argv = ["train", "--model", "data/bert", "--tasks", "data/mood", "--steps", "2"]
+    argv += ["--space", "none", "--baseline", "none", "--out", "runs/one"]
+    assert main(argv) == 0
+    result = json.loads(Path("runs/one/result.json").read_text())["columns"]["trained child"]
+    Path("kept/deep").mkdir(parents=True)
+    Path("runs/one").rename("kept/deep/one")
+    capsys.readouterr()
+    assert main(["evaluate", "kept/deep/one", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == result["scores"]
+    Path("data/bert").rename("data/other")
+    ask = ["evaluate", "kept/deep/one"]
+    assert "say where it is now with --model" in refused(capsys, *ask)
+
+
 def test_an_adapter_of_an_earlier_version_reads_its_tasks_again(
     trained: Trained, tmp_path: Path
 ) -> None:

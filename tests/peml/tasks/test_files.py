@@ -306,6 +306,13 @@ def test_reading_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
         ("a.csv", 'a,b\n1,2\n"3,4\n\n', "line 3: not valid CSV"),
         ("a.csv", 'a,b\n"1"2,3\n', "line 2: not valid CSV"),
         ("a.csv", "a,a\n1,2\n", "line 1: two columns are named 'a'"),
+        (
+            "a.csv",
+            "a;b\n1;2\n",
+            "line 1: its one column is 'a;b': between cells must stand commas, ",
+        ),
+        ("a.csv", "\na\tb\n1\t2\n", "line 2: its one column is 'a\\tb': between cells must stand"),
+        ("a.tsv", "a,b\n1,2\n", "must stand tabs, not commas"),
         ("a.tsv", 'a\tb\n"1\t1"\t2\n', "line 2: 3 cells under 2 names (a tab ends a cell"),
         ("a.xml", "<x/>", "unknown file format '.xml'"),
         ("a.parquet", "no parquet", "a.parquet: not a Parquet file"),
@@ -323,3 +330,9 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("a\n1\n")
     with pytest.raises(UserError, match=r"no file .*trian.csv'.*did you mean 'train.csv'"):
         read_files([tmp_path / "trian.csv"])
+
+
+def test_one_column_may_hold_semicolons(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("input\na; b\nc; d\n")
+    assert [row["input"] for row in read_files([path]).rows] == ["a; b", "c; d"]

@@ -59,3 +59,15 @@ def test_prompts_that_two_splits_share(tmp_path: Path) -> None:
     assert [line for line in config.build(1, seed=0).warnings() if line in wanted] == wanted
     other = [{**record, "choices": ["yes", "no", "maybe"]} for record in train]
     assert not list(remarks(load_task(folder(tmp_path, validation=other, test=other[:1]))))
+
+
+def test_answers_and_prompts_that_are_odd(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "t.jsonl",
+        [{"input": f"{n}" * (n > 0), "label": "aAb"[n % 3]} for n in range(30)],
+    )
+    said = list(remarks(load_task(path)))
+    assert "t: the choices 'A' and 'a' differ by case alone" in said
+    assert any(line.endswith("prompts hold no text") for line in said)
+    write_lines(path, [{"input": f"{n}", "label": "a"} for n in range(10)])
+    assert list(remarks(load_task(path))) == ["t: all 7 training examples have the answer 'a'"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -37,11 +38,18 @@ def test_missing_local_source(tmp_path: Path, source: str) -> None:
         read_records(TaskSpec(source=source, folder=tmp_path))
 
 
-def test_hub_dataset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hub_dataset(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import datasets
+
+    hub = logging.getLogger("huggingface_hub")
+    monkeypatch.setattr(hub, "propagate", True)
+    monkeypatch.setattr(hub, "level", logging.WARNING)
 
     def load_dataset(name: str, config: str | None, *, split: str) -> datasets.Dataset:
         assert (name, config) == ("owner/set", "small")
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 8s")
         if split not in ("train", "validation_matched"):
             raise ValueError(f"Unknown split {split}\nsecond line")
         return datasets.Dataset.from_dict(
@@ -65,6 +73,8 @@ def test_hub_dataset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot load split 'validation' .*Unknown") as caught:
         read_records(TaskSpec(source="owner/set", config="small", folder=tmp_path))
     assert "\n" not in str(caught.value)
+    assert not caplog.records
+    assert hub.level == logging.WARNING
 
 
 def test_reading_specifications_needs_no_torch() -> None:

@@ -56,7 +56,7 @@ class TestErrors:
         assert "label 'high' is not a number" in error_of(home)
 
     def test_empty_split(self, tmp_path: Path) -> None:
-        assert "validation.jsonl: the split is empty" in error_of(folder(tmp_path, rows(4), []))
+        assert "validation.jsonl: there is no record" in error_of(folder(tmp_path, rows(4), []))
 
     def test_no_validation(self, tmp_path: Path) -> None:
         write_lines(tmp_path / "t" / "train.jsonl", rows(4))
@@ -81,6 +81,7 @@ class TestErrors:
 
     def test_labels_that_are_no_choices(self, tmp_path: Path) -> None:
         labels = {"same": ["a"] * 9, "many": [f"l{i}" for i in range(1001)], "gap": ["a", " "] * 5}
+        labels["blank"] = ["a", "b", "a "] * 5
         for name, texts in labels.items():
             write_lines(
                 tmp_path / f"{name}.jsonl", [{"input": "x", "label": text} for text in texts]
@@ -89,6 +90,13 @@ class TestErrors:
         assert "every label is 'a', and a choice task needs two" in error_of(tmp_path / "same.yaml")
         assert "1001 different labels are too many" in error_of(tmp_path / "many.yaml")
         assert "gap.jsonl, line 2: the label is empty" in error_of(tmp_path / "gap.yaml")
+        said = "blank.jsonl, line 3: the label 'a ' differs from another, 'a', by blanks alone"
+        assert said in error_of(tmp_path / "blank.yaml")
+        assert said in error_of(tmp_path / "blank.jsonl")
+
+    def test_a_field_that_is_null(self, tmp_path: Path) -> None:
+        write_lines(tmp_path / "null.jsonl", [{"input": "x", "label": None}] * 9)
+        assert "null.jsonl, line 1: the field 'label' is null" in error_of(tmp_path / "null.jsonl")
 
     def test_metric_of_another_kind(self, tmp_path: Path) -> None:
         home = folder(tmp_path, rows(4), rows(4))

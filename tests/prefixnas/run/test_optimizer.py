@@ -120,7 +120,11 @@ def test_moments_go_on_in_the_next_training(tmp_path: Path) -> None:
         ),
         ({"optimizer_options": ["lr=0.1"]}, "unknown option of adamw 'lr'"),
         ({"optimizer_options": ["betas=[2, 0.9]"]}, "adamw does not take 'betas=.*: .*beta"),
-        ({"optimizer_options": ["betas=high"]}, "adamw does not take 'betas=high'"),
+        ({"optimizer_options": ["betas=high"]}, "adamw does not take 'betas=high': must be a num"),
+        (
+            {"optimizer_options": ["betas=[0.9, high]"]},
+            "must be a number, true or false, or a list",
+        ),
         ({"optimizer_options": ["betas"]}, "key 'optimizer_options': expected NAME=VALUE"),
         (
             {"optimizer": "sgd", "optimizer_options": ["nesterov=true"]},
