@@ -29,13 +29,15 @@ INTERVAL = "95 % interval ±"
 def score_table(columns: Columns, wide: bool = False) -> Grid:
     """Return the scores: a row per task and their average, a column per model.
 
-    The best score of a row is bold; "-" stands where there is nothing to score. Behind them stands
-    how far the 95 % interval reaches to either side, as examples scatter.
+    The best score of a row is bold; "-" stands where there is nothing to score, and a column of
+    nothing else is left out. Behind them stands how far the 95 % interval reaches to either side,
+    as examples scatter.
 
     Args:
         columns: The columns of a run.
         wide: Whether the interval stands in every cell, or in a row of its own for the averages.
     """
+    columns = {label: column for label, column in columns.items() if column}
     rows: list[list[str | Span]] = []
     reaches = [interval_reaches(columns, name) for name, _ in score_rows(columns)]
     for (name, scores), spreads in zip(score_rows(columns), reaches, strict=True):

@@ -280,7 +280,7 @@ def test_a_run_that_is_moved_alone_finds_model_and_data_where_it_was_told(
     Path("runs/one").rename("kept/deep/one")
     capsys.readouterr()
     assert main(["evaluate", "kept/deep/one", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == result["scores"]
+    assert json.loads(capsys.readouterr().out) == result
     Path("data/bert").rename("data/other")
     ask = ["evaluate", "kept/deep/one"]
     assert "say where it is now with --model" in refused(capsys, *ask)
