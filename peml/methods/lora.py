@@ -25,15 +25,15 @@ class Lora(LowRank, Method):
         return self.of_rank(self.lora_rank, lm, setting)
 
     def of_rank(self, rank: int, lm: LanguageModel, setting: Setting) -> Attached:
-        """Attach it with another rank, scaled as the rank that it has."""
-        from peml.methods.lora_kinds import same_scale
+        """Attach it with another rank, and the alpha that goes with that."""
+        from peml.methods.lora_kinds import alpha_at
         from peml.methods.peft_lora import add_lora
 
         handle = add_lora(
             lm,
             self.kind,
             rank=rank,
-            alpha=same_scale(self.kind, self.lora_rank, self.lora_alpha, rank),
+            alpha=alpha_at(self.kind, self.lora_rank, self.lora_alpha, rank),
             dropout=self.lora_dropout,
             targets=self.lora_targets,
             total_steps=setting.total_steps,
@@ -76,7 +76,7 @@ class AdaLora(Lora):
 
 @dataclass(frozen=True)
 class Resized(Method):
-    """LoRA of another rank than it was asked for, with the same scale of its update.
+    """LoRA of another rank than it was asked for, and an alpha that goes with that.
 
     Attributes:
         of: What was asked for.

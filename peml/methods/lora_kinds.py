@@ -66,16 +66,18 @@ def first_rank(config: Any) -> int:
     return int(getattr(config, "init_r", config.r))
 
 
-def same_scale(kind: str, rank: int, alpha: float, other: int) -> float:
-    """Return the alpha that scales the update of rank `other` as `alpha` does that of `rank`.
+def alpha_at(kind: str, rank: int, alpha: float, other: int) -> float:
+    """Return the alpha with which rank `other` learns as steadily as `rank` does with `alpha`.
 
-    PEFT divides alpha by the rank, for rsLoRA by its root.
+    The update's scale falls with the root of the rank, as in rsLoRA (Kalajdzievski 2023). With the
+    same scale at every rank, a high one diverges at a learning rate that suits a low one. PEFT
+    divides alpha by the rank, for rsLoRA by its root.
     """
     if other == rank:
         return alpha
     before, after = (LORA_KINDS[kind](each, 1, 0.0, 1) for each in (rank, other))
     grown = first_rank(after) / first_rank(before)
-    return alpha * (grown**0.5 if before.use_rslora else grown)
+    return alpha if before.use_rslora else alpha * grown**0.5
 
 
 def name_base(config: peft.PeftConfig, lm: LanguageModel) -> None:

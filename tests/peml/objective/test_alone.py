@@ -10,9 +10,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from peml.methods.lora_handle import LoraHandle, equal_rank
-from peml.methods.lora_kinds import LORA_KINDS, same_scale
+from peml.methods.lora_kinds import LORA_KINDS, alpha_at
 from peml.objective.objective import JointObjective
 from prefixnas.network.supernet import build_child
 from prefixnas.run.objective import Objective
@@ -88,7 +89,7 @@ def test_no_other_rank_is_nearer(weights: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_update_is_scaled_as_before(kind: str, bench: Path) -> None:
+def test_the_scale_of_the_update_falls_with_the_root_of_the_rank(kind: str, bench: Path) -> None:
     objective = build(bench, method=kind, lora_rank=4, lora_alpha=10)
     made = resized(objective, 5 * count(objective))
     for layer, other in zip(objective.method.layers(), made.method.layers(), strict=True):
@@ -96,13 +97,20 @@ def test_the_update_is_scaled_as_before(kind: str, bench: Path) -> None:
         if kind == "adalora":  # PEFT divides in the forward pass
             scales = [s / float(each.ranknum["default"]) for s, each in zip(
                 scales, (layer, other), strict=True)]  # fmt: skip
-        assert scales[1] == pytest.approx(scales[0])
+        ranks = [each.lora_A["default"] for each in (layer, other)]
+        grown = _rank(ranks[1]) / _rank(ranks[0])
+        assert grown > 2 and scales[1] == pytest.approx(scales[0] / math.sqrt(grown))
 
 
-def test_same_scale_by_hand() -> None:
-    assert same_scale("lora", 16, 32, 63) == 126
-    assert same_scale("rslora", 16, 32, 64) == pytest.approx(32 * math.sqrt(4))
-    assert all(same_scale(kind, 16, 32, 16) == 32 for kind in KINDS)
+def _rank(factor: Any) -> int:
+    """AdaLoRA's factor is a parameter, that of the others a linear layer."""
+    return len(factor if isinstance(factor, Tensor) else factor.weight)
+
+
+def test_alpha_of_another_rank_by_hand() -> None:
+    assert alpha_at("lora", 16, 32, 64) == pytest.approx(32 * math.sqrt(4))
+    assert alpha_at("rslora", 16, 32, 64) == 32
+    assert all(alpha_at(kind, 16, 32, 16) == 32 for kind in KINDS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
