@@ -27,7 +27,7 @@ from peml.tasks.labels import (
     shown_label,
 )
 from peml.tasks.spec import TaskKind, TaskSpec
-from peml.tasks.templates import check_template, render
+from peml.tasks.templates import check_template, fields_of, render
 from peml.tasks.values import NoText, number_of, number_text, text_of
 from prefixnas.base.errors import UserError
 
@@ -83,11 +83,7 @@ class Form:
         """
         if are_conversations(spec, splits["train"]):
             return cls(spec, "generation", talks=True)
-        for key in ("template", "answer"):
-            try:
-                check_template(getattr(spec, key) or "")
-            except ValueError as error:
-                raise UserError(f"{spec.where(key)}: malformed template: {error}") from error
+        _check_templates(spec)
         choices = fixed_choices(spec, splits)
         kind = spec.kind or infer_kind(spec, splits, choices)
         if spec.kind == "choice" and not choices and not lists_choices(spec, splits):
@@ -164,6 +160,19 @@ class Form:
             ) from None
         except (ValueError, TypeError) as error:
             raise UserError(f"{self.spec.where(key)}: {where}: {error}") from error
+
+
+def _check_templates(spec: TaskSpec) -> None:
+    for key in ("template", "answer"):
+        try:
+            check_template(getattr(spec, key) or "")
+        except ValueError as error:
+            raise UserError(f"{spec.where(key)}: malformed template: {error}") from error
+    if spec.template is not None and not fields_of(spec.template):
+        raise UserError(
+            f"{spec.where('template')}: it has no field, so every prompt would be the same; "
+            "write one as {input}"
+        )
 
 
 def _conversation(records: Records, index: int, name: str) -> Example:

@@ -174,7 +174,7 @@ def test_choices_in_another_order_are_the_same_choices(tmp_path: Path) -> None:
 def test_a_field_without_a_text_is_refused_where_it_is_used(tmp_path: Path) -> None:
     rows = [{"input": float("nan"), "label": "a"}] * 2
     assert "line 1: field 'input' is nan, which stands for no value" in error_of(tmp_path, rows)
-    assert task(tmp_path, rows, template="question").kind == "generation"
+    assert task(tmp_path, rows, template="{label}?").kind == "generation"
 
 
 def test_a_label_map_with_one_choice_is_refused(tmp_path: Path) -> None:

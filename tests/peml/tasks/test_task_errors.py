@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+import pytest
 
 from tests.peml.tasks.written import error_of, folder, rows, spec
 from tests.workbench import write_lines
@@ -44,6 +47,12 @@ class TestErrors:
         home = folder(tmp_path, rows(4), rows(2))
         spec(home, "template: '{input'\n")
         assert "line 1, key 'template': malformed template" in error_of(home)
+
+    @pytest.mark.parametrize("text", ["Label it.", "{{ 'text' }}"])
+    def test_a_template_without_a_field(self, text: str, tmp_path: Path) -> None:
+        home = folder(tmp_path, rows(4), rows(2))
+        spec(home, f"name: t\ntemplate: {json.dumps(text)}\n")
+        assert "line 2, key 'template': it has no field, so every prompt" in error_of(home)
 
     def test_label_is_missing(self, tmp_path: Path) -> None:
         bad = rows(3)
