@@ -152,7 +152,7 @@ def test_a_schedule_of_the_method_spans_its_own_steps(
     told: list[int] = []
     plain = objective.method.stepped
     objective.method.stepped = lambda step: (told.append(step), plain(step))[1]  # type: ignore[method-assign, func-returns-value]
-    config = objective.method._config  # type: ignore[attr-defined]
+    config = objective.method.config  # type: ignore[attr-defined]
     assert config.total_step == steps
     if order == "lora-first":
         watched(tmp_path, objective, Fixed())
