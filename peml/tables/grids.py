@@ -10,15 +10,11 @@ from peml.tables.plan import Table, count
 from peml.tables.summary import Measured, RowSummary
 from prefixnas.base.estimates import Difference
 from prefixnas.report.grid import Grid, Number, number
+from prefixnas.report.tables import ON_TEST
 
 MIB = 2**20
 
 PAPER_AVERAGE = "the paper's average"
-
-ON_TEST = (
-    "on test: average of the tasks that have a split test, which every run scored once at its end; "
-    "nothing was chosen by it, and no difference is taken of it"
-)
 
 LEGEND = (
     "Scores are on validation data, which chose nothing: mean and standard deviation over the "

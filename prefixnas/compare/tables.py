@@ -12,6 +12,7 @@ from prefixnas.base.estimates import Difference, mean_and_spread
 from prefixnas.compare.comparison import AVERAGE_RANDOM
 from prefixnas.compare.summary import COMPARED_WITH, Summary
 from prefixnas.report.grid import Grid, Number, in_markdown, number
+from prefixnas.report.tables import ON_TEST
 
 Tables = Mapping[str, Sequence[Summary]]
 
@@ -22,11 +23,6 @@ LEGEND = (
     "95 % interval (Student's t, over seeds); ~ within the spread, so nothing can be concluded; "
     "? fewer than three seeds. The best hand-made module is the one that scored best here. "
     "Seconds and memory are of one run, as measured, with whatever else the machine did."
-)
-
-ON_TEST = (
-    "on test: mean of the tasks that have a split test, which every run scored once at its end; "
-    "nothing was chosen by it, and no difference is taken of it"
 )
 
 

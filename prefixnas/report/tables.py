@@ -25,6 +25,12 @@ Row = tuple[str, list[float | None]]
 INTERVAL = "95 % interval ±"
 """The row that says how far the averages scatter with the examples."""
 
+ON_TEST = (
+    "on test: mean of the tasks that have a split test, which every run scored once at its end; "
+    "nothing was chosen by it, and no difference is taken of it"
+)
+"""What stands below tables of several runs that have a column of that name."""
+
 
 def score_table(columns: Columns, wide: bool = False) -> Grid:
     """Return the scores: a row per task and their average, a column per model.

@@ -17,6 +17,7 @@ from prefixnas.experiments.rows import PRUNED, STEPS
 from prefixnas.experiments.trial import (
     Busy,
     Pruned,
+    TrialResult,
     held,
     run_trial,
     trial_folder,
@@ -93,17 +94,22 @@ def test_epochs_are_reported_from_the_search_on(tmp_path: Path) -> None:
     assert again == told
 
 
-def test_patience_ends_a_trial_early(tmp_path: Path) -> None:
-    base = {"strategy": "fixed", "steps": 60, "eval_every": 2, "search_fraction": 0.0}
+def impatient_trial(folder: Path, base: dict[str, Any]) -> tuple[Path, TrialResult]:
+    """Run a trial that learns nothing, of a study that waits for three epochs."""
     study = open_small(
-        tmp_path,
+        folder,
         base={**TOY, **base},
         hyperparameters={"clip": {"uniform": [1e-9, 2e-9]}},
         early_stopping={"patience": 3},
     )
     claim = study.claim()
     assert claim is not None
-    result = run_trial(claim.config(), ignore, claim.folder)
+    return claim.folder, run_trial(claim.config(), ignore, claim.folder)
+
+
+def test_patience_ends_a_trial_early(tmp_path: Path) -> None:
+    base = {"strategy": "fixed", "steps": 60, "eval_every": 2, "search_fraction": 0.0}
+    _, result = impatient_trial(tmp_path, base)
     assert len(result.epochs) < 30
     assert max(result.epochs[:-3]) >= max(result.epochs[-3:])
 
@@ -134,16 +140,8 @@ def test_a_trial_is_run_by_one_process_alone(tmp_path: Path) -> None:
 
 def test_patience_ends_a_search_too(tmp_path: Path) -> None:
     base = {"strategy": "darts", "steps": 60, "eval_every": 2, "alpha_learning_rate": 1e-9}
-    study = open_small(
-        tmp_path,
-        base={**TOY, **base},
-        hyperparameters={"clip": {"uniform": [1e-9, 2e-9]}},
-        early_stopping={"patience": 3},
-    )
-    claim = study.claim()
-    assert claim is not None
-    result = run_trial(claim.config(), ignore, claim.folder)
-    stops = events(claim.folder, "stop")
+    run, result = impatient_trial(tmp_path, base)
+    stops = events(run, "stop")
     assert [stop["reason"] for stop in stops] == ["no better score in 3 epochs"]
-    searched = [event for event in events(claim.folder, "epoch") if event["phase"] == "search"]
+    searched = [event for event in events(run, "epoch") if event["phase"] == "search"]
     assert 4 <= len(searched) < 15 and result.steps < 60
