@@ -36,6 +36,7 @@ def search(
     Search steps that a strategy leaves over go into training, so that runs of one budget cost
     the same. The baselines without a module get the same number of steps and the same recipe. On
     the space `none` the problem is trained without a module: there is no architecture to score.
+    Where nothing was searched there is no argmax child to score before training on.
     Own weights of the problem that train apart (`Objective.order`) do so before the search, or
     after everything else.
 
@@ -78,12 +79,13 @@ def search(
 
     before_search(run, recipe)
     found = strategy.search(run, recipe)
+    spent = run.spent
     if not run.space.empty:
         run.once("announced", lambda: run.emit(events.Architecture(found.architecture.choices)))
         columns[MIXTURE] = found.mixture
+    if spent and run.space.size > 1:  # else nothing stands between the start and the result
         columns[ARGMAX] = run.evaluate(ARGMAX, "validation")
 
-    spent = run.spent
     fit(run, "train", run.budget.total - spent, recipe, before=spent, former=found.optimizer)
     after_training(run, recipe)
     columns[TRAINED] = run.evaluate(TRAINED, "validation")

@@ -86,13 +86,7 @@ def test_each_is_trained_for_all_steps_and_has_a_column(
     result, events = go(tmp_path, Resizable(), baseline=asked)
     steps = Counter(event["phase"] for event in events if event["event"] == "step")
     assert dict(steps) == {"train": 10, **dict.fromkeys(phases, 10)}
-    assert list(result.columns) == [
-        "untouched",
-        *labels,
-        "mixture",
-        "argmax child",
-        "trained child",
-    ]
+    assert list(result.columns) == ["untouched", *labels, "mixture", "trained child"]
     written = json.loads((tmp_path / "result.json").read_text())
     assert written["baselines"] == dict(zip(phases, labels, strict=True))
     assert list(written["columns"]) == list(result.columns)

@@ -103,11 +103,27 @@ def test_columns_are_the_table(tmp_path: Path) -> None:
     assert result.selected.score == scores["trained child", "selection"]
 
 
+ONE = SearchSpace("one", Stack(2, Seq("linear", Choice("f", ["tanh"]))))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "space"),
+    [(Fixed(), ONE), (Fixed(), None), (RandomSearch(trials=1), None), (Darts(), ONE)],
+)
+def test_what_was_not_searched_has_no_argmax_child(
+    strategy: Strategy, space: SearchSpace | None, tmp_path: Path
+) -> None:
+    result, events = go(tmp_path, strategy, space=space, baseline="none")
+    shown = [label for label, column in result.columns.items() if column is not None]
+    assert [label for label in shown if label != "mixture"] == ["untouched", "trained child"]
+    assert "argmax child" not in {event.get("name") for event in events}
+
+
 def test_nothing_to_score_is_an_empty_column(tmp_path: Path) -> None:
     class Compulsory(ToyObjective):
         optional = False
 
-    result, _ = go(tmp_path, RandomSearch(), Compulsory())
+    result, _ = go(tmp_path, RandomSearch(trials=2), Compulsory())
     assert list(result.columns) == ["mixture", "argmax child", "trained child"]
     assert result.columns["mixture"] is None
     assert json.loads((tmp_path / "result.json").read_text())["columns"]["mixture"] is None
