@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,26 @@ def tasks_of(config: LanguageModelOptions) -> list[Task]:
         num_beams=config.num_beams,
         chat=config.chat,
     )
+
+
+def gamma_of(config: LanguageModelOptions, task: Task) -> float:
+    """Return a task's sampling weight in eq. 1: its own, or the run's."""
+    return config.gamma if task.gamma is None else task.gamma
+
+
+def remarks_of(config: LanguageModelOptions, task: Task) -> Iterator[str]:
+    """Yield a line for all that is odd in a task's data, and for batches of a single example."""
+    from peml.batches.sampler import batch_size_of
+    from peml.tasks.remarks import remarks
+
+    yield from remarks(task)
+    gamma, size = gamma_of(config, task), len(task.splits["train"])
+    alone = batch_size_of(gamma, size, config.batch_size) == 1
+    if alone and config.sampling == "gamma" and min(size, config.batch_size) > 1:
+        yield (
+            f"{task.name}: a step takes 1 of {size} training examples, by a gamma of {gamma:g}; "
+            f"a larger one takes more of them, up to batch_size ({config.batch_size})"
+        )
 
 
 def check_method(config: LanguageModelOptions, method: Attached) -> None:

@@ -58,11 +58,11 @@ class LanguageModelProblem(LanguageModelOptions, ObjectiveConfig):
         Raises:
             UserError: A task is not usable.
         """
-        from peml.objective.asked import tasks_of
+        from peml.objective.asked import remarks_of, tasks_of
         from peml.tasks.preview import summary
-        from peml.tasks.remarks import remarks
 
-        return [line for task in tasks_of(self) for line in (summary(task), *remarks(task))]
+        tasks = tasks_of(self)
+        return [line for task in tasks for line in (summary(task), *remarks_of(self, task))]
 
     def epoch(self, seed: int) -> float:
         """Return in how many joint steps every training example comes up: see `JointSampler`.
@@ -71,13 +71,13 @@ class LanguageModelProblem(LanguageModelOptions, ObjectiveConfig):
             UserError: A task is not usable.
         """
         from peml.batches.sampler import JointSampler
-        from peml.objective.asked import tasks_of
+        from peml.objective.asked import gamma_of, tasks_of
 
         tasks = tasks_of(self)
         return JointSampler(
             {task.name: [0] * len(task.splits["train"]) for task in tasks},
             mode=self.sampling,
-            gamma={task.name: self.gamma if task.gamma is None else task.gamma for task in tasks},
+            gamma={task.name: gamma_of(self, task) for task in tasks},
             batch_size=self.batch_size,
             temperature=self.temperature,
             seed=seed,

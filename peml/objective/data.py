@@ -7,6 +7,7 @@ from typing import Any
 
 from peml.batches.collate import Collator
 from peml.batches.sampler import JointSampler
+from peml.objective.asked import gamma_of
 from peml.objective.options import LanguageModelOptions
 from peml.tasks.examples import Example
 from peml.tasks.task import Task
@@ -63,11 +64,10 @@ class JointData:
     def sampler(self, split: str, seed: int) -> JointSampler:
         """Return a fresh order of a split."""
         config = self._config
-        gamma = {t.name: config.gamma if t.gamma is None else t.gamma for t in self._tasks}
         return JointSampler(
             {task.name: self._collator.lengths(task, split) for task in self._tasks},
             mode=config.sampling,
-            gamma=gamma,
+            gamma={task.name: gamma_of(config, task) for task in self._tasks},
             batch_size=config.batch_size,
             temperature=config.temperature,
             seed=seed,

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from peml.batches.collate import Collator
+from peml.batches.sampler import batch_size_of
 from peml.methods.method import Method
 from peml.model.model import LanguageModel
+from peml.objective.asked import gamma_of
 from peml.objective.options import LanguageModelOptions
 from peml.prefix.encoder import PrefixEncoder
 from peml.prefix.sites import Site
@@ -64,8 +66,7 @@ def _of_batch(
     lengths = collator.lengths(task)
     rows = min(config.batch_size, len(lengths))
     if config.sampling == "gamma":
-        gamma = config.gamma if task.gamma is None else task.gamma
-        rows = min(rows, max(1, round(gamma * len(lengths))))
+        rows = batch_size_of(gamma_of(config, task), len(lengths), rows)
     rows = min(rows, config.micro_batch_size or rows)
     layers = 1 if config.gradient_checkpointing else _layers(lm)
     tokens = rows * sum(lengths) // max(1, len(lengths))

@@ -48,7 +48,6 @@ from peml.objective.proxy import (
 )
 from peml.objective.rates import parameter_groups
 from peml.tasks.examples import Example
-from peml.tasks.remarks import remarks
 from peml.tasks.sources import whole_sources
 from peml.tasks.task import Task, check_unchanged
 from prefixnas.base.errors import UserError
@@ -369,7 +368,8 @@ class JointObjective(Objective):
 
     def warnings(self) -> Iterable[str]:
         """Say how data was read, what is odd in it or cut, and if PEFT can't hold the result."""
-        yield from (note for task in self.tasks for note in (*task.notes, *remarks(task)))
+        for task in self.tasks:
+            yield from (*task.notes, *asked.remarks_of(self.config, task))
         yield from read_as_text(self.lm, self.tasks)
         yield from self.collator.truncation.messages()
         yield from self._missed

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,42 @@ def test_prompts_that_two_splits_share(tmp_path: Path) -> None:
         "mine: 1 of 2 test prompts are in train as well",
     ]
     assert list(remarks(load_task(path))) == wanted
-    config = LanguageModelConfig(tasks=[str(path)])
+    config = LanguageModelConfig(tasks=[str(path)], gamma=1.0)
     assert config.preview()[1:] == wanted
     assert [line for line in config.build(1, seed=0).warnings() if line in wanted] == wanted
     other = [{**record, "choices": ["yes", "no", "maybe"]} for record in train]
     assert not list(remarks(load_task(folder(tmp_path, validation=other, test=other[:1]))))
+
+
+@pytest.mark.parametrize(
+    ("examples", "options", "said"),
+    [
+        (19, {}, True),
+        (20, {}, False),
+        (19, {"gamma": 0.2}, False),
+        (40, {"gamma": 0.02}, True),
+        (19, {"batch_size": 1}, False),
+        (19, {"sampling": "round-robin"}, False),
+        (1, {}, False),
+    ],
+)
+def test_batches_of_a_single_example(
+    tmp_path: Path, examples: int, options: dict[str, Any], said: bool
+) -> None:
+    train = rows([f"t{i}" for i in range(examples)], ["no", *["yes"] * (examples - 1)])
+    others = rows(["x"], ["no"])
+    path = folder(tmp_path, train=train, selection=others, validation=others)
+    config = LanguageModelConfig(tasks=[str(path)], **options)
+    wanted = f"mine: a step takes 1 of {examples} training examples, by a gamma of {config.gamma}; "
+    lines = [line for line in config.preview() if line.startswith(wanted)]
+    assert len(lines) == said
+    if said:
+        assert lines[0] in config.build(1, seed=0).warnings()
+        assert lines[0].endswith("up to batch_size (8)")
+        own = tmp_path / "own.yaml"
+        own.write_text("source: mine\ngamma: 0.5\n")
+        assert not any("a step takes" in line for line in
+                       dataclasses.replace(config, tasks=[str(own)]).preview())  # fmt: skip
 
 
 def test_answers_and_prompts_that_are_odd(tmp_path: Path) -> None:
