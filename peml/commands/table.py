@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from prefixnas.base.console import Parser
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import make_folder, read_text, refuse_used, write_text
+from prefixnas.base.files import (
+    make_folder,
+    nothing_begun,
+    read_text,
+    refuse_used,
+    write_text,
+)
 from prefixnas.commands.output import Output, add_output
 
 if TYPE_CHECKING:
@@ -27,7 +33,7 @@ def parser(prog: str) -> Parser:
     parser.add_argument("file", type=Path, metavar="FILE", help="rows, tasks and seeds as YAML")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for all runs and the table")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the table in --out, or help with it"
+        "--resume", action="store_true", help="go on with --out, if it had begun, or help with it"
     )
     parser.add_argument("--dry-run", action="store_true", help="list and count the runs, stop")
     parser.add_argument(
@@ -47,6 +53,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     going_on = args.resume or args.tables
     if out is not None and not (_begun(out) and (going_on or args.dry_run)):
         refuse_used(out, COPY, "table", resume=going_on)
+        if args.tables:
+            raise nothing_begun(out, COPY, "table")
 
     from peml.model.quiet import quiet_libraries
     from peml.tables.file import read_table

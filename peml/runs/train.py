@@ -43,7 +43,8 @@ def train(
     Args:
         out: The run directory, which must be new or empty; None: ``runs/SPACE-fixed-seedN``.
         config: A YAML file of keys; those given here win.
-        resume: Go on with the run in `out`, under its own configuration.
+        resume: Go on with the run in `out`, under its own configuration; if it was not begun,
+            begin it.
         tasks: The key `tasks`: one or several of what ``--tasks`` takes, or mappings of the keys
             of a task file. In such a mapping `source` may be records in memory (a list of mappings,
             a `datasets.Dataset`, a data frame, or a mapping from split to one of these); they are
@@ -184,12 +185,12 @@ class _Call:
         ranks = join()
         plan = plan_run(self.request.resolve((self.who, given)))
         self.out = Path(ranks.agree(str(self.out or free_folder(plan.run))))
-        refuse_used(self.out, "config.yaml", "run", resume=self.resume)
+        begun = refuse_used(self.out, "config.yaml", "run", resume=self.resume)
         folder = self.out.with_name(f"{self.out.name}-tasks")
 
         def write() -> list[str]:
             return [
-                str(write_task(task, folder, anew=not self.resume))
+                str(write_task(task, folder, anew=not begun))
                 if isinstance(task, Mapping)
                 else fspath(task)
                 for task in tasks

@@ -77,27 +77,39 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def refuse_used(folder: Path, marker: str, what: str, *, resume: bool = False) -> None:
-    """Refuse to begin something in a folder that holds anything, or to resume what is not there.
+def refuse_used(folder: Path, marker: str, what: str, *, resume: bool = False) -> bool:
+    """Refuse to begin something in a folder that holds anything; tell whether it goes on there.
+
+    What is to go on begins where the folder is not there or empty: a command that is called again
+    until it is done need not know whether it had begun.
 
     Args:
         folder: The folder.
         marker: The file that lies in a folder in which it was begun.
         what: What is to begin ("run", "comparison").
-        resume: Whether it goes on instead.
+        resume: Whether it goes on where it was begun.
+
+    Returns:
+        Whether it was begun and goes on.
 
     Raises:
-        UserError: Says what is there, or what is not.
+        UserError: Says what is there.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, not a folder")
     begun = (folder / marker).is_file()
-    if resume and not begun:
-        raise UserError(f"{folder}: no {what} to resume (no {marker} in it)")
     if begun and not resume:
         raise UserError(f"{folder}: holds a {what} already; add --resume, or take another --out")
-    if not resume and folder.is_dir() and not is_empty(folder):
+    if not begun and folder.is_dir() and not is_empty(folder):
+        if resume:
+            raise nothing_begun(folder, marker, what)
         raise UserError(f"{folder}: is not empty; take another --out")
+    return begun
+
+
+def nothing_begun(folder: Path, marker: str, what: str) -> UserError:
+    """Return the error of a folder in which nothing was begun; see `refuse_used`."""
+    return UserError(f"{folder}: no {what} to resume (no {marker} in it)")
 
 
 def is_empty(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from argparse import Namespace
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.console import Parser
 from prefixnas.base.errors import UserError, unknown
-from prefixnas.base.files import make_folder, refuse_used, write_text
+from prefixnas.base.files import make_folder, nothing_begun, refuse_used, write_text
 from prefixnas.base.options import fields_of
 from prefixnas.commands.flags import add_all_flags, add_flags, parse_parts
 from prefixnas.commands.output import Output, add_output
@@ -39,18 +40,19 @@ def main(argv: Sequence[str], prog: str) -> int:
     from prefixnas.launch.config import read_config
     from prefixnas.launch.plan import check_space, find_options
 
-    first, _ = _parser(prog, [], help=False).parse_known_args(argv)
+    own = {entry.name for entry in dataclasses.fields(CompareConfig)}
+    first, others = _parser(prog, [], help=False).parse_known_args(argv)
     out: Path | None = first.out
     if out is None and not {"-h", "--help"} & set(argv):
         raise UserError(f"{prog} needs --out OUT, a folder for all its runs")
     files: list[tuple[str, dict[str, Any]]] = []
     if out is not None:
-        refuse_used(out, FILE, "comparison", resume=first.resume or first.tables)
-    if out is not None and (first.resume or first.tables):
-        files.append((str(out / FILE), read_config(out / FILE)))
+        if refuse_used(out, FILE, "comparison", resume=first.resume or first.tables):
+            files.append((str(out / FILE), read_config(out / FILE)))
+        elif first.tables or (first.resume and not others and not _says(first, own)):
+            raise nothing_begun(out, FILE, "comparison")
     if first.config is not None:
         files.append((str(first.config), read_config(first.config)))
-    own = {entry.name for entry in dataclasses.fields(CompareConfig)}
     flags = {key: value for key, value in vars(first).items() if value is not None}
     mine = [(where, _split(_only(layer, own))) for where, layer in [*files, ("flag", flags)]]
     values = resolve({"compare": CompareConfig}, mine)
@@ -80,6 +82,11 @@ def main(argv: Sequence[str], prog: str) -> int:
             return _list(cells, output)
         _run(comparison, cells, values, out, output)
     return _show(comparison, cells, out, output)
+
+
+def _says(first: Namespace, own: Collection[str]) -> bool:
+    """Tell whether flags say what to compare; how many runs go side by side says nothing of it."""
+    return any(vars(first)[key] is not None for key in {*own, "config", "objective"} - {"jobs"})
 
 
 def _list(cells: Sequence[Cell], output: Output) -> int:
@@ -161,7 +168,7 @@ def _own_parser(prog: str, *, help: bool) -> Parser:
     parser = Parser(prog=prog, description=HELP if help else None, add_help=help)
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")
     parser.add_argument("--out", type=Path, metavar="OUT", help="folder for all runs and tables")
-    parser.add_argument("--resume", action="store_true", help="go on with the comparison in --out")
+    parser.add_argument("--resume", action="store_true", help="go on with --out, if it had begun")
     parser.add_argument("--dry-run", action="store_true", help="list the runs, stop")
     parser.add_argument(
         "--tables", action="store_true", help="write the tables of what is there, run nothing"

@@ -69,7 +69,7 @@ def _own_parser(prog: str, *, help: bool) -> Parser:
     parser = Parser(prog=prog, add_help=help, argument_default=None)
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys as YAML; flags win")
     parser.add_argument("--out", type=Path, metavar="RUN", help="run directory (default: runs/...)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--resume", action="store_true", help="go on with --out, if it had begun")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config, stop")
     parser.add_argument(
         "--no-report", dest="report", action="store_false", help="draw no plots and no report.html"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefixnas.base.console import Parser, positive
 from prefixnas.base.errors import UserError, brief
-from prefixnas.base.files import make_folder, refuse_used, write_text
+from prefixnas.base.files import make_folder, nothing_begun, refuse_used, write_text
 from prefixnas.base.yaml import read_yaml
 from prefixnas.commands.flags import add_all_flags, add_flags, parse_parts
 from prefixnas.commands.output import FLAGS, Output, add_output
@@ -32,8 +32,10 @@ def main(argv: Sequence[str], prog: str) -> int:
         _parser(prog, find_options([("flag", vars(first))])[0], help=True).parse_args(argv)
     if first.out is None:
         raise UserError(f"{prog} needs --out OUT, a folder for all its runs")
-    refuse_used(first.out, FILE, "transfer", resume=first.resume)
-    layers = _stored(first.out) if first.resume else _read(first.group, first.config)
+    begun = refuse_used(first.out, FILE, "transfer", resume=first.resume)
+    if first.resume and not begun and not first.group:
+        raise nothing_begun(first.out, FILE, "transfer")
+    layers = _stored(first.out) if begun else _read(first.group, first.config)
 
     from prefixnas.base.options import FLAG
     from prefixnas.launch.plan import find_options
@@ -72,7 +74,7 @@ def _own_parser(prog: str, *, help: bool) -> Parser:
     parser.add_argument("group", type=Path, nargs="*", help="groups of tasks: YAML files of keys")
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys of all groups as YAML")
     parser.add_argument("--out", type=Path, metavar="OUT", help="folder for all runs and the table")
-    parser.add_argument("--resume", action="store_true", help="go on with what is in --out")
+    parser.add_argument("--resume", action="store_true", help="go on with --out, if it had begun")
     parser.add_argument("--dry-run", action="store_true", help="list the runs, stop")
     parser.add_argument("--seeds", default="0", metavar="N,N", help="seeds (default: 0)")
     parser.add_argument("--jobs", type=positive, default=1, help="runs side by side (default: 1)")

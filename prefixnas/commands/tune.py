@@ -61,7 +61,9 @@ def parser(prog: str) -> Parser:
     parser.add_argument(
         "--out", type=Path, metavar="STUDY", help="folder of the study (default: studies/NAME)"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with a study, or join it")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with --out, if it had begun, or join it"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the resolved file, stop")
     parser.add_argument("--plugin", nargs="*", default=[], help="plugins that the file may import")
     parser.add_argument("--workers", type=positive, metavar="N", help="trials side by side")
@@ -107,11 +109,9 @@ def _tune(experiment: Experiment, folder: Path, output: Output, *, resume: bool)
     # An empty folder is one whose study was killed before it could be marked.
     empty = folder.is_dir() and is_empty(folder)
     interrupted = empty or (folder / BEGINNING).is_file()
-    if resume and not begun and not interrupted:
-        raise UserError(f"{folder}: no study {experiment.name!r} to go on with")
     if not begun:
         if not interrupted:
-            refuse_used(folder, BEGINNING, "study")
+            refuse_used(folder, BEGINNING, "study", resume=resume)
         with _beginning(folder):
             check_problem([experiment.example()], experiment.target.metric, experiment.where)
     study = Study.open(experiment, folder)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from prefixnas.base.errors import UserError, brief
-from prefixnas.base.files import refuse_used
+from prefixnas.base.files import nothing_begun, refuse_used
 from prefixnas.base.options import fields_of
-from prefixnas.launch.config import read_config, refuse_change, refuse_former
+from prefixnas.launch.config import FREE, read_config, refuse_change, refuse_former
 from prefixnas.launch.plan import Layers, check_space, find_options, resolve_run
 
 
@@ -23,10 +23,11 @@ class Request:
         who: Who asks, for messages (`peml train`).
         fixed: Keys that it sets and does not offer.
         config: A configuration file.
-        resumed: The folder of a run that is to go on, under its own configuration.
+        resumed: The folder of a run that is to go on, under its own configuration; if it was not
+            begun, it begins, and somebody has to say what.
 
     Raises:
-        UserError: No such file or run, or a value in it of a key that is set already.
+        UserError: No such file, or a value in it of a key that is set already.
     """
 
     def __init__(
@@ -36,14 +37,16 @@ class Request:
         config: Path | None = None,
         resumed: Path | None = None,
     ) -> None:
-        self._who, self._fixed, self._resumed = who, fixed, resumed
+        self._who, self._fixed, self._resumed = who, fixed, None
+        self._beginning: Path | None = None
         self._stored: Mapping[str, Any] = {}
         self._layers: list[tuple[str, Mapping[str, Any]]] = [("command", fixed)]
-        if resumed is not None:
-            refuse_used(resumed, "config.yaml", "run", resume=True)
+        if resumed is not None and refuse_used(resumed, "config.yaml", "run", resume=True):
             path = resumed / "config.yaml"
-            self._stored = read_config(path)
+            self._resumed, self._stored = resumed, read_config(path)
             self._layers.append((str(path), self._stored))
+        elif config is None:
+            self._beginning = resumed
         if config is not None:
             self._layers.append((str(config), read_config(config)))
         self._refuse_fixed(self._layers)
@@ -80,12 +83,16 @@ class Request:
             given: The user's own layers; the last one wins.
 
         Raises:
-            UserError: What `resolve_run` raises, no such space, a key that is set already, or a
-                value other than that of the run that goes on.
+            UserError: What `resolve_run` raises, no such space, a key that is set already, a value
+                other than that of the run that goes on, or a run that is to go on was not begun and
+                nothing says what to begin.
         """
         from prefixnas.run.ranks import launched
 
         self._refuse_fixed(given)
+        said = {key for _, layer in given for key in layer}
+        if self._beginning is not None and said <= {*FREE, "plugin"}:
+            raise nothing_begun(self._beginning, "config.yaml", "run")
         layers = [*self._layers, *given]
         if launched() > 1 and not any("processes" in layer for _, layer in layers):
             layers.append(("launcher", {"processes": launched()}))

@@ -40,7 +40,7 @@ def start_run(
     Args:
         values: Every key's value.
         folder: The run directory, which must be new or empty.
-        resume: Go on with the run in `folder`.
+        resume: Go on with the run in `folder`, if it was begun.
         on_event: Called with every event, after it was written.
         report: Whether plots and `report.html` are made at the end.
 
@@ -53,15 +53,14 @@ def start_run(
     plan = plan_run(values)
     check_installed(plan.run.report_to)
     if ranks.count == 1 < plan.run.processes:
-        refuse_used(folder, "config.yaml", "run", resume=resume)
+        resume = _goes_on(folder, resume)
         return start_together(values, folder, resume, on_event, report)
     if ranks.count != plan.run.processes:
         raise UserError(
             f"key 'processes': the run takes {plan.run.processes}, and {ranks.count} were started "
             "together"
         )
-    if ranks.first:
-        refuse_used(folder, "config.yaml", "run", resume=resume)
+    resume = ranks.carry_out(lambda: ranks.first and _goes_on(folder, resume))
     objective = plan.build()
     if ranks.count > 1 and not objective.splits_batches:
         raise UserError(
@@ -138,7 +137,7 @@ def start_here(
     Args:
         values: Every key's value.
         out: The run directory; None: `free_folder`.
-        resume: Go on with the run in `out`.
+        resume: Go on with the run in `out`, if it was begun.
         on_event: Called with every event, on the first rank alone.
         display: What shows the events there, entered around the run.
         report: Whether plots and `report.html` are made at the end.
@@ -211,6 +210,10 @@ def _held(folder: Path, resume: bool) -> Iterator[None]:
     """Hold a run's folder; another process may have begun in it since it was looked at."""
     make_folder(folder)
     with alone(folder, "runs"):
-        refuse_used(folder, "config.yaml", "run", resume=resume)
+        _goes_on(folder, resume)
         sweep(folder)
         yield
+
+
+def _goes_on(folder: Path, resume: bool) -> bool:
+    return refuse_used(folder, "config.yaml", "run", resume=resume)

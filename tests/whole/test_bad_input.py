@@ -239,6 +239,8 @@ CASES: list[tuple[str, list[str]]] = [
     ("search --resume --out earlier --strategy random", ["earlier", "'strategy'", "'random'"]),
     ("search --resume --out earlier --relaxation ste", ["earlier", "'relaxation'"]),
     ("search --resume --out nowhere", ["nowhere", "no run"]),
+    ("search --resume --out nowhere --checkpoint-every 3", ["nowhere", "no run"]),
+    (SEARCH + "--resume --out mood", ["mood", "no run to resume"]),
     ("search --resume", ["--resume", "--out"]),
     # peml
     ("peml", ["COMMAND"]),

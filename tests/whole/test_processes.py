@@ -148,7 +148,7 @@ def test_a_killed_rank_ends_the_run_which_then_goes_on(
     rank: int, attention: str, bench: Path, two: Made, tmp_path: Path
 ) -> None:
     run, said = tmp_path / "run", tmp_path / "said"
-    argv = arguments(bench, run, "--prefix-attention", attention, "--processes", "2")
+    argv = arguments(bench, run, "--prefix-attention", attention, "--processes", "2", "--resume")
     process = forked.Forked(["-m", "prefixnas", *argv, "--quiet"], tmp_path / "out", said)
     while not (run / "metrics.jsonl").is_file() or len(events(run, "step")) < 8:
         assert process.poll() is None, said.read_text()

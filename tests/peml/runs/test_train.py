@@ -47,6 +47,7 @@ def run(bench: Path, heard: list[Event], tmp_path_factory: pytest.TempPathFactor
         out=tmp_path_factory.mktemp("runs") / "called",
         on_event=heard.append,
         progress=False,
+        resume=True,  # it was not begun, so it begins
         **SMALL,
     )
 
@@ -140,6 +141,7 @@ def test_a_run_names_the_records_that_it_was_given(bench: Path, tmp_path: Path) 
         steps=1,
         out=tmp_path / "run",
         progress=False,
+        resume=True,
     )
     assert [*found.scores["trained child"]] == ["films", "mood"]
     config = yaml.safe_load((found.folder / "config.yaml").read_text())

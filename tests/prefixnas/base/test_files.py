@@ -10,7 +10,7 @@ import pytest
 
 from peml.adapters.files import new_folder
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import sweep
+from prefixnas.base.files import refuse_used, sweep
 from tests.workbench import digest
 
 
@@ -126,3 +126,31 @@ def test_what_is_the_users_stays(tmp_path: Path) -> None:
     (tmp_path / "result.json.tmp").write_text("{")
     sweep(tmp_path)
     assert digest(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("holds", "resume", "expected"),
+    [
+        (None, False, False),
+        (None, True, False),
+        ([], True, False),
+        ([".lock", "config.yaml.tmp"], True, False),
+        (["config.yaml"], True, True),
+        (["config.yaml"], False, "holds a run already; add --resume"),
+        (["other"], False, "is not empty"),
+        (["other"], True, r"no run to resume \(no config.yaml in it\)"),
+    ],
+)
+def test_what_goes_on_begins_where_nothing_was_begun(
+    holds: list[str] | None, resume: bool, expected: bool | str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    if holds is not None:
+        folder.mkdir()
+        for name in holds:
+            (folder / name).touch()
+    if isinstance(expected, bool):
+        assert refuse_used(folder, "config.yaml", "run", resume=resume) == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            refuse_used(folder, "config.yaml", "run", resume=resume)

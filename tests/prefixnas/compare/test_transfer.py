@@ -106,10 +106,12 @@ def test_the_table_and_that_nothing_is_done_twice(
     assert "slow → fast" in table and "slow → fast" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("more", [[], ["--resume"]])
 def test_without_the_control_and_with_seeds(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    more: list[str], place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert prefixnas.__main__.main([*ARGV, "--no-control", "--seeds", "3,4", "--dry-run"]) == 0
+    argv = [*ARGV, "--no-control", "--seeds", "3,4", "--dry-run", *more]
+    assert prefixnas.__main__.main(argv) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 8 and all(line.endswith("to run") for line in lines)
     assert not (place / "out").exists()
