@@ -16,7 +16,7 @@ from prefixnas.commands.output import FLAGS, Output, add_output
 if TYPE_CHECKING:
     from prefixnas.run.events import Event
 
-HELP = "search, train on, evaluate, export"
+HELP = "search, train on, evaluate, save"
 
 
 def search_command(argv: Sequence[str], prog: str, fixed: Mapping[str, Any] | None = None) -> int:
