@@ -63,18 +63,24 @@ def commands(place: Path) -> dict[str, Command]:
     cells = [*tabular, "--strategies", "random,tpe", "--trials", "2", "--seeds", "0"]
     cells += ["--budget", "4", "--out", out]
     study = [str(place / "study.yaml"), "--out", out]
-    on = ["--resume", "--out", out]
     found = [
-        Command("search", PREFIXNAS, ["search", *model], ["search", *on], of_run),
-        Command("search by trials", PREFIXNAS, ["search", *trials], ["search", *on], of_run),
-        Command("train", PEML, ["train", *model], ["train", *on], of_run),
+        _resumed("search", PREFIXNAS, ["search", *model], of_run),
+        _resumed("search by trials", PREFIXNAS, ["search", *trials], of_run),
+        _resumed("train", PEML, ["train", *model], of_run),
         *(_export(place, out, format) for format in ("merged", "peft", "peml")),
         _export(place, out, "peml", "export into a folder", lambda folder: folder.mkdir()),
         _report(place, out),
-        Command("tune", PREFIXNAS, ["tune", *study], ["tune", *study, "--resume"], of_study),
-        Command("compare", PREFIXNAS, ["compare", *cells], ["compare", *on], of_comparison),
+        _resumed("tune", PREFIXNAS, ["tune", *study], of_study),
+        _resumed("compare", PREFIXNAS, ["compare", *cells], of_comparison),
     ]
     return {command.name: command for command in found}
+
+
+def _resumed(
+    name: str, program: str, first: list[str], result: Callable[[Path], Result]
+) -> Command:
+    """Return a command that goes on by `--resume`, wherever it was killed."""
+    return Command(name, program, first, [*first, "--resume"], result)
 
 
 def _export(
