@@ -111,7 +111,7 @@ def _tune(experiment: Experiment, folder: Path, output: Output, *, resume: bool)
     interrupted = empty or (folder / BEGINNING).is_file()
     if not begun:
         if not interrupted:
-            refuse_used(folder, BEGINNING, "study", resume=resume)
+            refuse_used(folder, BEGINNING, "study")
         with _beginning(folder):
             check_problem([experiment.example()], experiment.target.metric, experiment.where)
     study = Study.open(experiment, folder)
@@ -137,9 +137,10 @@ def _beginning(folder: Path) -> Iterator[None]:
     try:
         yield
     except UserError:
-        (folder / BEGINNING).unlink()
-        for path in made:
-            path.rmdir()
+        (folder / BEGINNING).unlink(missing_ok=True)
+        with suppress(OSError):  # another process may begin there, too
+            for path in made:
+                path.rmdir()
         raise
 
 

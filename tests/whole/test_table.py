@@ -105,9 +105,7 @@ def test_scores_on_a_test_split_have_a_column(whole: Path) -> None:
 
 def test_several_processes_share_the_work(file: Path, whole: Path, tmp_path: Path) -> None:
     out, logs = tmp_path / "out", [tmp_path / "one", tmp_path / "two"]
-    one = start(file, out, logs[0])
-    wait_for((out / "table.yaml").is_file, one)
-    two = start(file, out, logs[1], "--resume")
+    one, two = (start(file, out, log, "--resume") for log in logs)
     assert (one.wait(), two.wait()) == (0, 0)
     said = "".join(log.read_text() for log in logs)
     assert said.count(", seed ") == CELLS

@@ -126,7 +126,7 @@ def test_a_study_goes_on_with_its_own_file_alone(
     error = capsys.readouterr().err
     assert "'base.steps' was 20 and is now 22" in error and error.count("\n") == 1
     assert peml.__main__.main(["tune", str(file), "--out", str(tmp_path), "--resume"]) == 2
-    assert "no study to resume" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err
     assert open_small(tmp_path, trials=1, base__steps=20).rows() == before
 
 
