@@ -43,12 +43,14 @@ class Layer:
         site: Where it is, and the shape of its keys.
         number: Its place among the layers of its kind, from 0.
         count: How many there are of its kind.
+        width: The model's width.
         made_by: How it makes its queries, keys and values.
     """
 
     site: Site
     number: int
     count: int
+    width: int
     made_by: Projections
 
 
@@ -120,7 +122,7 @@ class AttentionMethod(Method):
             raise UserError(f"method {self.label!r}: the model has no attention of its kinds")
         same = {site: [other for other in sites if other.kind == site.kind] for site in sites}
         return [
-            Layer(site, same[site].index(site), len(same[site]), made_by)
+            Layer(site, same[site].index(site), len(same[site]), lm.hidden_size, made_by)
             for site, made_by in zip(sites, find_projections(lm.model, sites), strict=True)
         ]
 
