@@ -38,6 +38,8 @@ def test_poly_and_mhr_are_those_of_peft(splits: int, kind: str) -> None:
     method = Poly(lora_rank=3) if splits == 1 else Mhr(lora_rank=3, splits=splits)
     ours = attached(method, kind)
     lm = tiny_model(kind)
+    terms: Any = attach_method(method, tiny_model(kind), Setting(TASKS))
+    fresh = {name: float(t.a.std()) for name, t in zip(terms.layers, terms.terms, strict=True)}
     config = peft.PolyConfig(
         r=3,
         target_modules=sorted(ours.layers),
@@ -46,10 +48,12 @@ def test_poly_and_mhr_are_those_of_peft(splits: int, kind: str) -> None:
         n_splits=splits,
         poly_type="poly",
     )
+    torch.manual_seed(0)
     theirs: Any = peft.get_peft_model(lm.model, config)
     for name, term in zip(ours.layers, ours.terms, strict=True):
         known: Any = term
         layer: Any = theirs.base_model.model.get_submodule(name)
+        assert fresh[name] == pytest.approx(float(layer.poly_lora_A["default"].std()), rel=0.2)
         with torch.no_grad():
             layer.poly_lora_A["default"].copy_(known.a.transpose(2, 3))
             layer.poly_lora_B["default"].copy_(known.b.transpose(2, 3))
