@@ -7,6 +7,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from peml.methods.linear import LinearTerms
@@ -166,6 +167,25 @@ def test_padding_has_no_part_in_the_balance_loss() -> None:
         assert term is not None
         found.append(float(term.detach()))
     assert found[1] == pytest.approx(found[0])
+
+
+@pytest.mark.parametrize("length", [7, 9])
+def test_padding_behind_answers_has_no_part_in_it_either(length: int) -> None:
+    """Also where answers are padded to the length of the text, whose mask is another."""
+    moe: Any = METHODS.get("loramoe")
+    terms = attached(moe(experts=4, balance=1.0, lora_rank=2, lora_dropout=0.0), "t5")
+    given = some_inputs(terms.lm)
+    assert (given["input_ids"].shape[1], given["decoder_input_ids"].shape[1]) == (7, 5)
+    given["attention_mask"] = torch.ones(2, 7).index_fill(1, torch.tensor([6]), 0)
+    pad: Any = terms.lm.model.config.pad_token_id
+    terms.lm.model.train()
+    losses = []
+    for behind in (0, length - 5):
+        answers = F.pad(given["decoder_input_ids"], (0, behind), value=pad)
+        with terms.lm.on("first"):
+            output(terms.lm, {**given, "decoder_input_ids": answers})
+            losses.append(terms.batch_loss())
+    torch.testing.assert_close(losses[1], losses[0])
 
 
 def test_parts_keep_no_more_for_the_backward_pass_than_one_lora_of_their_rank() -> None:
