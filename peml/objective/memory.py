@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from peml.batches.collate import Collator
+from peml.batches.sampler import batch_size_of
 from peml.methods.method import Method
 from peml.model.model import LanguageModel
 from peml.objective.options import LanguageModelOptions
@@ -65,7 +66,7 @@ def _of_batch(
     rows = min(config.batch_size, len(lengths))
     if config.sampling == "gamma":
         gamma = config.gamma if task.gamma is None else task.gamma
-        rows = min(rows, max(1, round(gamma * len(lengths))))
+        rows = batch_size_of(gamma, len(lengths), config.batch_size)
     rows = min(rows, config.micro_batch_size or rows)
     layers = 1 if config.gradient_checkpointing else _layers(lm)
     tokens = rows * sum(lengths) // max(1, len(lengths))
