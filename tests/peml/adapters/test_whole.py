@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,4 @@ def test_a_module_that_peft_would_import_is_not(
     mapping = {"base_model_class": "Evil", "parent_library": "evil"}
     change(folder / "lora/adapter_config.json", lambda data: data.update(auto_mapping=mapping))
     peml.load(folder)
+    assert "evil" not in sys.modules
