@@ -149,14 +149,14 @@ class AttentionTerms(Beside):
         super().__init__(method, lm, setting, weights)
         self._terms = {lm.model.get_submodule(path): term for path, term in terms.items()}
         # Keys without a rotation see how far from the beginning a query stands.
-        self._undo += [hook.remove for hook in count_text(lm.model)]
+        self.undo_by(hook.remove for hook in count_text(lm.model))
         if length := method.front_length():
-            self._undo.append(use_dense_masks(lm.model))
+            self.undo_by([use_dense_masks(lm.model)])
             moved = move_text(lm.model, length) if Concat().moves_text(lm.model) else []
-            self._undo += [hook.remove for hook in moved]
+            self.undo_by(hook.remove for hook in moved)
         self._plain: dict[nn.Module, Tensor] = {}
         self._projections = self._watch_queries(layers)
-        self._undo.append(intercept(self._terms, self._attend))
+        self.undo_by([intercept(self._terms, self._attend)])
 
     def _watch_queries(self, layers: Sequence[Layer]) -> dict[nn.Module, Projection]:
         """Keep queries from before their rotation for the terms that read those."""
@@ -172,7 +172,7 @@ class AttentionTerms(Beside):
                 )
             watched[module] = layer.made_by.query
             keep = partial(self._keep, module)
-            self._undo.append(layer.made_by.query.last.register_forward_hook(keep).remove)
+            self.undo_by([layer.made_by.query.last.register_forward_hook(keep).remove])
         return watched
 
     def _keep(self, layer: nn.Module, module: nn.Module, args: Any, output: Tensor) -> None:

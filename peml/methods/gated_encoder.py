@@ -51,19 +51,21 @@ class GatedEncoder(Beside):
         self._gates: dict[nn.Module, Tensor] = {}
         self._layers: dict[nn.Module, Any] = {}
         reader = model.get_encoder() if lm.family == "encoder-decoder" else model
-        self._undo += [
-            reader.register_forward_pre_hook(self._see, with_kwargs=True).remove,
-            use_dense_masks(model),
-        ]
+        self.undo_by(
+            [
+                reader.register_forward_pre_hook(self._see, with_kwargs=True).remove,
+                use_dense_masks(model),
+            ]
+        )
         for layer, site, found, end in zip(self.all.layers, sites, made_by, ends, strict=True):
             module = model.get_submodule(site.path)
             self._layers[module] = layer
             for place, projection in enumerate((found.query, found.value)):
                 assert projection is not None
                 hook = self._hook(layer, place, projection, module)
-                self._undo.append(projection.linear.register_forward_hook(hook).remove)
+                self.undo_by([projection.linear.register_forward_hook(hook).remove])
             self.undo_by([at_end(partial(self._adapt, layer), model.get_submodule(end.path))])
-        self._undo.append(intercept(self._layers, self._attend))
+        self.undo_by([intercept(self._layers, self._attend)])
 
     def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)

@@ -93,7 +93,7 @@ class InputRows(Beside):
             if stacked
             else self.reader.register_forward_hook(self._cut),
         ]
-        self._undo += [hook.remove for hook in hooks]
+        self.undo_by(hook.remove for hook in hooks)
 
     def _grow(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Put virtual ids, their mask and their positions into the inputs of a pass."""

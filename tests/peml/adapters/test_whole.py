@@ -114,7 +114,10 @@ def test_a_manifest_without_a_key_is_another_adapter_or_none(
 
 
 @given(data=st.dictionaries(st.sampled_from([*Manifest.__annotations__]), JSON))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_whatever_a_manifest_says_it_is_read_or_refused_in_one_line(
     data: dict[str, Any], whole: dict[str, Path], tmp_path: Path
 ) -> None:
