@@ -159,7 +159,7 @@ def test_a_long_conversation_keeps_its_end_and_the_start_token(task: Task) -> No
 def test_a_template_reaches_no_code_and_no_file(template: str) -> None:
     lm = chats.llama()
     lm.tokenizer.chat_template = template
-    with pytest.raises(UserError, match="the chat template of .* does not take turns") as refused:
+    with pytest.raises(UserError, match=r"the chat template of .* does not take turns") as refused:
         ChatFormat(lm, ())
     assert "\n" not in str(refused.value)
 
