@@ -14,6 +14,7 @@ from peml.methods.ends import at_end, find_ends
 from peml.methods.gated_layers import GatedLayers, Sizes
 from peml.methods.method import Method, Setting
 from peml.methods.projections import Projection, find_projections
+from peml.model.forward import arguments_of
 from peml.model.probing import is_probing
 from peml.prefix.concat import Concat
 from peml.prefix.interception import intercept, own_attention, use_dense_masks
@@ -68,7 +69,7 @@ class GatedEncoder(Beside):
         self.undo_by([intercept(self._layers, self._attend)])
 
     def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+        self._mask = arguments_of(module, args, kwargs).get("attention_mask")
 
     def _hook(self, layer: Any, place: int, projection: Projection, attention: nn.Module) -> Any:
         """Return what adds LoRA to a projection's output, and takes the prefix's gate there."""
