@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import plots
 from tests.summary import Summary
 from tests.workbench import TASKS, write_model, write_task
 
 MEMORY = Path("/dev/shm")
+
+# A busy machine makes no test fail.
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -40,7 +40,7 @@ from peml.adapters.files import (
 from peml.adapters.manifest import Manifest
 from peml.adapters.origin import ARCHITECTURE, CARD, LICENCE, PICTURE, licence_in, origin_of
 from peml.adapters.tensors import check_hashes
-from prefixnas.base.errors import UserError, one_line
+from prefixnas.base.errors import UserError, first_line, one_line
 from prefixnas.base.files import read_text
 
 OWN = (
@@ -252,7 +252,7 @@ def _answered(endpoint: str, repo: str) -> Iterator[None]:
     try:
         yield
     except HfHubHTTPError as error:
-        said = error.server_message or str(error).strip().splitlines()[0]
+        said = error.server_message or first_line(error)
         code = error.response.status_code
         raise UserError(f"{endpoint}: refuses {repo}: {code}: {one_line(said)}") from error
     except HFValidationError as error:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peml.batches.tokens import Ids
-from peml.model.config import first_line
 from peml.model.model import LanguageModel
 from peml.tasks.chat import Turn
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from peml.tasks.task import Task

@@ -43,12 +43,14 @@ class Layer:
         site: Where it is, and the shape of its keys.
         number: Its place among the layers of its kind, from 0.
         count: How many there are of its kind.
+        width: The model's width.
         made_by: How it makes its queries, keys and values.
     """
 
     site: Site
     number: int
     count: int
+    width: int
     made_by: Projections
 
 
@@ -120,7 +122,7 @@ class AttentionMethod(Method):
             raise UserError(f"method {self.label!r}: the model has no attention of its kinds")
         same = {site: [other for other in sites if other.kind == site.kind] for site in sites}
         return [
-            Layer(site, same[site].index(site), len(same[site]), made_by)
+            Layer(site, same[site].index(site), len(same[site]), lm.hidden_size, made_by)
             for site, made_by in zip(sites, find_projections(lm.model, sites), strict=True)
         ]
 
@@ -147,14 +149,14 @@ class AttentionTerms(Beside):
         super().__init__(method, lm, setting, weights)
         self._terms = {lm.model.get_submodule(path): term for path, term in terms.items()}
         # Keys without a rotation see how far from the beginning a query stands.
-        self._undo += [hook.remove for hook in count_text(lm.model)]
+        self.undo_by(hook.remove for hook in count_text(lm.model))
         if length := method.front_length():
-            self._undo.append(use_dense_masks(lm.model))
+            self.undo_by([use_dense_masks(lm.model)])
             moved = move_text(lm.model, length) if Concat().moves_text(lm.model) else []
-            self._undo += [hook.remove for hook in moved]
+            self.undo_by(hook.remove for hook in moved)
         self._plain: dict[nn.Module, Tensor] = {}
         self._projections = self._watch_queries(layers)
-        self._undo.append(intercept(self._terms, self._attend))
+        self.undo_by([intercept(self._terms, self._attend)])
 
     def _watch_queries(self, layers: Sequence[Layer]) -> dict[nn.Module, Projection]:
         """Keep queries from before their rotation for the terms that read those."""
@@ -170,7 +172,7 @@ class AttentionTerms(Beside):
                 )
             watched[module] = layer.made_by.query
             keep = partial(self._keep, module)
-            self._undo.append(layer.made_by.query.last.register_forward_hook(keep).remove)
+            self.undo_by([layer.made_by.query.last.register_forward_hook(keep).remove])
         return watched
 
     def _keep(self, layer: nn.Module, module: nn.Module, args: Any, output: Tensor) -> None:

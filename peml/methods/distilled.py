@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peml.methods.masks import answer_mask
 from peml.methods.method import Setting
 from peml.methods.rows import InputRows, RowsMethod, RowsPart
 from peml.model.probing import is_probing
@@ -164,9 +165,8 @@ class Distilled(InputRows):
         if self.lm.family != "encoder-decoder":
             mask: Tensor | None = given.get("attention_mask")
             return torch.ones_like(given["input_ids"]) if mask is None else mask
-        ids: Tensor = given["decoder_input_ids"]
-        real: Tensor = ids != self.lm.model.config.pad_token_id
-        real[:, 0] = True  # where answers start, which may be the same token
+        real = answer_mask(self.lm, given)
+        assert real is not None
         return real
 
 

@@ -14,6 +14,7 @@ from peml.methods.ends import at_end, find_ends
 from peml.methods.gated_layers import GatedLayers, Sizes
 from peml.methods.method import Method, Setting
 from peml.methods.projections import Projection, find_projections
+from peml.model.forward import arguments_of
 from peml.model.probing import is_probing
 from peml.prefix.concat import Concat
 from peml.prefix.interception import intercept, own_attention, use_dense_masks
@@ -51,22 +52,24 @@ class GatedEncoder(Beside):
         self._gates: dict[nn.Module, Tensor] = {}
         self._layers: dict[nn.Module, Any] = {}
         reader = model.get_encoder() if lm.family == "encoder-decoder" else model
-        self._undo += [
-            reader.register_forward_pre_hook(self._see, with_kwargs=True).remove,
-            use_dense_masks(model),
-        ]
+        self.undo_by(
+            [
+                reader.register_forward_pre_hook(self._see, with_kwargs=True).remove,
+                use_dense_masks(model),
+            ]
+        )
         for layer, site, found, end in zip(self.all.layers, sites, made_by, ends, strict=True):
             module = model.get_submodule(site.path)
             self._layers[module] = layer
             for place, projection in enumerate((found.query, found.value)):
                 assert projection is not None
                 hook = self._hook(layer, place, projection, module)
-                self._undo.append(projection.linear.register_forward_hook(hook).remove)
+                self.undo_by([projection.linear.register_forward_hook(hook).remove])
             self.undo_by([at_end(partial(self._adapt, layer), model.get_submodule(end.path))])
-        self._undo.append(intercept(self._layers, self._attend))
+        self.undo_by([intercept(self._layers, self._attend)])
 
     def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+        self._mask = arguments_of(module, args, kwargs).get("attention_mask")
 
     def _hook(self, layer: Any, place: int, projection: Projection, attention: nn.Module) -> Any:
         """Return what adds LoRA to a projection's output, and takes the prefix's gate there."""

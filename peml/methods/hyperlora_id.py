@@ -38,7 +38,7 @@ class HyperLoraId(ScaledMethod):
 
     def term(self, place: Place, tasks: int) -> Term:
         """Return a layer's term with networks of its own."""
-        return _Term(self, place, _Tasks(self, tasks), _Maker(self, place))
+        return _Term(self, _Tasks(self, tasks), _Maker(self, place))
 
     def terms(self, places: Sequence[Place], tasks: int) -> list[Term]:
         """Return the terms, which share the tasks' embeddings and, by shape, the networks."""
@@ -48,7 +48,7 @@ class HyperLoraId(ScaledMethod):
             shape = place.width_in, place.width_out
             if shape not in makers:
                 makers[shape] = _Maker(self, place)
-            made.append(_Term(self, place, embeddings, makers[shape]))
+            made.append(_Term(self, embeddings, makers[shape]))
         return made
 
 
@@ -89,9 +89,7 @@ class _Maker(Part):
 
 
 class _Term(Term):
-    def __init__(
-        self, method: HyperLoraId, place: Place, embeddings: _Tasks, maker: _Maker
-    ) -> None:
+    def __init__(self, method: HyperLoraId, embeddings: _Tasks, maker: _Maker) -> None:
         super().__init__()
         self.scale, self.embeddings, self.maker = method.scale, embeddings, maker
         self.layer = empty(method.task_width)

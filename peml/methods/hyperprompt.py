@@ -65,8 +65,8 @@ class HyperPrompt(AttentionMethod):
     def terms(self, layers: Sequence[Layer], tasks: int) -> list[AttentionTerm | None]:
         """Return each layer's maps from the prompts, which are common to all layers."""
         kv_heads, head_dim = block_shape([layer.site for layer in layers])
-        width = next(p.width_in for layer in layers if (p := layer.made_by.query))
-        prompts, b = Prompts(tasks, self.prompt_length, width), self.bottleneck
+        width, b = layers[0].width, self.bottleneck
+        prompts = Prompts(tasks, self.prompt_length, width)
         if self.variant == "global":
             shapes = (width, b, kv_heads * head_dim)
             network = Network(tasks, self.task_width, self.hidden, shapes)

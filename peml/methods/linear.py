@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from peml.methods.beside import Beside
 from peml.methods.lowrank import LowRank, Ranked
+from peml.methods.masks import Masks
 from peml.methods.method import Group, Method, Setting
 from peml.methods.term import Pass, Place, Routed, Term
 from peml.model.probing import is_probing
@@ -94,10 +95,10 @@ class LinearTerms(Beside):
         self.layers: dict[str, nn.Module] = dict(find_targets(lm.model, method.lora_targets))
         self.terms = nn.ModuleList(method.terms(places_of(self.layers), len(setting.tasks)))
         super().__init__(method, lm, setting, self.terms)
-        self._masks: list[Tensor] = []
+        self._masks = Masks(lm)
+        self.undo_by(self._masks.undo)
         pairs = zip(self.layers.values(), self.terms, strict=True)
         hooks = [layer.register_forward_hook(self._hook(term)) for layer, term in pairs]
-        hooks.append(lm.model.register_forward_pre_hook(self._see, with_kwargs=True))
         self.undo_by(hook.remove for hook in hooks)
 
     def named(self) -> dict[str, nn.Parameter]:
@@ -170,16 +171,6 @@ class LinearTerms(Beside):
             raise unknown("task", task, self.tasks, f"method {self.method.label!r}")
         return self.tasks.index(task)
 
-    def _see(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Note the masks of a pass, for terms that sum over positions."""
-        names = ("attention_mask", "decoder_attention_mask")
-        masks = [kwargs.get(name) for name in names]
-        self._masks = [mask for mask in masks if mask is not None and mask.ndim == 2]
-
-    def _mask_of(self, x: Tensor) -> Tensor | None:
-        """Return the mask of a layer's input: the one of its shape."""
-        return next((mask for mask in self._masks if mask.shape == x.shape[:2]), None)
-
     def _hook(self, term: Any) -> Any:
         dropout = self.method.dropout
 
@@ -187,7 +178,7 @@ class LinearTerms(Beside):
             if is_probing():
                 return output
             (x, *_) = args
-            now = Pass(self.task, layer.training, self._mask_of(x))
+            now = Pass(self.task, layer.training, self._masks.of(layer, x))
             a, b = term.factors(now)
             x = x.to(a.dtype)
             h = term.mix(now, x, F.linear(F.dropout(x, dropout, layer.training), a))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from peml.methods.linear import LinearMethod
 from peml.methods.method import Merges
-from peml.methods.term import Pass, Place, Routed, Term, by_task, empty, skill_shares
+from peml.methods.term import Pass, Place, Routed, Term, by_task, empty, kaiming, skill_shares
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import option
 
@@ -78,8 +78,8 @@ class _Term(Term):
         self.logits = by_task(tasks, q, skills)
 
     def reset(self) -> None:
-        q, _, _, width = self.a.shape
-        nn.init.uniform_(self.a, -((q * width) ** -0.5), (q * width) ** -0.5)
+        for factor in self.a.flatten(0, 1):
+            kaiming(factor)
         nn.init.zeros_(self.b)
         for logits in self.logits:
             nn.init.uniform_(logits, -1e-3, 1e-3)

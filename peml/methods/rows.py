@@ -8,7 +8,6 @@ rows, the decoder of an encoder-decoder reads them in its encoder's states.
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from peml.methods.beside import Beside, Part
 from peml.methods.method import Method, Setting
+from peml.model.forward import accepts, arguments_of
 from peml.model.probing import is_probing
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import option
@@ -93,13 +93,13 @@ class InputRows(Beside):
             if stacked
             else self.reader.register_forward_hook(self._cut),
         ]
-        self._undo += [hook.remove for hook in hooks]
+        self.undo_by(hook.remove for hook in hooks)
 
     def _grow(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Put virtual ids, their mask and their positions into the inputs of a pass."""
         if is_probing():
             return None
-        given = _bound(module, args, kwargs)
+        given = arguments_of(module, args, kwargs)
         ids, mask, cache = (
             given.get(n) for n in ("input_ids", "attention_mask", "past_key_values")
         )
@@ -115,7 +115,7 @@ class InputRows(Beside):
         if (positions := given.get("position_ids")) is not None:
             moved, rows = positions + length, torch.arange(length, device=ids.device)
             given["position_ids"] = inserted(moved, rows, front) if first else moved
-        elif mask is not None and self.lm.family == "decoder" and _accepts_positions(module):
+        elif mask is not None and self.lm.family == "decoder" and accepts(module, "position_ids"):
             counted = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
             given["position_ids"] = counted[:, -size:]
         if first:
@@ -128,7 +128,7 @@ class InputRows(Beside):
         """Let the decoder of an encoder-decoder read the rows in the encoder's states."""
         if is_probing():
             return None
-        given = _bound(module, args, kwargs)
+        given = arguments_of(module, args, kwargs)
         if (mask := given.get("attention_mask")) is not None:
             given["attention_mask"] = inserted(mask, mask.new_ones(self.input_rows), leading(mask))
         return (), given
@@ -175,17 +175,3 @@ def removed(rows: Tensor, count: int, front: Tensor) -> Tensor:
     places = torch.arange(rows.shape[1] - count, device=rows.device).expand(len(front), -1)
     kept = places + count * (places >= front[:, None])
     return rows.gather(1, kept.unsqueeze(-1).expand(-1, -1, rows.shape[2]))
-
-
-def _bound(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call by name."""
-    signature = inspect.signature(module.forward)
-    given: dict[str, Any] = dict(signature.bind_partial(*args, **kwargs).arguments)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            given.update(given.pop(name, {}))
-    return given
-
-
-def _accepts_positions(module: nn.Module) -> bool:
-    return "position_ids" in inspect.signature(module.forward).parameters

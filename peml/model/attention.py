@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, first_line
 
 Implementation = Literal["sdpa", "eager", "flash_attention_2", "flex_attention"]
 WHERE = "key 'attn_implementation'"
@@ -35,7 +35,7 @@ def set_attention(model: PreTrainedModel, name: Implementation, *, training: boo
         model.set_attn_implementation(name)
         found: Any = model.config._attn_implementation
     except Exception as error:  # of several kinds, by what is missing
-        found, said = None, str(error).strip().partition("\n")[0]
+        found, said = None, first_line(error)
         raise UserError(_unfit(model, name, said)) from error
     if found != name:
         raise UserError(_unfit(model, name, f"it attends by {found!r}"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from prefixnas.base.errors import UserError, brief
+from prefixnas.base.errors import UserError, brief, first_line
 from prefixnas.base.extras import require
 from prefixnas.base.memory import memory_of_machine, refuse_beyond
 
@@ -72,12 +72,6 @@ def refuse_adapter(name: str) -> UserError:
         f"{name}: holds an adapter beside the model (adapter_config.json); merge it into the "
         "model, or take the file away"
     )
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text that is not empty; its kind if there is none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _check_gguf(name: str) -> None:

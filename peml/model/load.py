@@ -20,10 +20,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from peml.model.config import first_line, read_config, refuse_adapter
+from peml.model.config import read_config, refuse_adapter
 from peml.model.model import Family, LanguageModel, family_of
 from peml.model.quantize import Quantize, quantising, settle_quantized
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, first_line, unknown
 from prefixnas.base.files import parse_json
 
 _AUTO: dict[Family, Any] = {

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, first_line, unknown
 
 Quantize = Literal["nf4", "int8"]
 KINDS: tuple[Quantize, ...] = ("nf4", "int8")
@@ -56,7 +56,7 @@ def _check(kind: str, device: torch.device, dtype: torch.dtype) -> None:
     try:
         _try(bnb, kind, device, dtype)
     except Exception as error:  # of many kinds, by version and backend
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        said = first_line(error)
         raise UserError(
             f"{where}: bitsandbytes {bnb.__version__} does not compute {kind!r} on "
             f"{device.type!r} here; leave the key out ({said})"

@@ -271,7 +271,8 @@ class JointObjective(Objective):
                     batch = whole.take(part.rows).to(self.lm.device)
                     with self.shares.draws(part), self.autocast():
                         loss = answer_loss(self.lm, batch, self.heads) * part.weight
-                    term = self.training.batch_loss()
+                    with self.autocast():  # it may pass the batch once more
+                        term = self.training.batch_loss()
                     both = loss if term is None else loss + term
                     torch.autograd.backward(both / len(drawn))
                     losses[task.name] += loss.item()

@@ -8,13 +8,13 @@ other models the text keeps its positions.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from peml.model.forward import accepts, arguments_of
 from peml.model.model import family_of
 
 
@@ -29,7 +29,7 @@ def text_can_move(model: PreTrainedModel) -> bool:
     return (
         family_of(model.config, type(model).__name__) == "decoder"
         and bool(rotary)
-        and all("position_ids" in inspect.signature(m.forward).parameters for m in rotary)
+        and all(accepts(m, "position_ids") for m in rotary)
     )
 
 
@@ -38,16 +38,12 @@ def count_text(model: PreTrainedModel) -> list[RemovableHandle]:
 
     Rows that are padded on the left would otherwise stand further behind the prefix than others.
     """
-    signature = inspect.signature(model.forward)
     family = family_of(model.config, type(model).__name__)
-    if family != "decoder" or "position_ids" not in signature.parameters:
+    if family != "decoder" or not accepts(model, "position_ids"):
         return []
 
     def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = signature.bind_partial(*args, **kwargs).arguments
-        for name, parameter in signature.parameters.items():
-            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                given.update(given.pop(name, {}))
+        given = arguments_of(module, args, kwargs)
         mask, ids = given.get("attention_mask"), given.get("input_ids")
         if given.get("position_ids") is not None or mask is None or mask.ndim != 2:
             return None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peml.tasks.values import Cell, Written
-from prefixnas.base.errors import UserError, nearest, unknown
+from prefixnas.base.errors import UserError, first_line, nearest, unknown
 from prefixnas.base.files import parse_json
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def _reason(error: Exception) -> str:
         return f"not valid CSV: {error}"
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    return str(error).splitlines()[0]
+    return first_line(error)
 
 
 def read_table(path: Path) -> pyarrow.Table:
@@ -299,7 +299,7 @@ def _parquet(path: Path) -> Iterator[None]:
     try:
         yield
     except (ArrowException, OSError, ValueError, OverflowError) as error:
-        raise UserError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path}: not a Parquet file: {first_line(error)}") from error
 
 
 def table_records(table: pyarrow.Table) -> list[Record]:

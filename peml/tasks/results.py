@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from peml.tasks.files import PARQUET, Record, Records, read_table
 from peml.tasks.values import NoText, Written, text_of
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, first_line, unknown
 from prefixnas.base.files import write_bytes
 
 Columns = Mapping[str, Sequence[Any]]
@@ -138,7 +138,7 @@ def _parquet(records: Records, columns: Columns, source: Path | None) -> bytes:
         parquet.write_table(table, written)
     except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{records.origin}: can't be written as Parquet ({str(error).splitlines()[0]}); "
+            f"{records.origin}: can't be written as Parquet ({first_line(error)}); "
             f"name an --out that ends with {JSONL}"
         ) from error
     return written.getvalue()

@@ -10,7 +10,7 @@ from typing import Any
 
 from peml.tasks.files import FORMATS, Records, read_files, table_records
 from peml.tasks.spec import SPLITS, TaskSpec
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, first_line, unknown
 from prefixnas.base.extras import require
 
 EMBEDDED_COUNTS = {"train": 1000, "validation": 300}
@@ -99,8 +99,7 @@ def _reason(error: BaseException) -> str:
     """Return the first line of what went wrong at the root of a chain of exceptions."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return first_line(error)
 
 
 def _read_folder(spec: TaskSpec, folder: Path) -> dict[str, Records]:

@@ -46,6 +46,12 @@ def one_line(text: str) -> str:
     return _cut(visible(" ".join(text.split())), LINE)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text that is not empty; its kind if there is none."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
 def _cut(text: str, most: int) -> str:
     """Leave the middle of a long text out: it begins with the file and ends with what to do."""
     if len(text) <= most:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from prefixnas.base.errors import UserError, brief
+from prefixnas.base.errors import UserError, brief, first_line
 from prefixnas.base.files import read_text
 
 SIZE = 1_000_000
@@ -73,7 +73,7 @@ def load_with_nodes(text: str, where: str) -> tuple[Any, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or first_line(error)
         kind = "" if isinstance(error, _Refused) else "not valid YAML: "
         raise UserError(f"{where}:{place} {kind}{problem}") from error
 

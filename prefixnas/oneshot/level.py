@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from prefixnas.base.errors import UserError
 from prefixnas.base.registry import Registry
@@ -157,20 +159,7 @@ class SecondOrder(Level):
         direct = [gradient_of(alpha) for alpha in self.net.alphas]
         after = Bookmark(self.run.objective)
 
-        direction = look.pull_back(outer)
-        length = torch.nn.utils.get_total_norm(direction)
-        through = [torch.zeros_like(alpha) for alpha in self.net.alphas]
-        if length > 0:
-            reach = float(torch.finfo(length.dtype).eps ** (1 / 3) / length)
-            for sign in (1, -1):
-                before.back()
-                moved = zip(start, direction, strict=True)
-                put(look.weights, [weight + sign * reach * way for weight, way in moved])
-                self.alphas.zero_grad()
-                self.weights.gradients(step, "train", PHASE)
-                for total, alpha in zip(through, self.net.alphas, strict=True):
-                    total += sign * gradient_of(alpha) / (2 * reach)
-
+        through = self._through(step, before, look.weights, start, look.pull_back(outer))
         for alpha, first, second in zip(self.net.alphas, direct, through, strict=True):
             alpha.grad = first + second
         norm = self.alphas.step(entropy_weight)
@@ -181,3 +170,35 @@ class SecondOrder(Level):
         put(look.weights, start)  # going back restored the objective's own weights of that time
         self.weights.step(self.run.spent)
         return losses, norm
+
+    def _through(
+        self,
+        step: int,
+        before: Bookmark,
+        weights: Sequence[Tensor],
+        start: Sequence[Tensor],
+        direction: Sequence[Tensor],
+    ) -> list[Tensor]:
+        """Return how the alphas' gradient of the training loss grows along a direction of weights.
+
+        Args:
+            step: For messages.
+            before: The training batch.
+            weights: The weights, which are left moved.
+            start: Their values.
+            direction: Where to, a tensor per weight.
+        """
+        length = torch.nn.utils.get_total_norm(direction)
+        found = [torch.zeros_like(alpha) for alpha in self.net.alphas]
+        if not length > 0:
+            return found
+        reach = float(torch.finfo(length.dtype).eps ** (1 / 3) / length)
+        for sign in (1, -1):
+            before.back()
+            moved = zip(start, direction, strict=True)
+            put(weights, [weight + sign * reach * way for weight, way in moved])
+            self.alphas.zero_grad()
+            self.weights.gradients(step, "train", PHASE)
+            for total, alpha in zip(found, self.net.alphas, strict=True):
+                total += sign * gradient_of(alpha) / (2 * reach)
+        return found

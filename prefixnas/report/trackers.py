@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, first_line, unknown
 from prefixnas.base.files import parse_json, read_text, write_text
 from prefixnas.run import events
 from prefixnas.run.evaluation import AVERAGE
@@ -125,7 +125,7 @@ class Trackers(AbstractContextManager["Trackers"]):
                     self._open[name] = self._start(name)
             except Exception as error:
                 self._finish()
-                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                reason = first_line(error)
                 raise UserError(f"key 'report_to': {name} does not start: {reason}") from error
         return self
 
@@ -225,7 +225,7 @@ def _guarded(name: str, call: Callable[[], object]) -> bool:
     try:
         call()
     except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         warnings.warn(f"{name} failed, and gets no more of this run: {reason}", stacklevel=2)
         return False
     return True

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from prefixnas.base.errors import Ended, RunLost, UserError
+from prefixnas.base.errors import Ended, RunLost, UserError, first_line
 from prefixnas.base.processes import end_when_orphaned
 
 T = TypeVar("T")
@@ -241,5 +241,5 @@ def _together(ranks: Ranks) -> Iterator[None]:
     except RuntimeError as error:  # how torch says that a peer is gone
         raise RunLost(
             f"rank {ranks.rank} lost another process of this run; the last checkpoint stays, and "
-            f"the same command with --resume goes on ({str(error).splitlines()[0]})"
+            f"the same command with --resume goes on ({first_line(error)})"
         ) from error

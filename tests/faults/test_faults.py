@@ -37,7 +37,9 @@ KILLS |= {"tune": 2, "compare": 2}
 @pytest.mark.parametrize("name", KILLS)
 def test_a_command_that_is_killed_at_any_operation_goes_on(name: str, place: Place) -> None:
     command = place.commands[name]
-    for fault in kills(place, command, KILLS[name]):
+    faults = kills(place, command, KILLS[name])
+    assert faults
+    for fault in faults:
         verdict = place.try_fault(command, fault)
         assert verdict.good, (str(fault), verdict)
 
@@ -56,7 +58,9 @@ def test_a_command_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
     name: str, place: Place
 ) -> None:
     command = place.commands[name]
-    for fault in sizes(place, command, 4)[:-1]:
+    faults = sizes(place, command, 4)[:-1]
+    assert faults
+    for fault in faults:
         command.clear(place.out)
         end = place.run(command.program, command.first, fault)
         assert end.code == 2 and "No space left" in end.said and str(place.out.parent) in end.said

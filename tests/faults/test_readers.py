@@ -24,6 +24,7 @@ def found(place: Place) -> list[Reader]:
 
 
 def test_whole_files_are_read(found: list[Reader]) -> None:
+    assert found
     for reader in found:
         assert attempt(reader, reader.file.read_bytes()).outcome == Outcome.READ, reader.name
 

@@ -87,6 +87,8 @@ _BUILD: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         {**_WIDE, "sliding_window": 4, "attn_logit_softcapping": 5.0},
         {},
     ),
+    # Queries, keys and values in turn, head by head: no slice of what one module makes is queries.
+    "neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", _COMMON, {}),
     "gpt2": (
         "GPT2LMHeadModel",
         "GPT2Config",

@@ -174,7 +174,9 @@ def test_the_second_stage_decides_the_choices_by_trial(tmp_path: Path) -> None:
 def test_what_is_set_by_hand_stays(tmp_path: Path) -> None:
     settings = {"depth": "2", "layer1/f": "gelu"}
     _, _, events = go(tmp_path, TwoStage(shortlist=4), 40, DEEP, settings)
-    for choices in (event["choices"] for event in events if event["event"] == "trial"):
+    tried = [event["choices"] for event in events if event["event"] == "trial"]
+    assert tried
+    for choices in tried:
         assert {name: choices[name] for name in settings} == settings
 
 

@@ -166,12 +166,16 @@ def test_the_picture_of_the_rooms_is_that_of_the_folders() -> None:
 
 def test_the_files_and_names_of_the_architecture_exist() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    for name in set(re.findall(r"`([a-z_/]+\.py)`", text)):
+    files = set(re.findall(r"`([a-z_/]+\.py)`", text))
+    methods = re.findall(r"`([A-Z]\w+)\.(\w+)", text)
+    functions = re.findall(r"\(`([a-z_]+)`\)", text)
+    assert len(files) > 40 and len(methods) > 5 and functions
+    for name in files:
         places = (ROOT, ROOT / "prefixnas", ROOT / "prefixnas" / "oneshot")
         assert any((place / name).is_file() for place in places), name
     source = "".join(path.read_text("utf-8") for path in (ROOT / "prefixnas").rglob("*.py"))
-    for owner, name in re.findall(r"`([A-Z]\w+)\.(\w+)", text):
+    for owner, name in methods:
         body = source.partition(f"class {owner}")[2].partition("\nclass ")[0]
         assert f"def {name}(" in body, f"{owner}.{name}"
-    for name in re.findall(r"\(`([a-z_]+)`\)", text):
+    for name in functions:
         assert f"def {name}(" in source, name

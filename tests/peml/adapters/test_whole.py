@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,10 @@ def test_a_manifest_without_a_key_is_another_adapter_or_none(
 
 
 @given(data=st.dictionaries(st.sampled_from([*Manifest.__annotations__]), JSON))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_whatever_a_manifest_says_it_is_read_or_refused_in_one_line(
     data: dict[str, Any], whole: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -232,3 +236,4 @@ def test_a_module_that_peft_would_import_is_not(
     mapping = {"base_model_class": "Evil", "parent_library": "evil"}
     change(folder / "lora/adapter_config.json", lambda data: data.update(auto_mapping=mapping))
     peml.load(folder)
+    assert "evil" not in sys.modules

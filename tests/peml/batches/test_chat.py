@@ -152,6 +152,18 @@ def test_a_long_conversation_keeps_its_end_and_the_start_token(task: Task) -> No
     assert ids == (lm.tokenizer.bos_token_id, *applied(lm, turns)[-7:])
 
 
+@pytest.mark.parametrize(
+    "template",
+    ["{{ ''.__class__.__mro__[1].__subclasses__() }}", "{% include '/etc/passwd' %}", "{{ x.y }}"],
+)
+def test_a_template_reaches_no_code_and_no_file(template: str) -> None:
+    lm = chats.llama()
+    lm.tokenizer.chat_template = template
+    with pytest.raises(UserError, match=r"the chat template of .* does not take turns") as refused:
+        ChatFormat(lm, ())
+    assert "\n" not in str(refused.value)
+
+
 def test_a_template_that_refuses_is_told_of() -> None:
     lm = chats.llama()
     chat = ChatFormat(lm, ())

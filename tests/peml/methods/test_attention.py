@@ -236,6 +236,17 @@ def test_layers_that_the_model_lacks_are_named() -> None:
         promises.attached(PrefixMemory(attention_where=["cross"]), "llama")
 
 
+@pytest.mark.parametrize("variant", ["global", "share"])
+def test_prompts_need_no_projection_of_queries(variant: Any) -> None:
+    """Of GPT-NeoX none can be found; a prompt is as wide as the model all the same."""
+    model = zoo.build("neox")
+    assert [made.query for made in find_projections(model, find_sites(model))] == [None, None]
+    method = HyperPrompt(prompt_length=3, bottleneck=4, variant=variant)
+    promises.check_start_and_detach(method, "neox")
+    with pytest.raises(UserError, match="has no projections of keys and values"):
+        promises.attached(LlamaAdapter(), "neox")
+
+
 def test_kinds_of_attention_can_be_chosen() -> None:
     _, made = promises.attached(PrefixMemory(attention_where=["cross"]), "t5")
     assert len(made.parameters()) == 2

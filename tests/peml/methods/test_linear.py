@@ -7,6 +7,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from peml.methods.linear import LinearTerms
@@ -38,6 +39,8 @@ def test_poly_and_mhr_are_those_of_peft(splits: int, kind: str) -> None:
     method = Poly(lora_rank=3) if splits == 1 else Mhr(lora_rank=3, splits=splits)
     ours = attached(method, kind)
     lm = tiny_model(kind)
+    terms: Any = attach_method(method, tiny_model(kind), Setting(TASKS))
+    fresh = {name: float(t.a.std()) for name, t in zip(terms.layers, terms.terms, strict=True)}
     config = peft.PolyConfig(
         r=3,
         target_modules=sorted(ours.layers),
@@ -46,10 +49,12 @@ def test_poly_and_mhr_are_those_of_peft(splits: int, kind: str) -> None:
         n_splits=splits,
         poly_type="poly",
     )
+    torch.manual_seed(0)
     theirs: Any = peft.get_peft_model(lm.model, config)
     for name, term in zip(ours.layers, ours.terms, strict=True):
         known: Any = term
         layer: Any = theirs.base_model.model.get_submodule(name)
+        assert fresh[name] == pytest.approx(float(layer.poly_lora_A["default"].std()), rel=0.2)
         with torch.no_grad():
             layer.poly_lora_A["default"].copy_(known.a.transpose(2, 3))
             layer.poly_lora_B["default"].copy_(known.b.transpose(2, 3))
@@ -162,6 +167,25 @@ def test_padding_has_no_part_in_the_balance_loss() -> None:
         assert term is not None
         found.append(float(term.detach()))
     assert found[1] == pytest.approx(found[0])
+
+
+@pytest.mark.parametrize("length", [7, 9])
+def test_padding_behind_answers_has_no_part_in_it_either(length: int) -> None:
+    """Also where answers are padded to the length of the text, whose mask is another."""
+    moe: Any = METHODS.get("loramoe")
+    terms = attached(moe(experts=4, balance=1.0, lora_rank=2, lora_dropout=0.0), "t5")
+    given = some_inputs(terms.lm)
+    assert (given["input_ids"].shape[1], given["decoder_input_ids"].shape[1]) == (7, 5)
+    given["attention_mask"] = torch.ones(2, 7).index_fill(1, torch.tensor([6]), 0)
+    pad: Any = terms.lm.model.config.pad_token_id
+    terms.lm.model.train()
+    losses = []
+    for behind in (0, length - 5):
+        answers = F.pad(given["decoder_input_ids"], (0, behind), value=pad)
+        with terms.lm.on("first"):
+            output(terms.lm, {**given, "decoder_input_ids": answers})
+            losses.append(terms.batch_loss())
+    torch.testing.assert_close(losses[1], losses[0])
 
 
 def test_parts_keep_no_more_for_the_backward_pass_than_one_lora_of_their_rank() -> None:

@@ -109,7 +109,9 @@ JSON = st.none() | st.booleans() | st.integers(-1, 10**9) | st.floats() | st.tex
 
 @given(st.dictionaries(st.sampled_from(WORDS), JSON | st.lists(JSON, max_size=2), max_size=3))
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_whatever_it_says_it_is_read_or_refused_in_one_line(
     folder: Path, tmp_path: Path, given: dict[str, Any]

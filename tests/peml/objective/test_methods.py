@@ -53,6 +53,20 @@ def test_groups_have_the_rates_of_method_router_and_configuration(bench: Path) -
     assert (matrices["lr"], vectors["lr"], vectors["weight_decay"]) == (1e-4, 1e-4, 0.0)
 
 
+def test_a_methods_term_is_of_the_same_precision_as_the_loss(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MPT passes the batch again with its teacher's rows, to compare what is computed alike."""
+    objective = build(bench, "mpt", distill=0.5, prompt_length=3, mixed_precision="bf16")
+    objective.reset(None, 0)
+    seen = []
+    monkeypatch.setattr(
+        objective.training, "batch_loss", lambda: seen.append(torch.is_autocast_enabled("cpu"))
+    )
+    objective.backward()
+    assert seen == [True] * len(objective.tasks)
+
+
 def test_the_balance_loss_joins_the_gradient(bench: Path) -> None:
     found = []
     for balance in (0.0, 10.0):

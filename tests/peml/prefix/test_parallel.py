@@ -59,13 +59,12 @@ def test_a_fresh_prefix_leaves_every_output_as_it_is(kind: str) -> None:
         assert torch.equal(zoo.output(handle.model, given), zoo.output(plain, given))
 
 
-@pytest.mark.parametrize("kind", zoo.SUPPORTED)
+# Soft-capping of Gemma 2's logits can't be had from an attention function built on SDPA.
+@pytest.mark.parametrize("kind", [kind for kind in zoo.SUPPORTED if kind != "gemma2"])
 def test_the_models_own_attention_gets_the_models_own_arguments(kind: str) -> None:
     model, given = zoo.build(kind), zoo.inputs(kind)
     calls: list[str] = []
     with registered("theirs", calls):
-        if model.config._attn_implementation == "eager":
-            pytest.skip("soft-capping: this model can't use an attention function built on SDPA")
         model.set_attn_implementation("theirs")
         plain = zoo.output(model, given)
         number = len(calls)

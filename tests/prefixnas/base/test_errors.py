@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefixnas.base.console import guarded
-from prefixnas.base.errors import LINE, VALUE, UserError, brief, one_line, unknown, visible
+from prefixnas.base.errors import (
+    LINE,
+    VALUE,
+    UserError,
+    brief,
+    first_line,
+    one_line,
+    unknown,
+    visible,
+)
 
 
 @given(st.text(max_size=1000))
@@ -15,6 +24,12 @@ def test_a_message_is_one_printable_line(text: str) -> None:
     line = one_line(text)
     assert len(line) <= LINE
     assert line.isprintable()
+
+
+@given(st.text(alphabet=st.sampled_from("ab \n\r\t")))
+def test_an_error_of_another_library_is_told_in_a_line_whatever_it_says(text: str) -> None:
+    line = first_line(RuntimeError(text))
+    assert line == (text.strip().splitlines() or ["RuntimeError"])[0].strip()
 
 
 @given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S"])))
