@@ -129,8 +129,8 @@ def _check_labels(rows: Mapping[str, object]) -> None:
     for label in rows:
         folder = folder_of(label)
         other = folders.setdefault(folder.lower(), label)
-        if not label.strip():
-            raise UserError("key 'rows': a label has no text")
+        if not label.strip() or len(label.splitlines()) > 1:
+            raise UserError(f"key 'rows': a label is a line of text, not {label!r}")
         if other != label:
             raise UserError(f"rows {other!r} and {label!r} would share a folder; rename one")
         if folder.lower() in FILES:

@@ -31,7 +31,8 @@ def refusal(path: Path) -> str:
         ({"rates": [0.5, 0]}, "key 'rates': must be above 0"),
         ({"rates": [1, 1.0000001]}, "key 'rates': one is named twice: 1, 1"),
         ({"against": ["LoRA", "LoRA"]}, "key 'against': one is named twice: LoRA, LoRA"),
-        ({"rows": {" ": {}}}, "key 'rows': a label has no text"),
+        ({"rows": {" ": {}}}, "key 'rows': a label is a line of text, not ' '"),
+        ({"rows": {"a\nb": {}}}, "key 'rows': a label is a line of text, not 'a\\nb'"),
         (
             {"rows": {"Caf\u00e9": {}, "Cafe\u0301": {}}},
             "rows 'Caf\u00e9' and 'Cafe\u0301' would share",
