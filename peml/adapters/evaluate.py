@@ -16,13 +16,14 @@ from peml.adapters.manifest import Manifest
 from peml.answers.evaluation import Seen, evaluate_tasks
 from peml.batches.collate import Collator
 from peml.tasks.load import load_task, load_tasks
+from peml.tasks.sources import each_source
 from peml.tasks.spec import check_split
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
 from prefixnas.run.evaluation import Evaluation
 
 Source = str | PathLike[str] | Mapping[str, Any]
-Sources = str | PathLike[str] | Sequence[Task | Source]
+Sources = Task | Source | Sequence[Task | Source]
 
 
 class Scores(dict[str, dict[str, float]]):
@@ -136,7 +137,7 @@ def _asked(
     """Return what to evaluate on; see `evaluate`."""
     if tasks is None:
         return trained_tasks(manifest, eval_limit=eval_limit, shots=shots, num_beams=num_beams)
-    tasks = [tasks] if isinstance(tasks, str | PathLike) else tasks
+    tasks = each_source(tasks, Task)
     sources = [
         task if isinstance(task, Mapping) else fspath(task)
         for task in tasks

@@ -9,6 +9,7 @@ from typing import Any
 
 from peml.model.quiet import quiet_libraries
 from peml.tasks.given import write_task
+from peml.tasks.sources import each_source
 from prefixnas import SearchResult
 from prefixnas.base.errors import UserError
 from prefixnas.base.files import refuse_used
@@ -167,7 +168,7 @@ class _Call:
         quiet_libraries()
         given = {key: _plain(value) for key, value in keys.items()}
         trust(_listed(given.get("plugin")))
-        listed = _listed(tasks)
+        listed = [] if tasks is None else each_source(tasks)
         if any(isinstance(task, Mapping) for task in listed):
             listed = self._written(listed, given)
         if listed:
