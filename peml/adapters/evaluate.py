@@ -17,7 +17,7 @@ from peml.answers.evaluation import Seen, evaluate_tasks
 from peml.batches.collate import Collator
 from peml.tasks.load import load_task, load_tasks
 from peml.tasks.sources import each_source
-from peml.tasks.spec import check_split
+from peml.tasks.spec import check_count, check_split
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
 from prefixnas.run.evaluation import Evaluation
@@ -97,6 +97,7 @@ def evaluate(
         ['sentiment']
     """
     check_split(split)
+    check_count("max_length", max_length)
     manifest = manifest_of(adapter)
     asked = _asked(manifest, tasks, eval_limit, shots, num_beams)
     having = _having(split, [as_trained(task, manifest) for task in asked], warn)
@@ -146,7 +147,10 @@ def _asked(
     loaded = [task for task in tasks if isinstance(task, Task)]
     if sources or not loaded:
         loaded += load_tasks(
-            sources, eval_limit=eval_limit, shots=shots or 0, num_beams=num_beams or 1
+            sources,
+            eval_limit=eval_limit,
+            shots=0 if shots is None else shots,
+            num_beams=1 if num_beams is None else num_beams,
         )
     return loaded
 

@@ -20,7 +20,7 @@ from peml.tasks.examples import Example
 from peml.tasks.files import Records, read_files
 from peml.tasks.questions import questions
 from peml.tasks.results import Results
-from peml.tasks.spec import TaskKind
+from peml.tasks.spec import TaskKind, check_count
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError, brief
 
@@ -87,6 +87,7 @@ def predict(
         >>> [*answer.probabilities]
         ['negative', 'positive']
     """
+    check_count("max_length", max_length)
     manifest = manifest_of(adapter)
     folder = adapter.folder if isinstance(adapter, Adapted) else Path(adapter)
     known, longest = trained_task(manifest, task, folder)

@@ -22,7 +22,7 @@ from peml.tasks.labels import (
 )
 from peml.tasks.metrics import check_metrics
 from peml.tasks.sources import each_source, embedded_tasks, is_embedded, is_one_file, read_records
-from peml.tasks.spec import SPLITS, Chat, TaskKind, TaskSpec, make_spec, read_spec
+from peml.tasks.spec import SPLITS, Chat, TaskKind, TaskSpec, check_count, make_spec, read_spec
 from peml.tasks.splits import SELECTION_SHARE, split_examples
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError, nearest
@@ -114,6 +114,10 @@ def load_task(
     Raises:
         UserError: Anything wrong in the specification or the data, in one line.
     """
+    for key, value in (("train_limit", train_limit), ("eval_limit", eval_limit)):
+        check_count(key, value)
+    check_count("shots", shots, 0)
+    check_count("num_beams", num_beams)
     spec = _find_spec(source, folder)
     records = read_records(spec, seed=seed)
     one = is_one_file(spec)
