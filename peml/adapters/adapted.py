@@ -17,7 +17,7 @@ from peml.batches.collate import Collator
 from peml.model.model import Family, LanguageModel
 from peml.prefix.handle import PrefixHandle
 from peml.tasks.chat import Conversation, Turn, plain, turns_of
-from peml.tasks.spec import Chat
+from peml.tasks.spec import Chat, check_count
 from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.options import make, resolve
 
@@ -103,6 +103,9 @@ class Adapted:
             UserError: As for `generate`.
         """
         self.check_generation()
+        check_count("batch_size", batch_size)
+        if isinstance(prompts, str):
+            raise UserError("prompts: expected a list of them; 'generate' takes a single one")
         how = make(Sampling, resolve({"generation": Sampling}, [("generate", sampling)]))
         collator = Collator(self.lm)
         read = [self._read(prompt, chat) for prompt in prompts]

@@ -16,13 +16,14 @@ from peml.adapters.manifest import Manifest
 from peml.answers.evaluation import Seen, evaluate_tasks
 from peml.batches.collate import Collator
 from peml.tasks.load import load_task, load_tasks
-from peml.tasks.spec import check_split
+from peml.tasks.sources import each_source
+from peml.tasks.spec import check_count, check_split
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
 from prefixnas.run.evaluation import Evaluation
 
 Source = str | PathLike[str] | Mapping[str, Any]
-Sources = str | PathLike[str] | Sequence[Task | Source]
+Sources = Task | Source | Sequence[Task | Source]
 
 
 class Scores(dict[str, dict[str, float]]):
@@ -96,6 +97,7 @@ def evaluate(
         ['sentiment']
     """
     check_split(split)
+    check_count("max_length", max_length)
     manifest = manifest_of(adapter)
     asked = _asked(manifest, tasks, eval_limit, shots, num_beams)
     having = _having(split, [as_trained(task, manifest) for task in asked], warn)
@@ -136,7 +138,7 @@ def _asked(
     """Return what to evaluate on; see `evaluate`."""
     if tasks is None:
         return trained_tasks(manifest, eval_limit=eval_limit, shots=shots, num_beams=num_beams)
-    tasks = [tasks] if isinstance(tasks, str | PathLike) else tasks
+    tasks = each_source(tasks, Task)
     sources = [
         task if isinstance(task, Mapping) else fspath(task)
         for task in tasks
@@ -145,7 +147,10 @@ def _asked(
     loaded = [task for task in tasks if isinstance(task, Task)]
     if sources or not loaded:
         loaded += load_tasks(
-            sources, eval_limit=eval_limit, shots=shots or 0, num_beams=num_beams or 1
+            sources,
+            eval_limit=eval_limit,
+            shots=0 if shots is None else shots,
+            num_beams=1 if num_beams is None else num_beams,
         )
     return loaded
 

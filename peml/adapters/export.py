@@ -96,6 +96,7 @@ def export(
     manifest = Manifest.read(folder).on(model, folder)
     device = pick_device(device)
     check_task(manifest, task)
+    manifest = manifest.of(task)
     with new_folder(out) as new:
         expected = trained_outputs(folder, manifest, device, dtype, task)
         origin = origin_of(folder, manifest, warn).of(task)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from peml.methods.beside import TENSORS
 from peml.prefix.sites import Site
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import parse_json, read_text, sweep_beside, write_text
+from prefixnas.base.files import as_path, parse_json, read_text, sweep_beside, write_text
 from prefixnas.base.locks import try_lock
 from prefixnas.base.tensors import write_tensors, written
 
@@ -28,8 +28,12 @@ LORA_CONFIG, LORA_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def adapter_folder(folder: str | PathLike[str]) -> Path:
-    """Return the adapter folder itself, where a run directory that has one may stand for it."""
-    folder = Path(folder)
+    """Return the adapter folder itself, where a run directory that has one may stand for it.
+
+    Raises:
+        UserError: It is no path.
+    """
+    folder = as_path(folder, "adapter")
     inside = folder / "adapter"
     return inside if (inside / MANIFEST).is_file() else folder
 
@@ -85,7 +89,7 @@ def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
         UserError: There is one that must stay, or the folder can't be written.
     """
     # As cp has it: a link is the folder that it names, and so are ".", ".." and "out/".
-    out = Path(folder).expanduser().resolve()
+    out = as_path(folder, "the folder to write").expanduser().resolve()
     mark = uuid.uuid4().hex[:8]
     with written(Path(folder)):
         _sweep(out)

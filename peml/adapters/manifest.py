@@ -121,6 +121,12 @@ class Manifest(Options):
             raise UserError(f"{folder}: holds its model itself; leave --model out")
         return replace(self, base=str(model), revision=None)
 
+    def of(self, task: str | None) -> Manifest:
+        """Return the manifest of a model for one of the tasks; None: for all of them."""
+        if task is None:
+            return self
+        return replace(self, tasks=[each for each in self.tasks if each.get("name") == task])
+
     def trained_method(self) -> tuple[Method, Setting]:
         """Return the method that was trained, with its options, and what it was attached for.
 

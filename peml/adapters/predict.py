@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -20,9 +20,9 @@ from peml.tasks.examples import Example
 from peml.tasks.files import Records, read_files
 from peml.tasks.questions import questions
 from peml.tasks.results import Results
-from peml.tasks.spec import TaskKind
+from peml.tasks.spec import TaskKind, check_count
 from peml.tasks.task import Task
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, brief
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def predict(
         >>> [*answer.probabilities]
         ['negative', 'positive']
     """
+    check_count("max_length", max_length)
     manifest = manifest_of(adapter)
     folder = adapter.folder if isinstance(adapter, Adapted) else Path(adapter)
     known, longest = trained_task(manifest, task, folder)
@@ -114,10 +115,22 @@ def as_records(
     if isinstance(records, str | PathLike):
         records = read_files([Path(records)])
     elif not isinstance(records, Records):
-        records = Records(records, "the records")
+        records = Records(_mappings(records), "the records")
     if not records.rows:
         raise UserError(f"{records.origin}: there is no record to answer")
     return records
+
+
+def _mappings(records: object) -> list[Mapping[str, Any]]:
+    given = (
+        None if isinstance(records, Mapping) or not isinstance(records, Iterable) else [*records]
+    )
+    if given is None:
+        raise UserError(f"records: expected a file or a list of mappings, not {brief(records)}")
+    for number, record in enumerate(given, start=1):
+        if not isinstance(record, Mapping):
+            raise UserError(f"records: number {number} is no mapping of fields: {brief(record)}")
+    return given
 
 
 def predicted(example: Example, answer: Answer) -> Predicted:

@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from math import exp
+from math import exp, inf, isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
@@ -182,7 +182,8 @@ def _answer_batch(
         return [_most_likely(row) for row in rows]
     texts = generate_answers(collator, task, batch, beginning)
     if task.kind == "regression":
-        return [Answer(next(iter(numbers_in(text)), None)) for text in texts]
+        firsts = [next(iter(numbers_in(text)), inf) for text in texts]
+        return [Answer(number if isfinite(number) else None) for number in firsts]
     return [Answer(text) for text in texts]
 
 

@@ -17,6 +17,7 @@ from prefixnas.commands.output import Output, add_output
 
 if TYPE_CHECKING:
     from peml.adapters.adapted import Prompt
+    from peml.adapters.manifest import Manifest
     from peml.tasks.files import Records
 
 HELP = "let a trained model write"
@@ -111,6 +112,7 @@ def _prompts(args: Namespace) -> tuple[Records, Sequence[Prompt], Chat]:
     if args.jsonl and args.prompt:
         raise UserError("--jsonl reads standard input; leave the prompts out")
     manifest = read_manifest(args.adapter)
+    _check_task(manifest, args.task)
     template, what = "{prompt}", "'peml generate' without --task"
     talks, chat = manifest.talks or manifest.silent, args.chat
     if args.task is not None:
@@ -130,6 +132,15 @@ def _prompts(args: Namespace) -> tuple[Records, Sequence[Prompt], Chat]:
         texts = args.prompt or [_standard_input().removesuffix("\n")]
         records = Records([{names[0]: text} for text in texts], "the prompts")
     return records, asked(records) if talks else prompts_of(template, records, what), chat
+
+
+def _check_task(manifest: Manifest, task: str | None) -> None:
+    """Refuse prompts of no task where the method needs one."""
+    if task is None and manifest.method is not None:
+        method, setting = manifest.trained_method()
+        if method.needs_task:
+            listed = ", ".join(setting.tasks)
+            raise UserError(f"method {method.label!r}: say with --task of which task ({listed})")
 
 
 def _standard_input() -> str:

@@ -128,14 +128,28 @@ def check_method(config: LanguageModelOptions, method: Attached) -> None:
         refuse_nothing_to_order(config.order, f"method {label!r} trains nothing")
 
 
-def check_space(config: LanguageModelOptions, method: Method, space: SearchSpace) -> None:
+def check_space(
+    config: LanguageModelOptions, method: Method, space: SearchSpace, *, trains: bool
+) -> None:
     """Refuse a searched prefix beside a method that has keys and values of its own.
 
+    Args:
+        config: The options.
+        method: The method.
+        space: The space.
+        trains: Whether anything trains without a prefix.
+
     Raises:
-        UserError: That, or an order of method and prefix where there is no prefix.
+        UserError: That; or, where there is no prefix, an order of method and prefix, or a method
+            that trains nothing.
     """
     if space.empty:
         refuse_nothing_to_order(config.order, f"space {space.name!r} has no prefix")
+        if not trains:
+            raise UserError(
+                f"method {method.label!r}: nothing trains in this model without a prefix; name a "
+                "space of one, such as --space preembedd"
+            )
     elif method.changes_keys:
         raise UserError(
             f"method {method.label!r} gives attention keys and values of its own, so no searched "

@@ -135,7 +135,7 @@ class JointObjective(Objective):
 
     def check_space(self, space: SearchSpace) -> None:
         """Refuse a searched prefix beside a method that has keys and values of its own."""
-        asked.check_space(self.config, self.method.method, space)
+        asked.check_space(self.config, self.method.method, space, trains=self.optional)
 
     def check_knobs(self, knobs: Sequence[Decision]) -> None:
         """Refuse knobs that a prefix does not have, or that an option decides already."""

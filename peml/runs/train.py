@@ -9,9 +9,10 @@ from typing import Any
 
 from peml.model.quiet import quiet_libraries
 from peml.tasks.given import write_task
+from peml.tasks.sources import each_source
 from prefixnas import SearchResult
-from prefixnas.base.errors import UserError
-from prefixnas.base.files import refuse_used
+from prefixnas.base.errors import UserError, brief
+from prefixnas.base.files import as_path, refuse_used
 from prefixnas.base.plugins import trust
 from prefixnas.launch.plan import plan_run
 from prefixnas.launch.request import Request
@@ -153,9 +154,9 @@ class _Call:
         if resume and out is None:
             raise UserError(f"{who}: resume needs out, the run directory")
         self.who, self.resume = who, resume
-        self.out = None if out is None else Path(out)
-        resumed = self.out if resume else None
-        self.request = Request(who, fixed, None if config is None else Path(config), resumed)
+        self.out = None if out is None else as_path(out, f"{who}: out")
+        file = None if config is None else as_path(config, f"{who}: config")
+        self.request = Request(who, fixed, file, self.out if resume else None)
 
     def carry_out(
         self,
@@ -165,10 +166,12 @@ class _Call:
         progress: bool,
     ) -> SearchResult:
         """Resolve the keys and start the run."""
+        if on_event is not None and not callable(on_event):
+            raise UserError(f"{self.who}: on_event: expected a function, not {brief(on_event)}")
         quiet_libraries()
         given = {key: _plain(value) for key, value in keys.items()}
         trust(_listed(given.get("plugin")))
-        listed = _listed(tasks)
+        listed = [] if tasks is None else each_source(tasks)
         if any(isinstance(task, Mapping) for task in listed):
             listed = self._written(listed, given)
         if listed:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from peml.tables.file import AVERAGE
+from peml.tables.record import RunRecord
 from peml.tasks.load import load_tasks
 from peml.tasks.metrics import check_metrics
 from peml.tasks.spec import TaskKind
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError, unknown
+
+TAKEN = {
+    *("row", "seed", "seeds", "trial", "steps", AVERAGE),
+    *(entry.name for entry in fields(RunRecord)),
+}
+"""Names of columns of `table.csv` and `runs.csv` that no task may have."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,8 @@ def columns_of(
         metrics: As for `measured`.
 
     Raises:
-        UserError: A task is not usable, or a row's tasks are of other names, kinds or metrics.
+        UserError: A task is not usable, a row's tasks are of other names, kinds or metrics,
+            or a task has the name of another column.
     """
     loaded: dict[str, list[Column]] = {}
     common: list[Column] = []
@@ -81,6 +90,12 @@ def columns_of(
             found += [_column(t) for t in measured(load_tasks(values["tasks"], **limits), metrics)]
         common = common or found
         _check_same(common, found, label)
+    for column in common:
+        if column.name in TAKEN:
+            raise UserError(
+                f"task {column.name!r}: another column of the table has this name; give the task "
+                "another, by the key 'name' of a task file"
+            )
     return common
 
 

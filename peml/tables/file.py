@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from peml.tables.variables import expanded
-from prefixnas.base.errors import UserError, unknown
+from prefixnas.base.errors import UserError, brief, unknown
 from prefixnas.base.options import Options, make, option, resolve
 from prefixnas.base.yaml import read_yaml
+
+FILES = ("runs.csv", "table.csv", "table.md", "table.png", "table.tex", "table.yaml")
+"""What lies beside the folders of the rows."""
+
+LONGEST = 200
+"""Bytes of a folder's name; file systems take 255, and temporary names are longer."""
 
 AVERAGE = "average"
 """The column of the paper's numbers that stands beside the average of a table's own."""
@@ -94,14 +101,15 @@ def paper_of(file: TableFile) -> Paper:
 
 
 def folder_of(label: str) -> str:
-    """Return the name of a row's folder."""
+    """Return the name of a row's folder; labels that look alike have one."""
+    label = unicodedata.normalize("NFC", label)
     return re.sub(r"[^\w.+=-]+", "-", label).strip("-.") or "row"
 
 
 def _check(file: TableFile) -> None:
-    for key in ("rows", "tasks", "seeds", "rates"):
-        items = getattr(file, key)
-        if not items:
+    for key in ("rows", "tasks", "seeds", "rates", "against"):
+        items = [f"{item:g}" if key == "rates" else item for item in getattr(file, key)]
+        if not items and key != "against":
             raise UserError(f"key {key!r}: name at least one")
         if len(set(items)) < len(items):
             raise UserError(f"key {key!r}: one is named twice: {', '.join(map(str, items))}")
@@ -119,6 +127,13 @@ def _check(file: TableFile) -> None:
 def _check_labels(rows: Mapping[str, object]) -> None:
     folders: dict[str, str] = {}
     for label in rows:
-        other = folders.setdefault(folder_of(label).lower(), label)
+        folder = folder_of(label)
+        other = folders.setdefault(folder.lower(), label)
+        if not label.strip() or len(label.splitlines()) > 1:
+            raise UserError(f"key 'rows': a label is a line of text, not {label!r}")
         if other != label:
             raise UserError(f"rows {other!r} and {label!r} would share a folder; rename one")
+        if folder.lower() in FILES:
+            raise UserError(f"row {label!r}: its folder would take the place of the table's file")
+        if len(folder.encode()) > LONGEST:
+            raise UserError(f"row {brief(label)}: a label may have {LONGEST} bytes")

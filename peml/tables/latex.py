@@ -12,6 +12,12 @@ _SPECIAL = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "`": r"\textasciigrave{}",
+    "[": "{[}",
+    "*": "{*}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 
@@ -34,7 +40,10 @@ def latex(grid: Grid, caption: str, notes: Sequence[str] = ()) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text that LaTeX shows as it is; a sign in front of a number is a minus."""
+    """Return a text that LaTeX shows as it is; a sign in front of a number is a minus.
+
+    At the beginning of a line a bracket or a star would be an argument of the command before it.
+    """
     shown = "".join(_SPECIAL.get(sign, sign) for sign in " ".join(text.split()))
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", shown)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from peml.tasks.fields import listed
 from peml.tasks.files import Record, Records
 from peml.tasks.spec import TaskSpec
 from peml.tasks.values import NoText, text_of
@@ -67,7 +68,7 @@ def check_shape(spec: TaskSpec, records: Records) -> None:
     if missing in records.rows[0]:
         raise UserError(f"{records.where(0)}: the field {missing!r} is null")
     raise UserError(
-        f"{records.where(0)}: no field {missing!r} (there: {', '.join(fields) or 'none'}); known "
+        f"{records.where(0)}: no field {missing!r} (there: {listed(fields)}); known "
         f"are the fields {SHAPES}: name others with 'template' and 'label' in a task file"
     )
 
@@ -173,7 +174,7 @@ def _turns(record: Record, where: str) -> Conversation:
         said = "\n\n".join(text for text in (asked_for, about) if text.strip())
         output = _text(record, "output", where, needed=False)
         return (Turn("user", said), *([Turn("assistant", output)] if output else []))
-    there = ", ".join(map(str, record)) or "none"
+    there = listed(map(str, record))
     raise UserError(f"{where}: is no conversation (there: {there}; known are the fields {SHAPES})")
 
 
@@ -191,7 +192,7 @@ def _text(record: Record, field: str, where: str, *, needed: bool = True) -> str
     value = record.get(field)
     if value is None:
         if needed:
-            there = ", ".join(map(str, record))
+            there = listed(map(str, record))
             raise UserError(f"{where}: no field {field!r} (there: {there})")
         return ""
     try:

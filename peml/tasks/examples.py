@@ -31,6 +31,9 @@ from peml.tasks.templates import check_template, fields_of, render
 from peml.tasks.values import NoText, number_of, number_text, text_of
 from prefixnas.base.errors import UserError
 
+LARGEST = 1e18
+"""The largest number of a regression: its square is one that 32 bits hold."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -125,6 +128,9 @@ class Form:
             if (number := number_of(raw)) is None:
                 where = records.where(index)
                 raise UserError(f"{where}: label {shown_label(raw)} is not a number")
+            if abs(number) > LARGEST:
+                where = records.where(index)
+                raise UserError(f"{where}: label {shown_label(raw)} is beyond ±{LARGEST:g}")
             return replace(blank, answer=number_text(raw), label=number)
         return self._choice(blank, records, index)
 

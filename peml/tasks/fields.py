@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prefixnas.base.errors import nearest
@@ -21,7 +21,12 @@ class MissingField(LookupError):
 
     def __str__(self) -> str:
         close = nearest(self.field, self.present)
-        return f"no field {self.field!r}{close} (there: {', '.join(self.present) or 'none'})"
+        return f"no field {self.field!r}{close} (there: {listed(self.present)})"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the names of fields for a message, in quotes where blanks are around one."""
+    return ", ".join(name if name == name.strip() else repr(name) for name in names) or "none"
 
 
 def lookup(record: Mapping[str, Any], path: str) -> Any:

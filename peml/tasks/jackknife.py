@@ -102,12 +102,14 @@ def _correlate(x: Floats, y: Floats, rows: NDArray[np.intp]) -> Floats:
     there = np.ones((len(rows), x.shape[1]))
     there[np.arange(len(rows)), rows] = 0
     parts = []
-    for values in (x, y):
-        centred = there * (values - (there * values).sum(1, keepdims=True) / (x.shape[1] - 1))
-        parts.append(centred / np.abs(centred).max(1, keepdims=True).clip(1e-300))
-    spread = np.sqrt(np.square(parts[0]).sum(1) * np.square(parts[1]).sum(1))
     constant = _constant(x, there) | _constant(y, there)
-    return np.where(constant, 0.0, (parts[0] * parts[1]).sum(1) / np.where(constant, 1.0, spread))
+    with np.errstate(all="ignore"):  # what is no finite number makes no finite coefficient
+        for values in (x, y):
+            centred = there * (values - (there * values).sum(1, keepdims=True) / (x.shape[1] - 1))
+            parts.append(centred / np.abs(centred).max(1, keepdims=True).clip(1e-300))
+        spread = np.sqrt(np.square(parts[0]).sum(1) * np.square(parts[1]).sum(1))
+        found = (parts[0] * parts[1]).sum(1) / np.where(constant, 1.0, spread)
+    return np.where(constant | ~np.isfinite(found), 0.0, found)
 
 
 def _constant(values: Floats, there: Floats) -> NDArray[np.bool_]:

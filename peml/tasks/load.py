@@ -21,15 +21,15 @@ from peml.tasks.labels import (
     lists_choices,
 )
 from peml.tasks.metrics import check_metrics
-from peml.tasks.sources import embedded_tasks, is_embedded, is_one_file, read_records
-from peml.tasks.spec import SPLITS, Chat, TaskKind, TaskSpec, make_spec, read_spec
+from peml.tasks.sources import each_source, embedded_tasks, is_embedded, is_one_file, read_records
+from peml.tasks.spec import SPLITS, Chat, TaskKind, TaskSpec, check_count, make_spec, read_spec
 from peml.tasks.splits import SELECTION_SHARE, split_examples
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError, nearest
 
 
 def load_tasks(
-    sources: Iterable[str | Path | Mapping[str, Any]],
+    sources: str | Path | Mapping[str, Any] | Iterable[str | Path | Mapping[str, Any]],
     *,
     seed: int = 0,
     train_limit: int | None = None,
@@ -42,7 +42,7 @@ def load_tasks(
     """Load several tasks; ``embedded`` stands for the whole embedded suite.
 
     Args:
-        sources: As for `load_task`.
+        sources: As for `load_task`; one may stand alone.
         seed: As for `load_task`.
         train_limit: As for `load_task`.
         eval_limit: As for `load_task`.
@@ -52,7 +52,7 @@ def load_tasks(
         folder: What relative paths start from.
 
     Raises:
-        UserError: No task, two tasks of one name, or what `load_task` raises.
+        UserError: No task, what is no source, two tasks of one name, or what `load_task` raises.
 
     Example:
         >>> from peml import load_tasks
@@ -63,7 +63,7 @@ def load_tasks(
         (100, 300)
     """
     expanded: list[str | Path | Mapping[str, Any]] = []
-    for source in sources:
+    for source in each_source(sources):
         expanded.extend(embedded_tasks() if source == "embedded" else [source])
     tasks: dict[str, Task] = {}
     for source in expanded:
@@ -114,6 +114,10 @@ def load_task(
     Raises:
         UserError: Anything wrong in the specification or the data, in one line.
     """
+    for key, value in (("train_limit", train_limit), ("eval_limit", eval_limit)):
+        check_count(key, value)
+    check_count("shots", shots, 0)
+    check_count("num_beams", num_beams)
     spec = _find_spec(source, folder)
     records = read_records(spec, seed=seed)
     one = is_one_file(spec)

@@ -1,8 +1,8 @@
 """Metrics by name, and what a task's score is.
 
 Every metric is better when higher. All lie in [0, 1] but Matthews, Pearson and Spearman, which lie
-in [-1, 1] and are 0 where the predictions (or the references) are constant and the coefficient is
-undefined.
+in [-1, 1] and are 0 where the coefficient is undefined: the predictions (or the references) are
+constant, or one of them is no finite number.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import string
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isclose
+from math import isclose, isfinite
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -100,7 +100,8 @@ def _correlation(
         return 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return float(function(list(predictions), list(references)).statistic)
+        found = float(function(list(predictions), list(references)).statistic)
+    return found if isfinite(found) else 0.0
 
 
 def exact_match(prediction: str, reference: str) -> float:

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from peml.tasks.files import FORMATS, Records, read_files, table_records
 from peml.tasks.spec import SPLITS, TaskSpec
-from prefixnas.base.errors import UserError, first_line, unknown
+from prefixnas.base.errors import UserError, brief, first_line, unknown
 from prefixnas.base.extras import require
 
 EMBEDDED_COUNTS = {"train": 1000, "validation": 300}
+
+
+def each_source(sources: Any, *also: type) -> list[Any]:
+    """Return sources of tasks as a list; a single one may stand alone.
+
+    Args:
+        sources: What a caller gave.
+        also: Types that may stand in the place of a source.
+
+    Raises:
+        UserError: Something among them is no source.
+    """
+    kinds = (str, PathLike, Mapping, *also)
+    if isinstance(sources, kinds):
+        return [sources]
+    given = list(sources) if isinstance(sources, Iterable) else [sources]
+    for source in given:
+        if not isinstance(source, kinds):
+            raise UserError(
+                f"tasks: expected a path, a name or the keys of a task file, not {brief(source)}"
+            )
+    return given
 
 
 def is_embedded(source: object) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -277,6 +278,17 @@ def _metrics(value: Any) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise _Wrong("must be a metric's name or a list of them")
     return tuple(names)
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Refuse a number of things that a caller gave, unless it is None.
+
+    Raises:
+        UserError: It is no whole number, or less than `least`.
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if value is not None and not (whole and value >= least):  # type: ignore[operator]
+        raise UserError(f"{name}: must be a whole number of at least {least}, not {brief(value)}")
 
 
 def _count(value: Any) -> int:

@@ -14,8 +14,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prefixnas.base.errors import UserError
+from prefixnas.base.errors import UserError, brief
 from prefixnas.base.locks import LOCK, try_lock
+
+
+def as_path(value: object, what: str) -> Path:
+    """Return a path that a caller gave.
+
+    Raises:
+        UserError: It is none; `what` says in front what it is for.
+    """
+    try:
+        return Path(value)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UserError(f"{what}: expected a path, not {brief(value)}") from error
 
 
 def read_text(path: Path, most: int | None = None) -> str:

@@ -71,8 +71,8 @@ class RunPlan:
         Raises:
             UserError: An operation, a knob, a size or a proxy is not usable.
         """
-        check_module(self.strategy, self.space, objective)
-        space = fit_space(self.space, objective)
+        space = fit_space(self.space, objective)  # first: the problem knows what is missing
+        check_module(self.strategy, space, objective)
         self.strategy.check(space, self.run.settings, self.budget)
         check_operations(space, objective.width)
         self.strategy.check_objective(objective)

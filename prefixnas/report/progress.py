@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -43,7 +44,7 @@ def open_progress(
         quiet: Show warnings alone.
         verbose: Show a line for every step, with all that is known of it.
     """
-    stream = stream or sys.stderr
+    stream = stream or sys.stderr or io.StringIO()  # a program without a terminal may have none
     if quiet:
         return QuietProgress(stream)
     pace = Pace(earlier)

@@ -95,7 +95,9 @@ def _hint(record: Record) -> list[str]:
     constant = _constant(record)
     less = [found for (_, over), found in record.differences().items() if over == UNTOUCHED]
     if less and not any(map(_stands_out, less)):
-        return [f"No column is better than the {UNTOUCHED} model: {longer}, or look at the losses."]
+        return [
+            f"No column stands out from the {UNTOUCHED} model: {longer}, or look at the losses."
+        ]
     if len(trained) > 1 and all(scores == trained[0] for scores in trained):
         return [f"All models that were trained score the same on every task: {longer}, or take "
                 "tasks that leave more to learn."]  # fmt: skip

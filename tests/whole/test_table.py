@@ -15,6 +15,7 @@ from statistics import fmean
 import pytest
 
 from peml.__main__ import main
+from peml.tables.columns import TAKEN
 from tests.forked import Forked
 from tests.peml.tables.files import small, write
 
@@ -101,6 +102,13 @@ def test_scores_on_a_test_split_have_a_column(whole: Path) -> None:
             assert float(row["on test"]) == kept[place]
     text = (whole / "table.md").read_text()
     assert "| on test |" in text.splitlines()[2] and text.count("nothing was chosen by it") == 1
+
+
+def test_columns_that_a_task_could_be_called_are_known(whole: Path) -> None:
+    for name in ("table.csv", "runs.csv"):
+        with (whole / name).open() as stream:
+            columns = {*next(csv.reader(stream))} - {"mood", "order"}
+        assert {column for column in columns if " " not in column} <= TAKEN
 
 
 def test_several_processes_share_the_work(file: Path, whole: Path, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import peml
 from prefixnas.base.errors import UserError
 from tests.peml.adapters.trained import load, trained
 
@@ -43,3 +45,29 @@ def test_prompts_are_read_as_in_training(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="max_new_tokens: 64 leave no room in 64 tokens"):
         adapted.generate("good film", max_new_tokens=64)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["run"]])
+def test_what_is_no_path_is_said(wrong: Any, tmp_path: Path) -> None:
+    for call in (peml.load, peml.evaluate, lambda folder: peml.export(folder, tmp_path / "out")):
+        with pytest.raises(UserError, match=r"^adapter: expected a path, not "):
+            call(wrong)
+    _, folder = trained("llama", tmp_path)
+    with pytest.raises(UserError, match=r"^the folder to write: expected a path, not "):
+        peml.export(folder, wrong)
+
+
+def test_numbers_of_things_are_whole(bench: Path, tmp_path: Path) -> None:
+    adapted = load(trained("llama", tmp_path)[1])
+    mood, records = str(bench / "mood"), [{"input": "a"}]
+    wrong: list[dict[str, Any]] = [{"eval_limit": "x"}, {"eval_limit": 0}, {"shots": -1}]
+    for keys in (*wrong, {"num_beams": 0}, {"max_length": 0}, {"max_length": 1.5}):
+        (name,) = keys
+        with pytest.raises(UserError, match=f"^{name}: must be a whole number of at least [01]"):
+            peml.evaluate(adapted, mood, **keys)
+    with pytest.raises(UserError, match=r"^max_length: must be a whole number"):
+        peml.predict(adapted, records, max_length=0)
+    with pytest.raises(UserError, match=r"^batch_size: must be a whole number"):
+        adapted.generate_all(["a"], batch_size=0)
+    with pytest.raises(UserError, match="'generate' takes a single one"):
+        adapted.generate_all("a b")

@@ -107,6 +107,16 @@ def test_merged_for_a_task_it_needs_no_task(tmp_path: Path) -> None:
     torch.testing.assert_close(found, result(lm, "llama", "order"), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("format", ["peml", "merged", "peft"])
+def test_a_model_of_one_task_knows_of_no_other(format: str, tmp_path: Path) -> None:
+    _, _, folder = adapter("poly", "llama", tmp_path)
+    peml.export(folder, tmp_path / "out", format, task="order", dtype="float64")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "order" in card and "mood" not in card and "size" not in card
+    if format == "peml":
+        assert [task["name"] for task in read_manifest(tmp_path / "out").tasks] == ["order"]
+
+
 @pytest.mark.parametrize(
     ("name", "task", "message"),
     [

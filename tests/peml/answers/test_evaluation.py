@@ -96,7 +96,7 @@ class Speaker:
 def test_written_numbers_are_parsed_and_missing_ones_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answers = ["0.5", "it is 1.0", "dunno", "3.0 or 4", "4", "5.0"]
+    answers = ["0.5", "it is 1.0", "1e999", "3.0 or 4", "4", "5.0"]
     monkeypatch.setattr("peml.answers.evaluation.generate_answers", Speaker(answers))
     lm, seen = tiny.llama(), list[Answer]()
     with caplog.at_level(logging.WARNING):

@@ -100,6 +100,17 @@ def test_records_are_read_and_kept(adapter: Path, terminal: Terminal) -> None:
     assert json.loads(line)["generation"] == model.generate("good film")
 
 
+def test_a_method_that_needs_a_task_asks_for_the_flag(
+    bench: Path, tmp_path: Path, terminal: Terminal
+) -> None:
+    options = peml.LanguageModelConfig.of("poly")
+    objective = options(model=str(bench / "llama"), tasks=[str(bench / "mood")]).build(1, seed=0)
+    objective.reset(None, seed=0)
+    objective.save(tmp_path / "run" / "adapter")
+    told = terminal.refused("generate", str(tmp_path / "run"), "film good")
+    assert told == "error: method 'Poly': say with --task of which task (mood)\n"
+
+
 def test_what_is_wrong_is_one_line(adapter: Path, terminal: Terminal) -> None:
     run = ["generate", str(adapter)]
     for argv, given, said in (

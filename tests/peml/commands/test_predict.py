@@ -310,3 +310,12 @@ def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> 
         with counted(5, "rows", output) as add:
             add(5)
         assert capsys.readouterr().err.count("\n") == lines
+
+
+@pytest.mark.parametrize("wrong", [None, 3, {"input": "a"}, ["a"], [{"input": "a"}, None]])
+def test_what_is_no_list_of_records_is_said_before_a_model_is_loaded(
+    kinds: Path, wrong: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peml.adapters.predict.opened", None)
+    with pytest.raises(UserError, match=r"^records: (expected a file or|number \d is no)"):
+        peml.predict(kinds / "run", wrong, "echo")

@@ -11,6 +11,7 @@ from peml.objective.asked import method_of
 from peml.objective.config import LanguageModelConfig
 from peml.objective.objective import JointObjective
 from prefixnas.base.errors import UserError
+from prefixnas.space.loading import load_space
 from tests.peml.objective.built import config
 
 
@@ -28,6 +29,14 @@ def test_kinds_of_lora_share_their_options() -> None:
 def test_an_unknown_method_is_named() -> None:
     with pytest.raises(UserError, match=r"unknown method 'lorra'.*did you mean 'lora'"):
         LanguageModelConfig.of("lorra")
+
+
+def test_a_method_that_trains_nothing_asks_for_a_prefix(bench: Path) -> None:
+    frozen = LanguageModelConfig.of("frozen")
+    objective = frozen(model=str(bench / "llama"), tasks=[str(bench / "mood")]).build(4, seed=0)
+    with pytest.raises(UserError, match=r"'frozen'.*nothing trains.*--space preembedd"):
+        objective.check_space(load_space("none"))
+    objective.check_space(load_space("preembedd"))
 
 
 def test_the_task_of_a_pass_reaches_what_is_attached(bench: Path) -> None:

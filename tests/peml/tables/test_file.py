@@ -29,6 +29,19 @@ def refusal(path: Path) -> str:
         ({"seeds": [0, 0]}, "key 'seeds': one is named twice: 0, 0"),
         ({"seeds": [0, 100]}, "key 'trial_seed': 100 is one of the seeds"),
         ({"rates": [0.5, 0]}, "key 'rates': must be above 0"),
+        ({"rates": [1, 1.0000001]}, "key 'rates': one is named twice: 1, 1"),
+        ({"against": ["LoRA", "LoRA"]}, "key 'against': one is named twice: LoRA, LoRA"),
+        ({"rows": {" ": {}}}, "key 'rows': a label is a line of text, not ' '"),
+        ({"rows": {"a\nb": {}}}, "key 'rows': a label is a line of text, not 'a\\nb'"),
+        (
+            {"rows": {"Caf\u00e9": {}, "Cafe\u0301": {}}},
+            "rows 'Caf\u00e9' and 'Cafe\u0301' would share",
+        ),
+        (
+            {"rows": {"Table.md": {}}},
+            "row 'Table.md': its folder would take the place of the table",
+        ),
+        ({"rows": {"\u00fc" * 101: {}}}, "row '\u00fc\u00fc\u00fc"),
         ({"against": ["LoRa"]}, "key 'against': unknown row 'LoRa': did you mean 'LoRA'?"),
         ({"rows": {"LoRA": {}, "lo-ra": {}, "lo ra": {}}}, "rows 'lo-ra' and 'lo ra' would share"),
         ({"rows": {"LoRA": {"lora_rnak": 3}}}, "row 'LoRA': unknown key 'lora_rnak': did you mean"),
@@ -76,6 +89,14 @@ def test_a_column_means_the_same_in_every_row(bench: Path, tmp_path: Path) -> No
     rows = {"LoRA": {}, "other": {"tasks": others[1:]}}
     path = write(tmp_path / "table.yaml", small(bench, rows=rows, paper={}))
     assert "row 'other': its tasks are order, and the columns are mood, order" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["average", "row", "seeds", "steps", "validation", "weights"])
+def test_no_task_has_the_name_of_another_column(bench: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "task.yaml").write_text(f"name: {name}\nsource: {bench / 'mood'}\n")
+    tasks = [str(tmp_path / "task.yaml"), str(bench / "order")]
+    path = write(tmp_path / "table.yaml", small(bench, tasks=tasks))
+    assert refusal(path).startswith(f"task '{name}': another column of the table has this name")
 
 
 def test_variables_are_replaced(

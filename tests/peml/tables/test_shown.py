@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 from scipy import stats
 
 from peml.tables.file import read_table
-from peml.tables.latex import escaped
+from peml.tables.latex import escaped, latex
 from peml.tables.plan import Table, plan_table
 from peml.tables.summary import summarise
 from peml.tables.write import render, write_table
 from prefixnas.base.errors import UserError
+from prefixnas.report.grid import Grid, Number
 from tests.peml.tables.files import small, write
 
 SCORES = {"LoRA": [0.5, 0.6, 0.7], "PEML": [0.6, 0.8, 0.7]}
@@ -133,6 +135,15 @@ def test_a_single_seed_has_no_interval(table: Table, out: Path) -> None:
     assert found is not None and math.isinf(found.high)
     write_table(table, out, {})
     assert "| +0.100 |" in (out / "table.md").read_text()
+
+
+def test_a_row_is_no_argument_of_the_line_before() -> None:
+    assert escaped("[1] *b* a|b <c> `d`") == (
+        r"{[}1] {*}b{*} a\textbar{}b \textless{}c\textgreater{} \textasciigrave{}d\textasciigrave{}"
+    )
+    text = latex(Grid(["", Number("n")], [["[a]", "1"], ["*b", "2"]]), "[c]")
+    after = re.findall(r"(?:\\\\|\\[a-z]+rule)\s*([^\s\\])", text)
+    assert after and not {"[", "*"} & {*after}
 
 
 def test_latex_obeys_nothing_of_a_label() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 from hypothesis import given, settings
@@ -40,6 +41,18 @@ def test_constant_predictions_count_as_zero(
     name: str, predicted: list[int], wanted: list[int]
 ) -> None:
     assert metrics.compute([name], predicted, wanted) == {name: 0.0}
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+@pytest.mark.parametrize(
+    "odd", [[math.inf, 1.0, 2.0], [math.nan, 1.0, 2.0], [1e308, -1e308, 1.7e308]]
+)
+def test_what_is_no_finite_number_makes_no_score_that_is_none(name: str, odd: list[float]) -> None:
+    for pair in ((odd, [1.0, 3.0, 2.0]), ([1.0, 3.0, 2.0], odd), (odd, odd)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            values, error, moved = metrics.measure([name], *pair)
+        assert all(map(math.isfinite, [values[name], error or 0.0, *moved]))
 
 
 def test_f1_without_a_positive_is_zero() -> None:

@@ -6,9 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from peml.tasks.sources import read_records
+from peml.tasks.load import load_tasks
+from peml.tasks.sources import each_source, read_records
 from peml.tasks.spec import TaskSpec
 from prefixnas.base.errors import UserError
+
+
+def test_one_source_may_stand_alone() -> None:
+    keys = {"source": "embedded:boolean"}
+    for given in ("a", Path("a"), keys):
+        assert each_source(given) == [given] == each_source((given,))
+    assert each_source(iter(["a", keys])) == ["a", keys]
+    assert [task.name for task in load_tasks("embedded:boolean", eval_limit=4)] == ["boolean"]
+    for wrong in (3, None, [3], ["a", None], [["a"]]):
+        with pytest.raises(UserError, match=r"^tasks: expected a path, a name or the keys"):
+            each_source(wrong)
 
 
 def test_folder_with_two_files_for_a_split(tmp_path: Path) -> None:

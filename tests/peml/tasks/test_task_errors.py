@@ -64,6 +64,16 @@ class TestErrors:
         spec(home, "kind: regression\n")
         assert "label 'high' is not a number" in error_of(home)
 
+    def test_regression_label_that_no_model_holds(self, tmp_path: Path) -> None:
+        bad = [{"input": "x", "label": label} for label in (0.5, 1e200, 2e200)]
+        assert "line 2: label 1e+200 is beyond ±1e+18" in error_of(folder(tmp_path, bad, bad))
+
+    def test_blanks_around_a_field_s_name_are_seen(self, tmp_path: Path) -> None:
+        bad = [{" input": "x", "label ": 1}] * 2
+        assert "no field 'input' (there: ' input', 'label ')" in error_of(
+            folder(tmp_path, bad, bad)
+        )
+
     def test_empty_split(self, tmp_path: Path) -> None:
         assert "validation.jsonl: there is no record" in error_of(folder(tmp_path, rows(4), []))
 

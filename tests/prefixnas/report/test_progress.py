@@ -254,6 +254,9 @@ def test_terminal_gets_a_display_and_anything_else_lines(monkeypatch: pytest.Mon
     assert isinstance(open_progress(io.StringIO()), PlainProgress)
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(open_progress(Terminal()), PlainProgress)
+    monkeypatch.setattr("sys.stderr", None)
+    with open_progress() as progress:
+        progress.on_event(step(0, 10, 1.0))
 
 
 def test_display_shows_step_losses_entropy_and_time_left() -> None:

@@ -69,7 +69,9 @@ def test_without_baselines_it_is_the_untouched_model_that_counts() -> None:
 def test_where_nothing_beats_the_untouched_model_training_was_too_short(paired: bool) -> None:
     near = {UNTOUCHED: scored(FAIR, paired), "LoRA alone": scored(FAIR, paired)}
     *_, said = remarks(record({**near, TRAINED: scored(FAIR, paired)}))
-    assert said.startswith("No column is better than the untouched model: train longer (--steps, 7")
+    assert said.startswith(
+        "No column stands out from the untouched model: train longer (--steps, 7"
+    )
     found = remarks(record({**near, TRAINED: scored(GOOD, paired)}))
     assert len(found) == paired and "train longer" not in "".join(found)
 
