@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--stock", action=argparse.BooleanOptionalAction, default=True, help="stock PEFT LoRA, too"
+        "--no-stock", dest="stock", action="store_false", help="without stock PEFT LoRA"
     )
     parser.add_argument(
         "--processor-time", action="store_true", help="instead of the clock's: on a busy machine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import os
 import re
@@ -96,19 +97,42 @@ def _interrupted(error: BaseException) -> int:
 
 _CODES: Mapping[type[BaseException], int] = {KeyboardInterrupt: 130, Terminated: 143}
 
+_AGAIN = 0.5
+"""Seconds after which a signal comes again whose exception went lost."""
+
 
 @contextmanager
 def _signals() -> Iterator[list[type[BaseException]]]:
     """Raise `KeyboardInterrupt` or `Terminated` at a signal, and note it in what is yielded.
 
-    Handlers that others have set stay, and so do those of a process of several that a launcher
-    ends.
+    Libraries and the interpreter drop what is raised inside some of their callbacks and imports, so
+    it is raised again until it is handled somewhere or has ended the block. Handlers that others
+    have set stay, and so do those of a process of several that a launcher ends.
     """
     received: list[type[BaseException]] = []
+    over = threading.Event()
+    reminded = False
+    dropped = sys.unraisablehook
 
-    def end(number: int, _frame: object) -> NoReturn:
+    def end(number: int, _frame: object) -> None:
+        nonlocal reminded
+        again, reminded = reminded, False
+        if over.is_set() or (again and _under_way(sys.exception())):
+            return
         received.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+        if len(received) == 1:
+            threading.Thread(target=remind, args=[signal.Signals(number)], daemon=True).start()
         raise received[-1]
+
+    def remind(number: signal.Signals) -> None:
+        nonlocal reminded
+        while not over.wait(_AGAIN):
+            reminded = True
+            _thread.interrupt_main(number)
+
+    def drop(lost: sys.UnraisableHookArgs) -> None:
+        if lost.exc_type not in received:
+            dropped(lost)
 
     usual: dict[int, Any] = {
         signal.SIGINT: signal.default_int_handler,
@@ -119,11 +143,23 @@ def _signals() -> Iterator[list[type[BaseException]]]:
         ours = []
     for number in ours:
         signal.signal(number, end)
+    if ours:
+        sys.unraisablehook = drop
     try:
         yield received
     finally:
+        over.set()
+        if ours:
+            sys.unraisablehook = dropped
         for number in ours:
             signal.signal(number, usual[number])
+
+
+def _under_way(error: BaseException | None) -> bool:
+    """Tell whether an interruption is being handled: in an `except`, a `finally`, a `with`."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def run_command(

@@ -230,10 +230,10 @@ def test_a_configuration_of_peft_does_nothing_but_lora(
 def test_a_module_that_peft_would_import_is_not(
     whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "strange_parent.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
     folder = copy(whole["llama"], tmp_path / "adapter", hashed=False)
-    mapping = {"base_model_class": "Evil", "parent_library": "evil"}
+    mapping = {"base_model_class": "Evil", "parent_library": "strange_parent"}
     change(folder / "lora/adapter_config.json", lambda data: data.update(auto_mapping=mapping))
     peml.load(folder)
-    assert "evil" not in sys.modules
+    assert "strange_parent" not in sys.modules

@@ -74,7 +74,7 @@ def test_events_and_result_hold_them_if_there_are_any(
     events = [e.to_json() for e in read_events(tmp_path)]
     scored = [event for event in events if event["event"] == "evaluation"]
     columns = json.loads((tmp_path / "result.json").read_text())["columns"].values()
-    assert len(scored) == 5 and len(columns) == 5  # the mixture was never scored
+    assert len(scored) == 4 and len(columns) == 4  # the mixture was never scored
     for found in (*scored, *(column for column in columns if column)):
         if objective is ToyObjective:
             assert "standard_error" not in found
