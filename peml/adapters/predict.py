@@ -122,11 +122,9 @@ def as_records(
 
 
 def _mappings(records: object) -> list[Mapping[str, Any]]:
-    given = (
-        None if isinstance(records, Mapping) or not isinstance(records, Iterable) else [*records]
-    )
-    if given is None:
+    if isinstance(records, Mapping) or not isinstance(records, Iterable):
         raise UserError(f"records: expected a file or a list of mappings, not {brief(records)}")
+    given = [*records]
     for number, record in enumerate(given, start=1):
         if not isinstance(record, Mapping):
             raise UserError(f"records: number {number} is no mapping of fields: {brief(record)}")

@@ -286,21 +286,24 @@ def check_count(name: str, value: object, least: int = 1) -> None:
     Raises:
         UserError: It is no whole number, or less than `least`.
     """
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if value is not None and not (whole and value >= least):  # type: ignore[operator]
+    if value is not None and not _is_count(value, least):
         raise UserError(f"{name}: must be a whole number of at least {least}, not {brief(value)}")
 
 
+def _is_count(value: Any, least: int = 1) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not _is_count(value):
         raise _Wrong("must be a whole number of at least 1")
-    return value
+    return int(value)
 
 
 def _none_or_more(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if not _is_count(value, 0):
         raise _Wrong("must be a whole number of at least 0")
-    return value
+    return int(value)
 
 
 def _number(value: Any) -> float:
