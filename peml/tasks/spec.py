@@ -291,7 +291,8 @@ def check_count(name: str, value: object, least: int = 1) -> None:
 
 
 def _is_count(value: Any, least: int = 1) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+    whole = not isinstance(value, bool) and isinstance(value, Integral)
+    return whole and int(value) >= least
 
 
 def _count(value: Any) -> int:
