@@ -38,6 +38,7 @@ def main(argv: Sequence[str], prog: str) -> int:
         grouped,
         read_searches,
         rows_of_tables,
+        share_a_seed,
         tables,
         write_tables,
     )
@@ -47,6 +48,8 @@ def main(argv: Sequence[str], prog: str) -> int:
     groups = grouped(searches)
     if other := differences(searches, args.by):
         output.warn(f"the runs differ in other keys too: {', '.join(other)}")
+    if alike := [label for label, members in groups.items() if share_a_seed(members)]:
+        output.warn(f"no p for {', '.join(alike)}: runs that share a seed are not independent")
     parts: list[RenderableType] = [tables(groups, args.by)]
     written: list[Path] = []
     if args.out is not None:

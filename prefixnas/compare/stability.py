@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -13,7 +13,7 @@ from prefixnas.base.errors import UserError, unknown
 from prefixnas.base.estimates import mean_and_spread
 from prefixnas.base.files import write_csv
 from prefixnas.compare.agreement import OVERALL, Agreement, agreement
-from prefixnas.report.grid import Grid, Number, number
+from prefixnas.report.grid import Grid, Number, chance, number
 from prefixnas.report.plots.alphas import Norms, alpha_gradient_norms
 from prefixnas.run import events
 from prefixnas.run.evaluation import ARGMAX, MIXTURE, SOFT, TRAINED
@@ -114,15 +114,24 @@ _NO_MATTER = (
 """Keys that change nothing in a search."""
 
 
+def share_a_seed(searches: Sequence[Measured]) -> bool:
+    """Return whether two of them have one seed, and so begin alike and see the same batches."""
+    return len({search.record.start("seed") for search in searches}) < len(searches)
+
+
 def agreements(searches: Sequence[Measured]) -> list[Agreement]:
-    """Return how far the searches of one group agree on the decisions that all of them had."""
+    """Return how far the searches of one group agree on the decisions that all of them had.
+
+    Searches that share a seed are not independent, so there is no p value of what they agree on.
+    """
     common = [
         name
         for name in decisions(searches[0].record)
         if all(name in decisions(search.record) for search in searches)
     ]
     options = {name: alpha_matrix(searches[0].record, name)[1] for name in common}
-    return agreement([search.record.architecture or {} for search in searches], options)
+    found = agreement([search.record.architecture or {} for search in searches], options)
+    return [replace(row, p_value=None) for row in found] if share_a_seed(searches) else found
 
 
 def tables(groups: Mapping[str, Sequence[Measured]], by: str) -> Group:
@@ -156,12 +165,12 @@ def agreement_table(groups: Mapping[str, Sequence[Measured]]) -> Grid:
     cells = []
     for name in sorted(names, key=lambda name: name == OVERALL):
         rows = [of_group.get(name) for of_group in found]
-        chance = next(row.chance for row in rows if row is not None)
+        drawn = next(row.chance for row in rows if row is not None)
         shares = (number(row.share if row else None, ".2f") for row in rows)
-        cells.append([name, *shares, number(chance, ".2f")])
+        cells.append([name, *shares, number(drawn, ".2f")])
     if names:
         overall = [rows.get(OVERALL) for rows in found]
-        p_values = (number(row.p_value if row else None) for row in overall)
+        p_values = (chance(row.p_value if row else None) for row in overall)
         cells.append(["p: chance agrees as much", *p_values, ""])
     return Grid(["decision", *map(Number, [*groups, "chance"])], cells)
 

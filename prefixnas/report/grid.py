@@ -173,6 +173,11 @@ def number(value: float | None, form: str = ".3f", spread: float | None = None) 
     return f"{value:{form}}" + ("" if spread is None else f" ± {spread:{form}}")
 
 
+def chance(p: float | None) -> str:
+    """Return a p value as a cell shows it; one that would round to zero as `< 0.001`."""
+    return "< 0.001" if p is not None and p < 0.001 else number(p)
+
+
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _ACTIVE = re.compile(r"[\\`*|$\[\]]|[<&~](?=\S)|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown would obey; a sign that stands alone ("< 0.1") or within a word (`a_b`) is not."""

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from prefixnas.base.errors import visible
 from prefixnas.base.estimates import NORMAL
-from prefixnas.report.grid import facts, number
+from prefixnas.report.grid import chance, facts, number
 from prefixnas.report.pace import Left, Pace
 from prefixnas.report.terminal import Terminal
 from prefixnas.run import events
@@ -90,7 +90,7 @@ def describe(event: Event) -> str:
             return f"{name}: {_listing(choices)}"
         case events.Evidence():
             name = min(event.decisions, key=lambda decision: event.decisions[decision])
-            return f"alphas: the steadiest pull is on {name} (p by chance {event.p:.3f})"
+            return f"alphas: the steadiest pull is on {name} (p by chance {chance(event.p)})"
         case events.Stop():
             return f"step {event.step + 1}: the search stops: {event.reason}"
         case events.Proxy():

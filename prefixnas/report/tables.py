@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from prefixnas.base.estimates import NORMAL
-from prefixnas.report.grid import Cell, Fitting, Grid, Number, Span, facts, number
+from prefixnas.report.grid import Cell, Fitting, Grid, Number, Span, chance, facts, number
 from prefixnas.report.progress import clock
 from prefixnas.report.remarks import remarks
 from prefixnas.run.evaluation import ARGMAX, AVERAGE, MIXTURE
@@ -185,7 +185,7 @@ def probability_table(record: Record) -> Grid:
         [
             name,
             [_candidate(*pair, chosen.get(name)) for pair in options.items()],
-            *([f"{shares[name]:.3f}" if name in shares else "-"] if shares else []),
+            *([chance(shares.get(name))] if shares else []),
         ]
         for name, options in final_probabilities(record).items()
     ]

@@ -56,7 +56,8 @@ def write_run(
     names = list(OPTIONS)
     equal = {name: {o: 1 / len(options) for o in options} for name, options in OPTIONS.items()}
     raw = {name: dict.fromkeys(options, 0.5) for name, options in OPTIONS.items()}
-    found: list[Event] = [Start("small", "darts", "toy", 0, {"search": 4, "train": 0})]
+    seed = config.get("seed", 0)
+    found: list[Event] = [Start("small", "darts", "toy", seed, {"search": 4, "train": 0})]
     for step, norm in enumerate([None, *norms]):
         found.append(Step.of("search", step, 4, {"task": 1.0}, 1e-3, None, None, norm))
         if alphas:
@@ -156,6 +157,24 @@ def test_what_is_printed_and_drawn(
         *("stability.csv", "runs.csv", "agreement.csv"),
         *("stability.png", "gradients.png", "agreement.png"),
     }
+
+
+def test_runs_of_one_seed_have_no_p(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [write_run(tmp_path / name, seed=0, steps=n) for n, name in enumerate("ab")]
+    assert prefixnas.__main__.main(["stability", "--json", *map(str, names)]) == 0
+    out, said = capsys.readouterr()
+    *_, overall = json.loads(out)["agreement"]
+    assert overall["share"] == 1 and overall["p_value"] is None
+    assert "no p for softmax: runs that share a seed" in said
+
+
+def test_searches_that_agree_on_all_have_a_small_p_but_not_zero(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [write_run(tmp_path / str(seed), seed=seed) for seed in range(9)]
+    assert prefixnas.__main__.main(["stability", *map(str, names)]) == 0
+    out, said = capsys.readouterr()
+    assert "< 0.001" in out and "share a seed" not in said
 
 
 def test_box_plots_stand_side_by_side_and_contours_per_group() -> None:
