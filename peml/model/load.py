@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from peml.model.config import read_config, refuse_adapter
+from peml.model.lm_head import multiply_at_once
 from peml.model.model import Family, LanguageModel, family_of
 from peml.model.quantize import Quantize, quantising, settle_quantized
 from prefixnas.base.errors import UserError, first_line, unknown
@@ -104,6 +105,7 @@ def load_with_prefix(
     if family == "decoder":
         tokenizer.padding_side = "left"  # what is written follows the prompt, not the padding
     _settle_generation(model, tokenizer)
+    multiply_at_once(model)
     model.requires_grad_(False)
     if not bits:
         torch.nn.Module.to(model, device)
