@@ -117,6 +117,7 @@ def remarks(table: Table, rows: Sequence[RowSummary], failed: Mapping[str, str])
             f"and the best on the selection split was taken: {counted['trials']} runs beside the "
             f"{counted['runs']} of the table"
         )
+        lines += _short_trials(table)
     if edge := [row.label for row in rows if row.edge]:
         lines.append(f"The best rate lies at the edge of what was tried: {', '.join(edge)}")
     if has_tests(table):
@@ -125,3 +126,10 @@ def remarks(table: Table, rows: Sequence[RowSummary], failed: Mapping[str, str])
     if missing:
         lines.append(f"Not finished: {missing} of {counted['runs']} runs")
     return lines
+
+
+def _short_trials(table: Table) -> list[str]:
+    steps, tried = table.rows[0].values["steps"], table.file.trial_steps
+    if tried is None or tried >= steps:
+        return []
+    return [f"They were tried over {tried} of {steps} steps: short trials prefer fast rates"]

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from peml.tables.file import read_table
+from peml.tables.grids import remarks
 from peml.tables.latex import escaped, latex
 from peml.tables.plan import Table, plan_table
 from peml.tables.summary import summarise
@@ -150,3 +151,13 @@ def test_latex_obeys_nothing_of_a_label() -> None:
     assert escaped("50 % of a_b & {x} ± -1 \\ n-1") == (
         r"50 \% of a\_b \& \{x\} $\pm$ $-$1 \textbackslash{} n-1"
     )
+
+
+@pytest.mark.parametrize(("trial_steps", "short"), [(4, True), (6, False), (None, False)])
+def test_a_trial_that_is_shorter_than_the_runs_is_said(
+    trial_steps: int | None, short: bool, bench: Path, out: Path, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "table.yaml", small(bench, seeds=[0, 1, 2], trial_steps=trial_steps))
+    table = plan_table(read_table(path), str(path))
+    found = remarks(table, summarise(table, out), {})
+    assert ("They were tried over 4 of 6 steps: short trials prefer fast rates" in found) == short
