@@ -28,6 +28,8 @@ Named = str | Mapping[str, Any]
 
 _SHARED = ("qmc", "grid", "brute-force")
 """Samplers whose trials share one sequence, so that all of them need the same seed."""
+_ONE_GRID = "grid"
+"""A sampler whose parameters share one shuffled list of points as well."""
 
 
 def make_pruner(named: Named, where: str, epochs: int | None = None) -> BasePruner:
@@ -111,8 +113,8 @@ def make_sampler(named: Named, seed: int, where: str) -> BaseSampler:
                 self._of(trial).after_trial(study, trial, state, values)
 
     def build(number: int, parameter: str = "") -> BaseSampler:
-        name = _split(named, "Sampler", where)[0]
-        shared = not parameter and _short(name, "Sampler") in _SHARED
+        name = _innermost(named, where)
+        shared = name in _SHARED and (not parameter or name == _ONE_GRID)
         own = (seed * 1_000_003 + number + zlib.crc32(parameter.encode())) % 2**32
         given = {"seed": seed if shared else own}
         sampler: BaseSampler = _build(optuna.samplers, "Sampler", named, given, where)
@@ -192,6 +194,13 @@ def _split(named: Named, kind: str, where: str) -> tuple[str, Mapping[str, Any]]
         if isinstance(options, Mapping):
             return str(name), options
     raise UserError(f"{where}: {kind.lower()}: expected a name, or NAME: {{OPTION: VALUE}}")
+
+
+def _innermost(named: Named, where: str) -> str:
+    """Return the name of the sampler that does the work: that inside `partial-fixed`, say."""
+    name, options = _split(named, "Sampler", where)
+    inner = options.get("base_sampler")
+    return _short(name, "Sampler") if inner is None else _innermost(inner, where)
 
 
 def _build(
