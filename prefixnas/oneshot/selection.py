@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf, isnan
 from typing import ClassVar
 
 from prefixnas.base.registry import Registry
@@ -78,7 +79,7 @@ class Perturbation(Selection):
             random.Random(run.seed).shuffle(order)
         picked: dict[str, str] = {}
         for index, decision in enumerate(order):
-            if any(picked.get(name, option) != option for name, option in decision.conditions):
+            if any(name in picked and picked[name] not in of for name, of in decision.conditions):
                 continue  # it stands inside an option that was dropped
             option = run.once(f"kept of {decision.name}", partial(_missed, run, net, decision))
             net.keep(decision.name, option)
@@ -103,4 +104,5 @@ def _missed(run: Run, net: Supernet, decision: Decision) -> str:
         with net.without(decision.name, option):
             scores[option] = run.objective.evaluate("selection").score
     run.emit(events.Perturbation(decision.name, scores))
-    return min(left, key=lambda option: (scores.get(option, 0.0), -float(probabilities[option])))
+    worst = {option: -inf if isnan(score) else score for option, score in scores.items()}
+    return min(left, key=lambda option: (worst.get(option, 0.0), -float(probabilities[option])))

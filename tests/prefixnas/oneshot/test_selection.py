@@ -162,3 +162,41 @@ def test_nothing_is_scored_again_on_resume(tmp_path: Path) -> None:
     assert found == whole[2] and run.spent == 3
     for mine, expected in zip(net.parameters(), whole[1].parameters(), strict=True):
         assert torch.equal(mine, expected)
+
+
+def test_decisions_inside_the_kept_option_are_taken_by_their_scores(tmp_path: Path) -> None:
+    inner = Seq("linear", Choice("inner", ["gelu", "relu"]))
+    space = SearchSpace("n", Choice("outer", [inner, "tanh"]))
+    held = space.decisions[1].name
+
+    class Nested(ToyObjective):
+        def evaluate(self, split: Split) -> Evaluation:
+            assert isinstance(self._module, Supernet)
+            shares = self._module.probabilities()
+            score = float(shares["outer"][0] > 0) + float(shares[held][1] > 0)  # needs relu
+            return Evaluation({"t": {"s": score}}, {"t": score})
+
+    run = Run(tmp_path, space, Nested(), Budget(9, 0), 0)
+    net = Supernet(space, 8)
+    with torch.no_grad():
+        net.alphas[1].copy_(torch.tensor([5.0, 0.0]))  # the alphas say gelu
+    run.reset(net)
+    found = Perturbation(tune_steps=1).choose(run, net, WeightOptimizer(run, Recipe(), 9))
+    assert found[held] == "relu"
+    assert [each["decision"] for each in events(tmp_path, "perturbation")] == ["outer", held]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_option_without_which_nothing_can_be_scored_stays(place: int, tmp_path: Path) -> None:
+    option = ["relu", "tanh", "gelu"][place]
+
+    class Lost(Known):
+        def evaluate(self, split: Split) -> Evaluation:
+            score = 1.0 if all(option in options for options in self.left()) else float("nan")
+            return Evaluation({"t": {"worth": score}}, {"t": score})
+
+    run = Run(tmp_path, SPACE, Lost(), Budget(9, 0), 0)
+    net = Supernet(SPACE, 8)
+    run.reset(net)
+    found = Perturbation().choose(run, net, WeightOptimizer(run, Recipe(), 9))
+    assert set(found.values()) == {option}
