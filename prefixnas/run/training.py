@@ -154,7 +154,12 @@ class Best:
         return bool(recipe.patience) and self.waited >= recipe.patience
 
     def restore(self) -> None:
-        """Put the best weights back; a module of the same architecture must be attached."""
+        """Put the best weights back, if any were kept.
+
+        A module of the same architecture must be attached.
+        """
+        if not self._kept:
+            return
         self.run.objective.load_state_dict(self._kept["objective"])
         if self.run.module is not None:
             self.run.module.load_state_dict(self._kept["module"])
@@ -209,7 +214,7 @@ def fit(
         if step + 1 < steps and best.epoch(recipe, phase, step):
             loop.stop()
     if recipe.eval_every:
-        if not best.enough(recipe):
+        if not run.once(f"{phase} ended early", lambda: best.enough(recipe)):
             best.look(run.epoch(phase, "end").score)
         best.restore()
     return optimizer

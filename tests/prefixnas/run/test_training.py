@@ -15,11 +15,17 @@ from torch import nn
 
 from prefixnas.base.errors import UserError
 from prefixnas.network.supernet import build_child
+from prefixnas.run import events
 from prefixnas.run.evaluation import Evaluation, Split
+from prefixnas.run.event_file import read_events
 from prefixnas.run.recipe import Recipe
 from prefixnas.run.run import Budget, Run
+from prefixnas.run.search import search
 from prefixnas.run.training import Best, WeightOptimizer, fit
 from prefixnas.space.loading import load_space
+from prefixnas.space.nodes import Choice, Seq
+from prefixnas.space.space import SearchSpace
+from prefixnas.strategies import RandomSearch
 from prefixnas.testing import ToyObjective
 
 
@@ -175,3 +181,30 @@ def test_the_rate_spans_search_and_training(tmp_path: Path) -> None:
     fit(run, "p", 6, recipe, before=10, total=16)
     rates = [r["lr"] for r in steps(tmp_path, "p")]
     assert rates == pytest.approx([0.01 * recipe.rate(s, 16) for s in range(10, 16)])
+
+
+def test_a_run_that_goes_on_behind_a_training_that_ended_early_looks_no_more_at_it(
+    tmp_path: Path,
+) -> None:
+    space = SearchSpace("r", Seq("linear", Choice("f", ["tanh", "relu", "gelu", "sigmoid"])))
+    recipe = Recipe(eval_every=2, patience=1, warmup=0)
+
+    class Killed(Exception):
+        """Stands for the end of the process."""
+
+    def kill(event: events.Event) -> None:
+        if isinstance(event, events.Step) and event.phase == "trial 2" and event.step == 2:
+            raise Killed
+
+    def epochs(name: str, **more: Any) -> list[tuple[int, str, float]]:
+        objective, budget = ToyObjective(learning_rate=0.5), Budget(60, 20)
+        run = Run(tmp_path / name, space, objective, budget, checkpoint_every=1, **more)
+        search(run, RandomSearch(trials=3), recipe, baseline="none")
+        found = [e for e in read_events(run.folder) if isinstance(e, events.Epoch)]
+        return [(each.epoch, each.phase, each.score) for each in found]
+
+    whole = epochs("whole")
+    assert len([phase for _, phase, _ in whole if phase == "trial 0"]) < 10, "none ended early"
+    with pytest.raises(Killed):
+        epochs("killed", on_event=kill)
+    assert epochs("killed", resume=True) == whole
