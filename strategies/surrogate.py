@@ -76,8 +76,8 @@ class Surrogate(TrialStrategy):
             return space.unseen(known, rng)
         pool = self._pool(space, history, rng)
         scores = np.array(list(known.values()))
-        worst = scores[np.isfinite(scores)].min(initial=0.0)
-        scores = np.where(np.isfinite(scores), scores, worst)
+        finite = scores[np.isfinite(scores)]
+        scores = np.where(np.isfinite(scores), scores, finite.min() if len(finite) else 0.0)
         mean, spread = _predict(encode(space, known), scores, encode(space, pool))
         promise = ACQUISITIONS[self.acquisition](mean, spread, float(scores.max()))
         return pool[int(promise.argmax())]

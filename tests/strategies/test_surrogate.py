@@ -80,3 +80,19 @@ def test_scores_that_say_nothing_do_no_harm() -> None:
         for value in (0.5, float("nan"), -1e30):
             tried = Surrogate(trials=9).explore(OpenSpace(SPACE), lambda _, v=value: v, 0)
             assert len(tried) == 9
+
+
+def test_a_trial_that_diverged_counts_as_the_worst_of_the_others() -> None:
+    """Wherever the scores' zero lies."""
+    rest = OpenSpace(SPACE)
+    drawn = random.Random(0).sample(list(SPACE.enumerate()), 6)
+    for shift in (0.9, -0.9, 0.0):
+        scores = [shift + hits(item) / 100 for item in drawn[:-1]]
+        told = [Scored(item, score) for item, score in zip(drawn, scores, strict=False)]
+        lost, worst = (Scored(drawn[-1], score) for score in (float("-inf"), min(scores)))
+        for seed in range(4):
+            proposed = [
+                Surrogate().propose(rest, [*told, last], random.Random(seed))
+                for last in (lost, worst)
+            ]
+            assert proposed[0] == proposed[1]
