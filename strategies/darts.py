@@ -55,10 +55,10 @@ class Darts(oneshot.RelaxedOptions, Strategy):
     def check(self, space: SearchSpace, settings: Mapping[str, str], budget: Budget) -> None:
         """Refuse unknown names, a space without alphas, a budget without a step of the alphas."""
         oneshot.make_relaxation(self.relaxation, self.update)
-        names = {d.name for d in space.decisions if d.decided_by == "alpha"}
-        if names <= set(space.settle(settings)):
+        mixed = space.mixed(settings)
+        if not mixed:
             raise UserError(f"space {space.name!r} leaves no choice to alpha: nothing to search")
-        least = self.level_class.passes + self._selection().cost(len(names))
+        least = self.level_class.passes + self._selection().cost(len(mixed))
         if budget.search < least:
             few = f"{budget.search} search steps are too few, at least {least} needed"
             raise UserError(f"{few}; raise steps or search_fraction")
@@ -118,6 +118,7 @@ class Darts(oneshot.RelaxedOptions, Strategy):
             if reason := best.epoch(recipe, "search", step) or settled:
                 run.emit(events.Stop(step, reason))
                 loop.stop()
+        net.progress = run.once("progress of the search", lambda: net.progress)
         evidence.tell(run)
         run.once("probed at the end", probe.finish)
         return net, weights

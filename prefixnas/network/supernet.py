@@ -91,15 +91,7 @@ class Supernet(nn.Module):
         for knob in space.knob_decisions:
             if knob.decided_by == "trial" and knob.active(self.settings):
                 self.settings.setdefault(knob.name, knob.options[0])
-        self.decisions: tuple[Decision, ...] = tuple(
-            decision
-            for decision in space.decisions
-            if decision.name not in self.settings
-            and all(
-                self.settings.get(name, options[0]) in options
-                for name, options in decision.conditions
-            )
-        )
+        self.decisions: tuple[Decision, ...] = space.mixed(self.settings)
         self.width = width
         self.alphas = nn.ParameterList(
             nn.Parameter(self.relaxation.start(len(decision.options)))
@@ -224,7 +216,8 @@ class Supernet(nn.Module):
         A dropped candidate costs no compute any more.
 
         Args:
-            threshold: The least probability that stays.
+            threshold: The least probability that stays. Where equal candidates would fall below it,
+                because there are many, half of an equal share takes its place.
             share: Share of a decision's candidates that may stay, the likeliest.
 
         Returns:
@@ -233,7 +226,8 @@ class Supernet(nn.Module):
         dropped = []
         for index in range(len(self.decisions)):
             probability = self._probability(index).detach()
-            keep = probability >= threshold
+            equal = 1 / len(probability)
+            keep = probability >= (threshold if threshold < equal else equal / 2)
             ranked = probability.argsort(descending=True, stable=True)
             keep[ranked[math.ceil(share * len(ranked)) :]] = False
             keep[int(probability.argmax())] = True

@@ -173,6 +173,26 @@ class SearchSpace:
                 resolved[decision.name] = option
         return resolved
 
+    def mixed(self, settings: Mapping[str, str]) -> tuple[Decision, ...]:
+        """Return the decisions that a supernet leaves to its alphas.
+
+        What is set or stands inside an option that is not taken is none of them; choices by trial
+        are held at their first option where nothing else is set.
+
+        Raises:
+            UserError: A setting names no decision or no option of it.
+        """
+        held, left = self.settle(settings), []
+        for decision in self.decisions:
+            conditions = decision.conditions
+            if decision.name in held or any(held.get(n, of[0]) not in of for n, of in conditions):
+                continue
+            if decision.decided_by == "trial":
+                held[decision.name] = decision.options[0]
+            else:
+                left.append(decision)
+        return tuple(left)
+
     def enumerate(self) -> Iterator[Architecture]:
         """Yield every architecture once, in a fixed order."""
         for choices in self._enumerate({}, 0):

@@ -254,8 +254,8 @@ def test_a_pruned_candidate_is_never_called() -> None:
 
 def test_the_last_candidate_is_never_pruned() -> None:
     net = Supernet(COUNTED, 4)
-    set_alpha(net, 0, [0.0, 0.2, 0.1])
-    assert len(net.prune(0.99)) == 2
+    set_alpha(net, 0, [0.0, 9.0, 0.1])
+    assert len(net.prune(0.3)) == 2
     assert net.architecture() == Architecture({"f": LABELS[1]}, "counted")
     assert net.prune(1.1) == []
     CALLS.clear()
@@ -345,3 +345,13 @@ def test_a_collapsed_gradient_is_below_the_floor() -> None:
         return alpha.grad.abs().max().item()
 
     assert gradient(nn.LayerNorm(8)) < FLOOR < 1e-2 * gradient(nn.Identity())
+
+
+@pytest.mark.parametrize("count", [4, 10, 21, 40])
+def test_equal_candidates_are_not_pruned_however_many_there_are(count: int) -> None:
+    options = [Op("dropout", number / 100) for number in range(count)]
+    net = Supernet(SearchSpace("w", Seq("linear", Choice("f", options))), 8)
+    assert net.prune(0.05) == []
+    with torch.no_grad():
+        net.alphas[0][0] -= 5
+    assert [option for _, option in net.prune(0.05)] == [net.decisions[0].options[0]]
