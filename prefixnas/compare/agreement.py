@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+from prefixnas.space.decisions import Decision
 
 OVERALL = "all decisions"
 
@@ -33,39 +36,65 @@ class Agreement:
 
 def agreement(
     choices: Sequence[Mapping[str, str]],
-    options: Mapping[str, Sequence[str]],
+    searched: Sequence[Decision],
     draws: int = 20_000,
 ) -> list[Agreement]:
     """Return the agreement per decision, then over all of them.
 
     A search that does not have a decision (a condition of it was not met) agrees there with those
-    that do not have it either.
+    that do not have it either; random architectures do so as well, and chance counts it.
 
     Args:
         choices: The architectures, at least two.
-        options: The decisions that were searched, with their options.
+        searched: The decisions that were searched, an outer one before those inside it; conditions
+            on any others count as met.
         draws: Random sets of architectures that the overall share is compared with.
     """
     runs = len(choices)
-    if runs < 2 or not options:
+    if runs < 2 or not searched:
         return []
+    by_chance = _drawn_shares(searched, runs, draws)
+    names = {decision.name for decision in searched}
     each = [
         Agreement(
-            name, runs, _same(Counter(choice.get(name) for choice in choices)), 1 / len(labels)
+            decision.name,
+            runs,
+            _same(Counter(choice.get(decision.name) for choice in choices)),
+            float(by_chance[decision.name].mean())
+            if any(name in names for name, _ in decision.conditions)
+            else 1 / len(decision.options),
         )
-        for name, labels in options.items()
+        for decision in searched
     ]
     share = sum(row.share for row in each) / len(each)
-    generator = np.random.default_rng(0)
-    total = np.zeros(draws)
-    for labels in options.values():
-        drawn = generator.integers(len(labels), size=(draws, runs))
-        counts = np.stack([(drawn == option).sum(1) for option in range(len(labels))])
-        total += (counts * (counts - 1)).sum(0) / (runs * (runs - 1))
-    as_much = int((total / len(each) >= share - 1e-9).sum())
+    total = sum(by_chance.values()) / len(each)
+    as_much = int(np.count_nonzero(total >= share - 1e-9))
     chance = sum(row.chance for row in each) / len(each)
     # Counting the searches themselves as one more draw keeps the value above 0.
     return [*each, Agreement(OVERALL, runs, share, chance, (as_much + 1) / (draws + 1))]
+
+
+def _drawn_shares(
+    searched: Sequence[Decision], runs: int, draws: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return by decision the share of equal pairs in each of `draws` sets of random architectures.
+
+    An option is a number; 0 stands for a decision that does not count.
+    """
+    generator = np.random.default_rng(0)
+    drawn: dict[str, NDArray[np.int64]] = {}
+    shares = {}
+    for decision in searched:
+        taken = 1 + generator.integers(len(decision.options), size=(draws, runs))
+        for name, options in decision.conditions:
+            if name in drawn:
+                known = next(outer for outer in searched if outer.name == name).options
+                met = [1 + known.index(option) for option in options]
+                taken = np.where(np.isin(drawn[name], met), taken, 0)
+        drawn[decision.name] = taken
+        counts = np.stack([(taken == place).sum(1) for place in range(1 + len(decision.options))])
+        shares[decision.name] = (counts * (counts - 1)).sum(0) / (runs * (runs - 1))
+    return shares
 
 
 def _same(counts: Counter[str | None]) -> float:

@@ -18,6 +18,7 @@ from prefixnas.report.plots.alphas import Norms, alpha_gradient_norms
 from prefixnas.run import events
 from prefixnas.run.evaluation import ARGMAX, MIXTURE, SOFT, TRAINED
 from prefixnas.run.record import Record, alpha_matrix, decisions, read_search
+from prefixnas.space.decisions import Decision
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,24 @@ def agreements(searches: Sequence[Measured]) -> list[Agreement]:
         for name in decisions(searches[0].record)
         if all(name in decisions(search.record) for search in searches)
     ]
-    options = {name: alpha_matrix(searches[0].record, name)[1] for name in common}
-    found = agreement([search.record.architecture or {} for search in searches], options)
+    options = {name: tuple(alpha_matrix(searches[0].record, name)[1]) for name in common}
+    searched = [
+        Decision(name, labels, "alpha", _inside(name, options)) for name, labels in options.items()
+    ]
+    found = agreement([search.record.architecture or {} for search in searches], searched)
     return [replace(row, p_value=None) for row in found] if share_a_seed(searches) else found
+
+
+def _inside(
+    name: str, options: Mapping[str, Sequence[str]]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return inside which options of other decisions one stands, as its name says."""
+    return tuple(
+        (outer, (label,))
+        for outer, labels in options.items()
+        for label in labels
+        if name.startswith(f"{outer}={label}/")
+    )
 
 
 def tables(groups: Mapping[str, Sequence[Measured]], by: str) -> Group:
@@ -165,7 +181,8 @@ def agreement_table(groups: Mapping[str, Sequence[Measured]]) -> Grid:
     cells = []
     for name in sorted(names, key=lambda name: name == OVERALL):
         rows = [of_group.get(name) for of_group in found]
-        drawn = next(row.chance for row in rows if row is not None)
+        by_chance = {row.chance for row in rows if row is not None}
+        drawn = by_chance.pop() if len(by_chance) == 1 else None  # spaces may differ
         shares = (number(row.share if row else None, ".2f") for row in rows)
         cells.append([name, *shares, number(drawn, ".2f")])
     if names:

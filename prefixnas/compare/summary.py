@@ -12,11 +12,14 @@ from pathlib import Path
 from statistics import fmean
 
 from prefixnas.base.estimates import Difference, mean_and_spread, paired
+from prefixnas.base.options import read_pairs
 from prefixnas.compare.agreement import OVERALL, agreement
 from prefixnas.compare.cells import REFERENCES
 from prefixnas.compare.comparison import AVERAGE_RANDOM, Comparison
 from prefixnas.compare.results import ALONE, CellResult
-from prefixnas.run.record import decisions, read_record, run_space
+from prefixnas.multitrial.weights import WEIGHTS
+from prefixnas.run.record import Record, decisions, read_record, run_space
+from prefixnas.space.decisions import Decision
 
 
 @dataclass(frozen=True)
@@ -220,16 +223,25 @@ def _by_task(
 
 
 def _agreement(runs: Sequence[CellResult]) -> tuple[float | None, float | None]:
-    """Return how far the runs agree, and chance; only on what a gradient searched, if one did."""
+    """Return how far the runs agree on what was searched, and chance."""
     if len(runs) < 2:
         return None, None
-    record = read_record(Path(runs[0].folder))
-    searched = decisions(record)
-    options = {
-        decision.name: decision.options
-        for decision in run_space(record).decisions
-        if len(decision.options) > 1 and (not searched or decision.name in searched)
-    }
-    found = agreement([run.architecture or {} for run in runs], options)
+    choices = [run.architecture or {} for run in runs]
+    found = agreement(choices, _searched(read_record(Path(runs[0].folder)), choices[0]))
     overall = [row for row in found if row.decision == OVERALL]
     return (overall[0].share, overall[0].chance) if overall else (None, None)
+
+
+def _searched(record: Record, choices: Mapping[str, str]) -> list[Decision]:
+    """Return the decisions that a gradient searched; without one, those that trials drew."""
+    space, moved = run_space(record), decisions(record)
+    settings = read_pairs(record.config.get("set") or (), "key 'set'", "DECISION=OPTION")
+    weights = WEIGHTS[record.config.get("weights", "train")]
+    by_trial = weights.open_space(space, settings).decisions
+    found = [d for d in (space.decisions if moved else by_trial) if not moved or d.name in moved]
+    names = {decision.name for decision in found}
+    return [
+        decision
+        for decision in found
+        if all(name in names or choices.get(name) in of for name, of in decision.conditions)
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import statistics
 from collections.abc import Sequence
@@ -19,7 +18,8 @@ from hypothesis import strategies as st
 import prefixnas.__main__
 from prefixnas.base.errors import UserError
 from prefixnas.base.estimates import mean_and_spread
-from prefixnas.compare.agreement import OVERALL, agreement
+from prefixnas.compare import stability
+from prefixnas.compare.agreement import Agreement
 from prefixnas.compare.stability import grouped, read_searches, tables, write_tables
 from prefixnas.compare.stability_plots import write_stability_plots
 from prefixnas.report.plots.alphas import (
@@ -114,34 +114,6 @@ def test_mean_and_spread(values: list[float]) -> None:
     mean, spread = mean_and_spread([None, *values])
     np.testing.assert_allclose(mean, statistics.fmean(values), atol=1e-9)
     np.testing.assert_allclose(spread, statistics.stdev(values), atol=1e-9)
-
-
-def test_agreement_by_hand() -> None:
-    choices = [{"a": "x", "b": "x"}, {"a": "x", "b": "y"}, {"a": "y"}]
-    first, second, overall = agreement(choices, {"a": ["x", "y"], "b": ["x", "y", "z"]})
-    np.testing.assert_allclose([first.share, second.share, overall.share], [1 / 3, 0, 1 / 6])
-    np.testing.assert_allclose(
-        [first.chance, second.chance, overall.chance], [1 / 2, 1 / 3, 5 / 12]
-    )
-
-
-def test_the_p_value_is_that_of_all_draws() -> None:
-    options = {"a": ["x", "y"], "b": ["x", "y", "z"]}
-    choices = [{"a": "x", "b": "x"}, {"a": "x", "b": "y"}, {"a": "x", "b": "x"}]
-    *_, overall = agreement(choices, options)
-    assert overall.decision == OVERALL
-    every = list(itertools.product("xy", "xyz"))
-    shares = []
-    for drawn in itertools.product(every, repeat=3):
-        pairs = list(itertools.combinations(drawn, 2))
-        shares.append(statistics.fmean((p[0] == q[0]) + (p[1] == q[1]) for p, q in pairs) / 2)
-    exact = statistics.fmean(share >= overall.share - 1e-9 for share in shares)
-    assert overall.p_value is not None
-    np.testing.assert_allclose(overall.p_value, exact, atol=0.02)
-
-
-def test_two_searches_are_needed_to_agree() -> None:
-    assert agreement([{"a": "x"}], {"a": ["x", "y"]}) == []
 
 
 def test_what_is_printed_and_drawn(
@@ -243,3 +215,12 @@ def test_a_folder_that_cannot_be_written_is_said(runs: list[Path], tmp_path: Pat
     for write in (write_stability_plots, lambda f, g: write_tables(f, g, "relaxation")):
         with pytest.raises(UserError, match="cannot be written"):
             write(tmp_path / "file", groups)
+
+
+def test_groups_of_different_spaces_have_no_chance_in_common(
+    runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = grouped(read_searches(runs, "relaxation"))
+    found = {3: Agreement("f", 3, 0.5, 1 / 4), 1: Agreement("f", 1, 0.5, 1 / 12)}
+    monkeypatch.setattr(stability, "agreements", lambda members: [found[len(members)]])
+    assert stability.agreement_table(groups).rows[0] == ["f", "0.50", "0.50", "-"]
