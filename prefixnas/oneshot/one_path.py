@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
 from prefixnas.base.errors import UserError
-from prefixnas.network.mixture import Branches, Chain, Mixture
+from prefixnas.network.mixture import Branches, Chain, Composite, Mixture
 from prefixnas.network.supernet import Supernet
 
 _NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+_HOMOGENEOUS = (nn.Dropout, nn.Identity, nn.ReLU, nn.LeakyReLU)
+"""`f(w x) = w f(x)` for `w > 0`: the factor passes them and reaches a normalisation behind."""
 
 
 def refuse_norm_behind(net: Supernet) -> None:
@@ -24,9 +25,10 @@ def refuse_norm_behind(net: Supernet) -> None:
         UserError: Names the choice.
     """
     for chain in (module for module in net.root.modules() if isinstance(module, Chain)):
-        for part, behind in pairwise(_flat(chain)):
+        parts = list(_flat(chain))
+        for place, part in enumerate(parts):
             for mixture in _last(part):
-                if _starts_with_norm(behind):
+                if _meets_norm(parts[place + 1 :]):
                     raise UserError(
                         f"relaxation 'one-path': a normalisation stands right behind choice "
                         f"{mixture.decision!r} and undoes the weight of the one candidate that is "
@@ -44,18 +46,35 @@ def _flat(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _last(module: nn.Module) -> Iterator[Mixture]:
-    """Yield the sampled mixtures whose output is the module's."""
+    """Yield the sampled mixtures whose output is the module's, but for a factor."""
     if isinstance(module, Mixture):
         if module.one_path:
             yield module
         for part in module.parts:
             yield from _last(part)
-    elif isinstance(module, Chain) and len(module.parts):
-        yield from _last(list(_flat(module))[-1])
+    elif isinstance(module, Chain):
+        for part in reversed(list(_flat(module))):
+            yield from _last(part)
+            if not _lets_through(part):
+                return
 
 
-def _starts_with_norm(module: nn.Module) -> bool:
-    if isinstance(module, (Mixture, Branches)):
-        return any(_starts_with_norm(part) for part in module.parts)
-    first = next(_flat(module), None)
-    return isinstance(first, _NORMS)
+def _meets_norm(parts: Sequence[nn.Module]) -> bool:
+    """Tell whether a factor of what goes into these parts, in a row, reaches a normalisation."""
+    for part in parts:
+        if isinstance(part, _NORMS):
+            return True
+        if isinstance(part, (Mixture, Branches)) and any(
+            _meets_norm(list(_flat(each))) for each in part.parts
+        ):
+            return True
+        if not _lets_through(part):
+            return False
+    return False
+
+
+def _lets_through(module: nn.Module) -> bool:
+    """Tell whether a factor leaves a module as it came in, whatever is chosen in it."""
+    if isinstance(module, Composite):
+        return all(_lets_through(part) for part in module.parts)
+    return isinstance(module, _HOMOGENEOUS)

@@ -123,6 +123,17 @@ BEHIND = {
     "in the next cell": Stack(2, Seq("layer_norm", TWO)),
     "inside an option": Seq(Choice("outer", [Seq("gelu", TWO), "identity"]), "layer_norm"),
     "before a choice of norms": Seq(TWO, Choice("norm", ["layer_norm", "identity"])),
+    "behind dropout": Seq(TWO, Op("dropout", 0.1), "layer_norm"),
+    "behind a relu": Seq(TWO, "relu", "identity", "layer_norm"),
+    "behind a choice that lets it through": Seq(
+        TWO, Choice("f", ["relu", "identity"]), "layer_norm"
+    ),
+    "behind dropout in an option": Seq(
+        Choice("outer", [Seq(TWO, Op("dropout", 0.1)), "identity"]), "layer_norm"
+    ),
+    "in a choice in a choice": Seq(
+        TWO, Choice("g", [Seq(Choice("norm", ["layer_norm", "tanh"]), "tanh"), "tanh"])
+    ),
 }
 
 
@@ -136,6 +147,9 @@ def test_a_norm_behind_a_sampled_choice_is_refused(node: Seq) -> None:
     "node",
     [
         Seq(TWO, "linear", "layer_norm"),
+        Seq(TWO, "tanh", "layer_norm"),
+        Seq(TWO, Choice("f", ["tanh", "relu"]), "layer_norm"),
+        Seq(TWO, Op("dropout", 0.1), "linear", "layer_norm"),
         Seq(Choice("op", [Seq("linear", "layer_norm"), Seq("linear", "gelu", "layer_norm")])),
         Seq("linear", Choice("f", ["relu", "tanh"]), "layer_norm"),
         Seq(Sum(TWO, "identity"), "layer_norm"),
