@@ -254,7 +254,7 @@ class Collator:
         rows = [self.encode(task, example) for example in examples]
         if self.lm.family == "encoder":
             dtype = torch.float32 if task.kind == "regression" else torch.int64
-            labels = torch.tensor([example.label for example in examples], dtype=dtype)
+            labels = torch.tensor([task.target(e, e.label) for e in examples], dtype=dtype)
             return Batch(task.name, task.kind, self.pad_right([row.prompt for row in rows]), labels)
         answers = [row.answer for row in rows]
         left = self.lm.family == "decoder"
