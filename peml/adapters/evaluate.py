@@ -60,7 +60,8 @@ def evaluate(
         adapter: A run directory, an adapter folder, what `train` returned, or what `load` made of
             it.
         tasks: What to evaluate on, as `load_tasks` returns or takes it; None: the tasks that it was
-            trained on, with their shots and beams.
+            trained on, with their shots and beams. One that has the name of one of these is asked
+            as that was, for answers as long.
         split: ``train``, ``selection``, ``validation`` or ``test``.
         eval_limit: As for `load_tasks`, where tasks are loaded here.
         shots: The same; None: as in training, or none.
@@ -103,7 +104,8 @@ def evaluate(
     having = _having(split, [as_trained(task, manifest) for task in asked], warn)
     adapted = opened(adapter, device, dtype, model)
     adapted.check_heads(task.name for task in having)
-    collator = Collator(adapted.lm, max_length=max_length or manifest.max_length)
+    length = max_length or manifest.max_length
+    collator = Collator(adapted.lm, max_length=length, longest=manifest.longest_answers)
     evaluation = evaluate_tasks(
         adapted.lm, having, split, heads=adapted.heads, collator=collator, warn=warn, seen=seen
     )

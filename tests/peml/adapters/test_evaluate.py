@@ -9,11 +9,12 @@ import pytest
 import peml
 from peml.adapters.evaluate import trained_tasks
 from peml.adapters.manifest import read_manifest
-from peml.answers.evaluation import evaluate_tasks
+from peml.answers.evaluation import Answer, evaluate_tasks
 from peml.batches.collate import Collator
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
 from tests.peml.adapters.trained import trained
+from tests.workbench import write_lines
 
 
 def mood(bench: Path, name: str = "sst2") -> list[Task]:
@@ -109,3 +110,35 @@ def test_tasks_are_scored_with_the_shots_and_beams_of_their_training(
     assert [(task.shots, task.num_beams) for task in other] == [((), 1)] * 2
     with pytest.raises(UserError, match="task 'mood': its 2 shots take 12 tokens"):
         peml.evaluate(tmp_path, max_length=12)
+
+
+@pytest.mark.parametrize("shots", [0, 1])
+def test_answers_are_as_long_as_in_training(shots: int, bench: Path, tmp_path: Path) -> None:
+    answers = ["film"] * 11 + ["film " * 9]
+    rows = [{"input": f"a b {i}", "label": answer} for i, answer in enumerate(answers)]
+    write_lines(tmp_path / "say" / "train.jsonl", rows)
+    write_lines(tmp_path / "say" / "validation.jsonl", rows[:2])
+    (tmp_path / "say" / "task.yaml").write_text("kind: generation\n")
+    config = peml.LanguageModelConfig(
+        model=str(bench / "llama"), tasks=[str(tmp_path / "say")], train_limit=2, shots=shots
+    )
+    objective = config.build(total_steps=1, seed=0)
+    objective.reset(None, seed=0)
+    objective.save(tmp_path / "adapter")
+    (task,) = objective.tasks
+    assert objective.collator.longest_answer(task) < 4
+    expected, found = list[Answer](), list[Answer]()
+    evaluate_tasks(
+        objective.lm,
+        [task],
+        collator=objective.collator,
+        seen=lambda task, examples, answers: expected.extend(answers),
+    )
+    peml.evaluate(
+        tmp_path / "adapter",
+        seen=lambda task, examples, answers: found.extend(answers),
+        warn=lambda line: None,
+    )
+    assert found == expected
+    said = peml.predict(tmp_path / "adapter", rows[:2])
+    assert [answer.prediction for answer in said] == [answer.prediction for answer in expected]
