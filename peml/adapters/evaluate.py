@@ -15,7 +15,7 @@ from peml.adapters.load import Trained, manifest_of, opened
 from peml.adapters.manifest import Manifest
 from peml.answers.evaluation import Seen, evaluate_tasks
 from peml.batches.collate import Collator
-from peml.tasks.load import load_task, load_tasks
+from peml.tasks.load import load_task, load_tasks, named_apart
 from peml.tasks.sources import each_source
 from peml.tasks.spec import check_count, check_split
 from peml.tasks.task import Task
@@ -79,8 +79,8 @@ def evaluate(
 
     Raises:
         UserError: Unknown split, or none of the tasks has it, an adapter or a task that can't be
-            loaded, a task that an encoder-only model has no head for, one of other choices than it
-            was trained with, or one that the model can't do.
+            loaded, two tasks of one name, a task that an encoder-only model has no head for, one of
+            other choices than it was trained with, or one that the model can't do.
 
     Example:
         >>> from pathlib import Path
@@ -154,7 +154,7 @@ def _asked(
             shots=0 if shots is None else shots,
             num_beams=1 if num_beams is None else num_beams,
         )
-    return loaded
+    return named_apart(loaded)
 
 
 def trained_tasks(

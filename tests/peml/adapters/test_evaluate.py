@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,13 +83,16 @@ def test_the_same_predictions_everywhere_are_told_of(bench: Path, tmp_path: Path
 def test_mistakes_are_named(bench: Path, tmp_path: Path) -> None:
     _, adapter = trained("bert", tmp_path)
 
-    def refused(message: str, tasks: Sequence[Task] | None, split: str = "validation") -> None:
+    def refused(message: str, tasks: Sequence[Any] | None, split: str = "validation") -> None:
         with pytest.raises(UserError, match=message):
             peml.evaluate(adapter, tasks, split)
 
     refused("unknown split 'valid': did you mean 'validation'", None, "valid")
     refused("adapter: heads: unknown task 'sst': did you mean 'sst2'", mood(bench, "sst"))
     refused("does not say where its tasks came from", None)
+    source = {"source": str(bench / "mood"), "name": "sst2"}
+    for second in (*mood(bench), source):
+        refused("two tasks are named 'sst2'", [*mood(bench), second])
 
 
 def test_tasks_are_scored_with_the_shots_and_beams_of_their_training(
