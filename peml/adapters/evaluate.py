@@ -15,7 +15,7 @@ from peml.adapters.load import Trained, manifest_of, opened
 from peml.adapters.manifest import Manifest
 from peml.answers.evaluation import Seen, evaluate_tasks
 from peml.batches.collate import Collator
-from peml.tasks.load import load_task, load_tasks
+from peml.tasks.load import load_task, load_tasks, named_apart
 from peml.tasks.sources import each_source
 from peml.tasks.spec import check_count, check_split
 from peml.tasks.task import Task
@@ -60,7 +60,8 @@ def evaluate(
         adapter: A run directory, an adapter folder, what `train` returned, or what `load` made of
             it.
         tasks: What to evaluate on, as `load_tasks` returns or takes it; None: the tasks that it was
-            trained on, with their shots and beams.
+            trained on, with their shots and beams. One that has the name of one of these is asked
+            as that was, for answers as long.
         split: ``train``, ``selection``, ``validation`` or ``test``.
         eval_limit: As for `load_tasks`, where tasks are loaded here.
         shots: The same; None: as in training, or none.
@@ -78,8 +79,8 @@ def evaluate(
 
     Raises:
         UserError: Unknown split, or none of the tasks has it, an adapter or a task that can't be
-            loaded, a task that an encoder-only model has no head for, one of other choices than it
-            was trained with, or one that the model can't do.
+            loaded, two tasks of one name, a task that an encoder-only model has no head for, one of
+            other choices than it was trained with, or one that the model can't do.
 
     Example:
         >>> from pathlib import Path
@@ -103,7 +104,8 @@ def evaluate(
     having = _having(split, [as_trained(task, manifest) for task in asked], warn)
     adapted = opened(adapter, device, dtype, model)
     adapted.check_heads(task.name for task in having)
-    collator = Collator(adapted.lm, max_length=max_length or manifest.max_length)
+    length = max_length or manifest.max_length
+    collator = Collator(adapted.lm, max_length=length, longest=manifest.longest_answers)
     evaluation = evaluate_tasks(
         adapted.lm, having, split, heads=adapted.heads, collator=collator, warn=warn, seen=seen
     )
@@ -152,7 +154,7 @@ def _asked(
             shots=0 if shots is None else shots,
             num_beams=1 if num_beams is None else num_beams,
         )
-    return loaded
+    return named_apart(loaded)
 
 
 def trained_tasks(

@@ -155,6 +155,12 @@ class Manifest(Options):
         return tuple(next(found, {}).get("choices", ()))
 
     @property
+    def longest_answers(self) -> dict[str, int]:
+        """Most tokens of an answer in training by task, where they are known."""
+        known = [task for task in self.tasks if "longest_answer" in task]
+        return {str(task.get("name")): task["longest_answer"] for task in known}
+
+    @property
     def talks(self) -> bool:
         """Whether all that it was trained on are conversations, by a chat template."""
         return bool(self.tasks) and all(task.get("chat") == "auto" for task in self.tasks)

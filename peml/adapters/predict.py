@@ -90,12 +90,12 @@ def predict(
     check_count("max_length", max_length)
     manifest = manifest_of(adapter)
     folder = adapter.folder if isinstance(adapter, Adapted) else Path(adapter)
-    known, longest = trained_task(manifest, task, folder)
+    known = trained_task(manifest, task, folder)
     examples = questions(known, as_records(records))
     adapted = opened(adapter, device, dtype, model)
     adapted.check_heads([known.name])
     length = max_length or manifest.max_length
-    collator = Collator(adapted.lm, max_length=length, longest=longest)
+    collator = Collator(adapted.lm, max_length=length, longest=manifest.longest_answers)
     answers = answer_examples(collator, known, examples, heads=adapted.heads, progress=progress)
     for message in collator.truncation.messages():
         warn(message)

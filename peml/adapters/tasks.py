@@ -38,7 +38,7 @@ def described(task: Task, source: str, collator: Collator) -> dict[str, Any]:
     }
 
 
-def trained_task(manifest: Manifest, name: str | None, folder: Path) -> tuple[Task, dict[str, int]]:
+def trained_task(manifest: Manifest, name: str | None, folder: Path) -> Task:
     """Return a task that an adapter was trained on, as new records need it.
 
     Its examples are read only where prompts stand behind some of them, or where the adapter is of
@@ -48,9 +48,6 @@ def trained_task(manifest: Manifest, name: str | None, folder: Path) -> tuple[Ta
         manifest: What the adapter says of itself.
         name: The task's name; None: the only one.
         folder: The adapter folder, for messages.
-
-    Returns:
-        The task, without examples, and the most tokens of its answers as `Collator` takes them.
 
     Raises:
         UserError: There is no such task, or several and no name.
@@ -64,9 +61,9 @@ def trained_task(manifest: Manifest, name: str | None, folder: Path) -> tuple[Ta
         raise unknown("task", name, known, str(folder))
     kept = known[name]
     if "template" not in kept or kept.get("shots"):
-        return _read_again(kept, name), {}
+        return _read_again(kept, name)
     choices = tuple(kept.get("choices", ()))
-    task = Task(
+    return Task(
         name,
         kept["kind"],
         choices,
@@ -79,7 +76,6 @@ def trained_task(manifest: Manifest, name: str | None, folder: Path) -> tuple[Ta
         num_beams=kept.get("num_beams", 1),
         chat=kept.get("chat"),
     )
-    return task, {name: kept["longest_answer"]}
 
 
 def _read_again(kept: Mapping[str, Any], name: str) -> Task:

@@ -107,8 +107,8 @@ def evaluate_tasks(
         )
         answers = _with_numbers(task, answers)
         seen(task, examples, answers)
-        predictions = _predictions(answers)
-        references = [example.label for example in examples]
+        predictions = _predictions(task, examples, answers)
+        references = [task.target(example, example.label) for example in examples]
         found = measure(task.metrics, predictions, references)
         scores[task.name] = found.values
         if found.standard_error is not None:
@@ -212,8 +212,14 @@ def _by_head(
     ]
 
 
-def _predictions(answers: Sequence[Answer]) -> list[Prediction]:
-    return [answer.prediction for answer in answers if answer.prediction is not None]
+def _predictions(
+    task: Task, examples: Sequence[Example], answers: Sequence[Answer]
+) -> list[Prediction]:
+    return [
+        task.target(example, answer.prediction)
+        for example, answer in zip(examples, answers, strict=True)
+        if answer.prediction is not None
+    ]
 
 
 def _with_numbers(task: Task, answers: Sequence[Answer]) -> list[Answer]:

@@ -54,7 +54,7 @@ class Collator:
     Args:
         lm: The language model.
         max_length: Longest row in tokens, prompt and answer; default: the model's window.
-        longest: Most tokens of an answer by task, where its training examples are not at hand.
+        longest: Most tokens of an answer by task; default: of those of its training split.
         input_rows: Positions of the window that are not for text; default: what is attached to
             `lm` takes.
 
@@ -241,8 +241,8 @@ class Collator:
             if task.kind == "choice" and self.lm.family != "encoder":
                 lists = {e.choices: e for found in task.splits.values() for e in found}
                 sizes += [len(c) for example in lists.values() for c in self.choices(example)]
-            self._longest[task.name] = max([task.max_new_tokens or 0, *sizes])
-        return self._longest[task.name]
+            self._longest[task.name] = max(sizes, default=0)
+        return max(self._longest[task.name], task.max_new_tokens or 0)
 
     def lengths(self, task: Task, split: str = "train") -> list[int]:
         """Return each example's length in tokens, prompt and answer, for bucketing."""
@@ -254,7 +254,7 @@ class Collator:
         rows = [self.encode(task, example) for example in examples]
         if self.lm.family == "encoder":
             dtype = torch.float32 if task.kind == "regression" else torch.int64
-            labels = torch.tensor([example.label for example in examples], dtype=dtype)
+            labels = torch.tensor([task.target(e, e.label) for e in examples], dtype=dtype)
             return Batch(task.name, task.kind, self.pad_right([row.prompt for row in rows]), labels)
         answers = [row.answer for row in rows]
         left = self.lm.family == "decoder"

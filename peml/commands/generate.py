@@ -116,7 +116,7 @@ def _prompts(args: Namespace) -> tuple[Records, Sequence[Prompt], Chat]:
     template, what = "{prompt}", "'peml generate' without --task"
     talks, chat = manifest.talks or manifest.silent, args.chat
     if args.task is not None:
-        task, _ = trained_task(manifest, args.task, args.adapter)
+        task = trained_task(manifest, args.task, args.adapter)
         template, what = task.template, f"the template of the task {task.name!r}"
         talks, chat = task.chat is not None, "off" if task.chat == "off" else args.chat
     if args.jsonl:

@@ -42,7 +42,7 @@ def main(argv: Sequence[str], prog: str) -> int:
 
     quiet_libraries()
     # All that can be wrong with the files shows before the model is loaded.
-    task, _ = trained_task(read_manifest(args.adapter), args.task, args.adapter)
+    task = trained_task(read_manifest(args.adapter), args.task, args.adapter)
     records = as_records(args.file)
     questions(task, records)
     results = Results(args.out, records, result_columns(task.kind), args.file)

@@ -161,10 +161,14 @@ def _check_alone(folder: Path, name: str) -> None:
         )
 
 
+_PREFIXES = ("ADAPTION_PROMPT", "PREFIX_TUNING")
+"""PEFT's names of what holds a prefix."""
+
+
 def _is_prefix(config: Path) -> bool:
     """Tell whether a file configures a prefix of PEFT, as `peml export` writes above its model."""
     try:
-        return bool(parse_json(config.read_text("utf-8")).get("peft_type") == "PREFIX_TUNING")
+        return parse_json(config.read_text("utf-8")).get("peft_type") in _PREFIXES
     except (OSError, ValueError, AttributeError):
         return False
 

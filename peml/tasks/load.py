@@ -65,9 +65,8 @@ def load_tasks(
     expanded: list[str | Path | Mapping[str, Any]] = []
     for source in each_source(sources):
         expanded.extend(embedded_tasks() if source == "embedded" else [source])
-    tasks: dict[str, Task] = {}
-    for source in expanded:
-        task = load_task(
+    tasks = named_apart(
+        load_task(
             source,
             seed=seed,
             train_limit=train_limit,
@@ -77,12 +76,25 @@ def load_tasks(
             chat=chat,
             folder=folder,
         )
-        if task.name in tasks:
-            raise UserError(f"two tasks are named {task.name!r}; set the key 'name' of one")
-        tasks[task.name] = task
+        for source in expanded
+    )
     if not tasks:
         raise UserError("no task given: name a folder, a task file or 'embedded'")
-    return list(tasks.values())
+    return tasks
+
+
+def named_apart(tasks: Iterable[Task]) -> list[Task]:
+    """Return tasks as a list.
+
+    Raises:
+        UserError: Two of them have one name.
+    """
+    found: dict[str, Task] = {}
+    for task in tasks:
+        if task.name in found:
+            raise UserError(f"two tasks are named {task.name!r}; set the key 'name' of one")
+        found[task.name] = task
+    return list(found.values())
 
 
 def load_task(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
 
 from peml.tasks.chat import Conversation, Turn
 from peml.tasks.examples import Example, in_order
@@ -74,12 +75,32 @@ class Task:
         """Outputs that a classification or regression head needs; 0 for generation."""
         return {"choice": len(self.choices), "regression": 1, "generation": 0}[self.kind]
 
-    @property
+    @cached_property
     def shared_choices(self) -> tuple[str, ...]:
         """The choices, where they hold those of every example; empty where examples have others."""
         known = set(self.choices)
         found = (example for split in self.splits.values() for example in split)
         return self.choices if all(known.issuperset(e.choices) for e in found) else ()
+
+    @cached_property
+    def _classes(self) -> Mapping[str, int]:
+        return {choice: place for place, choice in enumerate(self.shared_choices)}
+
+    def target(self, example: Example, answer: int | float | str) -> int | float | str:
+        """Return an answer to an example as heads learn it and metrics compare it.
+
+        Args:
+            example: One of the task's examples.
+            answer: Its label, or a prediction: the index of one of its own choices, a number or a
+                text.
+
+        Returns:
+            The choice's index in `shared_choices`, whatever part of them the example lists, and in
+            whatever order; all else as it is.
+        """
+        if not self._classes or not example.choices:
+            return answer
+        return self._classes[example.choices[int(answer)]]
 
     def digest(self) -> str:
         """Return a hash of all that the shots and the examples of all splits say."""

@@ -3,17 +3,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import peml
 from peml.adapters.evaluate import trained_tasks
 from peml.adapters.manifest import read_manifest
-from peml.answers.evaluation import evaluate_tasks
+from peml.answers.evaluation import Answer, evaluate_tasks
 from peml.batches.collate import Collator
 from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
 from tests.peml.adapters.trained import trained
+from tests.workbench import write_lines
 
 
 def mood(bench: Path, name: str = "sst2") -> list[Task]:
@@ -81,13 +83,16 @@ def test_the_same_predictions_everywhere_are_told_of(bench: Path, tmp_path: Path
 def test_mistakes_are_named(bench: Path, tmp_path: Path) -> None:
     _, adapter = trained("bert", tmp_path)
 
-    def refused(message: str, tasks: Sequence[Task] | None, split: str = "validation") -> None:
+    def refused(message: str, tasks: Sequence[Any] | None, split: str = "validation") -> None:
         with pytest.raises(UserError, match=message):
             peml.evaluate(adapter, tasks, split)
 
     refused("unknown split 'valid': did you mean 'validation'", None, "valid")
     refused("adapter: heads: unknown task 'sst': did you mean 'sst2'", mood(bench, "sst"))
     refused("does not say where its tasks came from", None)
+    source = {"source": str(bench / "mood"), "name": "sst2"}
+    for second in (*mood(bench), source):
+        refused("two tasks are named 'sst2'", [*mood(bench), second])
 
 
 def test_tasks_are_scored_with_the_shots_and_beams_of_their_training(
@@ -109,3 +114,35 @@ def test_tasks_are_scored_with_the_shots_and_beams_of_their_training(
     assert [(task.shots, task.num_beams) for task in other] == [((), 1)] * 2
     with pytest.raises(UserError, match="task 'mood': its 2 shots take 12 tokens"):
         peml.evaluate(tmp_path, max_length=12)
+
+
+@pytest.mark.parametrize("shots", [0, 1])
+def test_answers_are_as_long_as_in_training(shots: int, bench: Path, tmp_path: Path) -> None:
+    answers = ["film"] * 11 + ["film " * 9]
+    rows = [{"input": f"a b {i}", "label": answer} for i, answer in enumerate(answers)]
+    write_lines(tmp_path / "say" / "train.jsonl", rows)
+    write_lines(tmp_path / "say" / "validation.jsonl", rows[:2])
+    (tmp_path / "say" / "task.yaml").write_text("kind: generation\n")
+    config = peml.LanguageModelConfig(
+        model=str(bench / "llama"), tasks=[str(tmp_path / "say")], train_limit=2, shots=shots
+    )
+    objective = config.build(total_steps=1, seed=0)
+    objective.reset(None, seed=0)
+    objective.save(tmp_path / "adapter")
+    (task,) = objective.tasks
+    assert objective.collator.longest_answer(task) < 4
+    expected, found = list[Answer](), list[Answer]()
+    evaluate_tasks(
+        objective.lm,
+        [task],
+        collator=objective.collator,
+        seen=lambda task, examples, answers: expected.extend(answers),
+    )
+    peml.evaluate(
+        tmp_path / "adapter",
+        seen=lambda task, examples, answers: found.extend(answers),
+        warn=lambda line: None,
+    )
+    assert found == expected
+    said = peml.predict(tmp_path / "adapter", rows[:2])
+    assert [answer.prediction for answer in said] == [answer.prediction for answer in expected]

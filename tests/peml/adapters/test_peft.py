@@ -15,6 +15,7 @@ import peml
 from peml.adapters import adaption_prompt
 from peml.adapters.adaption_prompt import prompts_for
 from peml.adapters.export import export
+from peml.adapters.peft import _check
 from peml.adapters.save import save_adapter
 from peml.model.load import load_language_model
 from peml.prefix.handle import attach
@@ -216,3 +217,24 @@ def test_peft_can_not_hold_every_prefix_beside_the_text(
     with pytest.raises(UserError, match=reason):
         export(tmp_path / "adapter", tmp_path / "out", "peft")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [
+        (torch.float64, 1e-4),
+        (torch.float32, 1e-4),
+        (torch.float16, 0.02),
+        (torch.bfloat16, 0.1),
+    ],
+)
+def test_what_differs_by_more_than_rounding_is_refused(
+    dtype: torch.dtype, tolerance: float
+) -> None:
+    model, ours = zoo.build("narrow").to(dtype), [torch.tensor([-64.0, 8.0]), torch.zeros(2)]
+    _check(model, ours, [ours[0], ours[1] + 63 * tolerance])
+    for wrong in (66 * tolerance, float("nan"), float("inf")):
+        for place in (0, 1):
+            theirs = [logits + wrong * (place == n) for n, logits in enumerate(ours)]
+            with pytest.raises(UserError, match="'peft' is not exact for a llama model"):
+                _check(model, ours, theirs)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,8 @@ from peml.answers.choices import choice_scores
 from peml.answers.evaluation import Answer, answer_examples, evaluate_tasks
 from peml.answers.heads import TaskHeads
 from peml.batches.collate import Collator
+from peml.tasks.examples import Example
+from peml.tasks.task import Task
 from prefixnas.base.errors import UserError
 from tests.peml import tiny
 
@@ -207,3 +210,44 @@ def test_evaluating_mid_training_changes_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     lm.model.eval()
     assert evaluate_tasks(lm, [CHOICE, TEXT]) == first
+
+
+def some_choices() -> Task:
+    """A task whose examples list two of three choices each, or all, the right one among them."""
+    listed = [CHOICES, CHOICES[1:], CHOICES[::2], CHOICES[:2], CHOICES[:0:-1], CHOICES[::-2]]
+
+    def example(given: Example, choices: tuple[str, ...]) -> Example:
+        return replace(given, choices=choices, label=choices.index(given.answer))
+
+    splits = {
+        name: tuple(example(*pair) for pair in zip(found, listed, strict=True))
+        for name, found in CHOICE.splits.items()
+    }
+    return replace(CHOICE, splits=splits, metrics=("accuracy", "macro_f1", "matthews"))
+
+
+@pytest.mark.parametrize("make", [tiny.bert, tiny.llama])
+def test_metrics_compare_choices_by_their_texts(make: Any) -> None:
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    lm, task, texts = make(), some_choices(), list[str]()
+    heads = TaskHeads.for_tasks(32, [task], seed=3).double() if lm.family == "encoder" else None
+
+    def seen(task: Task, examples: Sequence[Example], answers: Sequence[Answer]) -> None:
+        pairs = zip(examples, answers, strict=True)
+        texts.extend(e.choices[int(a.prediction or 0)] for e, a in pairs)
+
+    found = evaluate_tasks(lm, [task], heads=heads, seen=seen).scores["t"]
+    right = [example.answer for example in task.splits["validation"]]
+    assert 0 < found["accuracy"] == sum(map(str.__eq__, texts, right)) / 6 < 1
+    assert found["macro_f1"] == pytest.approx(f1_score(right, texts, average="macro"))
+    assert found["matthews"] == pytest.approx(matthews_corrcoef(right, texts))
+
+
+def test_a_head_learns_the_choices_that_it_is_asked_for() -> None:
+    task, collator = some_choices(), Collator(tiny.bert())
+    examples = task.splits["train"]
+    heads = TaskHeads.for_tasks(32, [task])
+    wanted = [heads.places("t", [example.answer])[0] for example in examples]
+    assert collator.batch(task, examples).labels.tolist() == wanted == [0, 1, 2] * 2
+    assert [example.label for example in examples] != wanted

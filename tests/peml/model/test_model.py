@@ -308,10 +308,11 @@ def test_an_export_is_no_base_model(name: str, tmp_path: Path) -> None:
     assert "is an export with a prefix or heads, which would be lost" in refused(tmp_path)
 
 
-def test_the_model_of_a_peft_export_is_no_base_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["PREFIX_TUNING", "ADAPTION_PROMPT"])
+def test_the_model_of_a_peft_export_is_no_base_model(kind: str, tmp_path: Path) -> None:
     saved("llama", tmp_path / "merged")
     load_language_model(tmp_path / "merged")
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "PREFIX_TUNING"}')
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
     assert "is an export with a prefix" in refused(tmp_path / "merged")
 
 
