@@ -66,7 +66,7 @@ class Distilled(InputRows):
         weight: What the distance from the teacher's outputs counts for in the loss.
 
     Raises:
-        UserError: The number of steps is not known.
+        UserError: It is to train, and the number of steps is not known.
     """
 
     part: TaughtPart
@@ -75,9 +75,9 @@ class Distilled(InputRows):
     def __init__(
         self, method: RowsMethod, lm: LanguageModel, setting: Setting, share: float, weight: float
     ) -> None:
-        if not setting.total_steps:
+        if setting.trains and not setting.total_steps:
             raise UserError(f"method {method.label!r}: distillation needs the number of steps")
-        self._step, self._lessons = 0, round(share * setting.total_steps)
+        self._step, self._lessons = 0, round(share * (setting.total_steps or 0))
         super().__init__(method, lm, setting)
         self._weight, self._repeating = weight, False
         self._call: tuple[Any, dict[str, Any]] | None = None

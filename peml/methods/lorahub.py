@@ -52,7 +52,7 @@ class LoraHub(ScaledMethod):
 
     def attach(self, lm: LanguageModel, setting: Setting) -> LinearTerms:
         """Put a term on each layer."""
-        if not setting.total_steps:
+        if setting.trains and not setting.total_steps:
             raise UserError(f"method {self.label!r}: needs the number of training steps")
         return _Searched(self, lm, setting)
 
