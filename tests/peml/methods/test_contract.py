@@ -54,7 +54,7 @@ def test_it_keeps_its_promises(name: str, family: str) -> None:
 
 
 def test_a_method_that_asks_for_steps_where_nothing_trains_is_noticed() -> None:
-    with pytest.raises(BrokenPromise, match="saved.*needs the number of steps"):
+    with pytest.raises(BrokenPromise, match=r"saved.*needs the number of steps"):
         MethodCheck(dataclass(frozen=True)(Scheduled), "llama").saved()
 
 
