@@ -136,7 +136,7 @@ class Manifest(Options):
         known: _Method = _checked(_Method, dict(self.method or {}), "key 'method'")
         cls: Any = METHODS.get(known.name, "key 'method'")
         made: Method = _checked(cls, known.options, f"options of the method {known.name!r}")
-        return made, Setting(tuple(known.tasks))
+        return made, Setting(tuple(known.tasks), trains=False)
 
     @property
     def sources(self) -> list[str]:

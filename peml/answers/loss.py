@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from peml.batches.batch import IGNORED, Batch
+from peml.model.answering import answering
 from peml.model.forward import last_logits
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def answer_loss(lm: LanguageModel, batch: Batch, heads: TaskHeads | None = None)
             raise ValueError("an encoder-only model needs task heads")
         return _head_loss(lm, batch, heads)
     if lm.family == "decoder":
-        logits = last_logits(lm.model, batch.inputs, batch.labels.shape[1])
+        with answering(batch.labels != IGNORED):
+            logits = last_logits(lm.model, batch.inputs, batch.labels.shape[1])
     else:
         logits = lm.model(**batch.inputs, use_cache=False).logits
     assert batch.weights is not None

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from peml.methods.masks import answer_mask
 from peml.methods.method import Setting
 from peml.methods.rows import InputRows, RowsMethod, RowsPart
+from peml.model.answering import answer_positions
 from peml.model.probing import is_probing
 from prefixnas.base.errors import UserError
 from prefixnas.network.modes import evaluation_mode
@@ -29,15 +30,13 @@ if TYPE_CHECKING:
 
 
 class TaughtPart(RowsPart):
-    """What makes the rows of a task, and those of its teacher.
+    """What makes the rows of a task, beside those of its teacher.
 
     Attributes:
         teachers: The teachers' rows by task.
-        teaching: Whether `rows` returns those.
     """
 
     teachers: nn.ParameterList
-    teaching: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Outputs:
     Attributes:
         hidden: What its output layer reads, `[b, t, width]`.
         logits: `[b, t, vocabulary]`; None for an encoder, whose heads stand outside.
-        mask: 1 for real tokens `[b, t]`.
+        mask: 1 for the positions that are compared `[b, t]`.
     """
 
     hidden: Tensor
@@ -66,7 +65,7 @@ class Distilled(InputRows):
         weight: What the distance from the teacher's outputs counts for in the loss.
 
     Raises:
-        UserError: The number of steps is not known.
+        UserError: It is to train, and the number of steps is not known.
     """
 
     part: TaughtPart
@@ -75,11 +74,11 @@ class Distilled(InputRows):
     def __init__(
         self, method: RowsMethod, lm: LanguageModel, setting: Setting, share: float, weight: float
     ) -> None:
-        if not setting.total_steps:
+        if setting.trains and not setting.total_steps:
             raise UserError(f"method {method.label!r}: distillation needs the number of steps")
-        self._step, self._lessons = 0, round(share * setting.total_steps)
-        super().__init__(method, lm, setting)
+        self._lessons = round(share * (setting.total_steps or 0))
         self._weight, self._repeating = weight, False
+        super().__init__(method, lm, setting)
         self._call: tuple[Any, dict[str, Any]] | None = None
         self._made: Outputs | None = None
         model: Any = lm.model
@@ -93,11 +92,18 @@ class Distilled(InputRows):
     def reset(self, seed: int) -> None:
         """Begin with the teachers."""
         super().reset(seed)
-        self._go_to(0)
+        self._step = 0
 
     def stepped(self, step: int) -> None:
         """Count the steps: behind the last lesson the teachers are still."""
-        self._go_to(step + 1)
+        self._step = step + 1
+
+    def rows(self) -> Tensor:
+        """Return the teacher's rows in lessons, those that are kept in every evaluation."""
+        own: Tensor = self.part.teachers[self.task]
+        # A method that rests gives no lessons.
+        lesson = self._step < self._lessons and self.lm.model.training and own.requires_grad
+        return own if lesson or self._repeating else super().rows()
 
     def batch_loss(self) -> Tensor | None:
         """Return how far the last pass is from the teacher's, once there are no more lessons."""
@@ -125,24 +131,21 @@ class Distilled(InputRows):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         weights = dict(state)
-        self._go_to(int(weights.pop("step")))
+        self._step = int(weights.pop("step"))
         super().load_state_dict(weights)
 
     def load(self, folder: Path) -> None:
         """Read what was learned; the teachers are not needed any more."""
         super().load(folder)
-        self._go_to(self._lessons)
-
-    def _go_to(self, step: int) -> None:
-        self._step, self.part.teaching = step, step < self._lessons
+        self._step = self._lessons
 
     @contextmanager
     def _taught(self) -> Iterator[None]:
-        self.part.teaching = self._repeating = True
+        self._repeating = True
         try:
             yield
         finally:
-            self.part.teaching = self._repeating = False
+            self._repeating = False
 
     def _forget(self) -> tuple[tuple[Any, dict[str, Any]] | None, Outputs | None]:
         found = self._call, self._made
@@ -163,7 +166,8 @@ class Distilled(InputRows):
     def _mask(self, given: Mapping[str, Any]) -> Tensor:
         """Return 1 for the positions of a pass that are compared."""
         if self.lm.family != "encoder-decoder":
-            mask: Tensor | None = given.get("attention_mask")
+            mask: Tensor | None = answer_positions()
+            mask = given.get("attention_mask") if mask is None else mask
             return torch.ones_like(given["input_ids"]) if mask is None else mask
         real = answer_mask(self.lm, given)
         assert real is not None

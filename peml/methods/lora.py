@@ -36,7 +36,7 @@ class Lora(LowRank, Method):
             alpha=alpha_at(self.kind, self.lora_rank, self.lora_alpha, rank),
             dropout=self.lora_dropout,
             targets=self.lora_targets,
-            total_steps=setting.total_steps,
+            total_steps=setting.total_steps if setting.trains else 1,
             seed=setting.seed,
         )
         handle.method, handle.of_rank = self, partial(Resized, self)

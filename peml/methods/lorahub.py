@@ -4,7 +4,8 @@
 
 In the first part of the steps w_t is the task's own LoRA, and all of them train. In the rest they
 are held, and each step tries other weights w_t for each task: drawn around the best so far, within
-the bound, and kept if the step's loss and `penalty` times the mean of |w_t| are lower together. The
+the bound, and kept if the step's loss and `penalty` times the mean of |w_t| are lower together. A
+task's first try is the start, its own LoRA alone, whichever step it first comes up in. The
 authors start at zero, for tasks that have no LoRA of their own, take nevergrad's search and five
 fixed examples; here it is a (1+1) evolution strategy on the step's own batches.
 """
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from peml.methods.linear import LinearTerms, ScaledMethod
 from peml.methods.method import Merges, Setting
-from peml.methods.summed import Hub, SummedTerm
+from peml.methods.summed import UNTRIED, Hub, SummedTerm
 from peml.methods.term import Place, Term
 from prefixnas.base.errors import UserError
 from prefixnas.base.options import option
@@ -52,7 +53,7 @@ class LoraHub(ScaledMethod):
 
     def attach(self, lm: LanguageModel, setting: Setting) -> LinearTerms:
         """Put a term on each layer."""
-        if not setting.total_steps:
+        if setting.trains and not setting.total_steps:
             raise UserError(f"method {self.label!r}: needs the number of training steps")
         return _Searched(self, lm, setting)
 
@@ -98,9 +99,10 @@ class _Searched(LinearTerms):
         hub, bound = self._hub, self.method.bound
         drawn = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         noise = torch.randn(hub.best.shape, generator=drawn).to(hub.best) * self.method.spread
-        # The start is tried as well; behind the last step nothing is.
-        best = step + 1 in (self._begin, self._total)
-        hub.tried.copy_(hub.best if best else (hub.best + noise).clamp(-bound, bound))
+        others = (hub.best + noise).clamp(-bound, bound)
+        # A task's first try is its start; behind the last step nothing is tried.
+        best = (hub.scores >= UNTRIED) | (step + 1 == self._total)
+        hub.tried.copy_(torch.where(best[:, None], hub.best, others))
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "held": list(self._held)}

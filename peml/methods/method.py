@@ -37,11 +37,14 @@ class Setting:
         tasks: Names of the tasks, in their order.
         total_steps: Optimiser steps to come, for schedules; None: not known.
         seed: Seed of the first weights.
+        trains: Whether it is attached to be trained. False: what was trained is read into it and
+            used, so that what training alone needs (steps, precision) is not asked for.
     """
 
     tasks: tuple[str, ...] = ()
     total_steps: int | None = None
     seed: int = 0
+    trains: bool = True
 
 
 @dataclass(frozen=True)

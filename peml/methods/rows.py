@@ -95,6 +95,10 @@ class InputRows(Beside):
         ]
         self.undo_by(hook.remove for hook in hooks)
 
+    def rows(self) -> Tensor:
+        """Return the vectors of the virtual tokens of a pass `[l, hidden]`."""
+        return self.part.rows(self.task)
+
     def _grow(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Put virtual ids, their mask and their positions into the inputs of a pass."""
         if is_probing():
@@ -141,7 +145,7 @@ class InputRows(Beside):
         ids, self._ids = self._ids, None
         if ids is None or not bool((ids >= self.vocabulary).any()):
             return output
-        rows = self.part.rows(self.task).to(output.dtype)
+        rows = self.rows().to(output.dtype)
         virtual = rows[(ids - self.vocabulary).clamp(min=0)]
         return torch.where((ids >= self.vocabulary).unsqueeze(-1), virtual, output)
 

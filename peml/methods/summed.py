@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from peml.methods.beside import Part
 from peml.methods.term import Pass, Place, Term, by_task, kaiming
 
+UNTRIED = 1e30
+"""Score of a task whose weights were not tried yet."""
+
 
 class Hub(Part):
     """Weights of each task, `[tasks, tasks]`: the best so far, and what is being tried."""
@@ -16,17 +19,17 @@ class Hub(Part):
         super().__init__()
         self.best = nn.Parameter(torch.eye(tasks), requires_grad=False)
         self.tried = nn.Parameter(torch.eye(tasks), requires_grad=False)
-        self.scores = nn.Parameter(torch.full((tasks,), 1e30), requires_grad=False)
+        self.scores = nn.Parameter(torch.full((tasks,), UNTRIED), requires_grad=False)
 
     def reset(self) -> None:
         """Give each task its own LoRA alone."""
         nn.init.eye_(self.best)
         nn.init.eye_(self.tried)
-        nn.init.constant_(self.scores, 1e30)
+        nn.init.constant_(self.scores, UNTRIED)
 
 
 class SummedTerm(Term):
-    """A LoRA of each task on one layer, of which a pass takes a sum.
+    """A LoRA of each task on one layer, of which a pass of any task takes a sum.
 
     Args:
         place: The layer.
@@ -34,8 +37,6 @@ class SummedTerm(Term):
         scale: What the sum is multiplied by.
         hub: The weights of the sums; in training those that are tried.
     """
-
-    per_task = ("a", "b")
 
     def __init__(self, place: Place, rank: int, scale: float, hub: Hub) -> None:
         super().__init__()

@@ -69,8 +69,12 @@ class Term(Part):
 
 
 def kaiming(weight: Tensor) -> None:
-    """Draw as `nn.Linear` does: U(-1/sqrt(n), 1/sqrt(n)) for a matrix whose last axis is n."""
-    nn.init.kaiming_uniform_(weight, a=5**0.5)
+    """Draw as `nn.Linear` does: U(-1/sqrt(n), 1/sqrt(n)) for matrices `[..., m, n]`."""
+    if weight.ndim == 2:
+        nn.init.kaiming_uniform_(weight, a=5**0.5)
+        return
+    for part in weight:  # torch takes more axes for those of a convolution
+        kaiming(part)
 
 
 def empty(*shape: int) -> nn.Parameter:

@@ -26,7 +26,7 @@ class Whole(ByName):
         learning_rate: Of the weights; None: the key `learning_rate`.
 
     Raises:
-        UserError: The model's weights are of half precision, or quantised.
+        UserError: The model's weights are quantised, or are to train and of half precision.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Whole(ByName):
         setting: Setting,
         learning_rate: float | None = None,
     ) -> None:
-        if lm.model.dtype in (torch.float16, torch.bfloat16):
+        if setting.trains and lm.model.dtype in (torch.float16, torch.bfloat16):
             raise UserError(
                 f"method {method.label!r}: small steps are lost in {lm.model.dtype} weights; "
                 "take --dtype float32"

@@ -76,8 +76,8 @@ class MethodCheck:
         lm = self._model()
         attached = self._attach(lm)
         parameters, reached = attached.parameters(), set()
-        for _ in range(4):
-            self._train(lm, attached, 1, keep=True)
+        for step in range(4):
+            self._train(lm, attached, 1, begin=step, keep=True)
             reached |= {i for i, p in enumerate(parameters) if _reached(p)}
         left = [i for i in range(len(parameters)) if i not in reached]
         expect(not left, "gradients", f"{len(left)} of {len(parameters)} weights had none")
@@ -184,14 +184,15 @@ class MethodCheck:
         expect(same, "merging", "the merged model has other modules than the base")
 
     def saved(self) -> None:
-        """What was saved and loaded into a fresh base computes the same."""
-        lm, other = self._model(), self._model()
+        """What was saved and read for use computes the same; a base in half precision takes it."""
+        lm, other, half = (self._model() for _ in range(3))
         attached = self._attach(lm)
         self._train(lm, attached, 3)
-        loaded = self._attach(other, seed=9)
+        half.model.half()
         with TemporaryDirectory() as folder:
             attached.save(Path(folder))
-            loaded.load(Path(folder))
+            for each in (other, half):
+                self._read(each, Path(folder))
         for task in TASKS[:2]:
             same = self._output(other, task)
             self._equal(same, self._output(lm, task), "saved", "what was loaded is another")
@@ -268,6 +269,13 @@ class MethodCheck:
 
     def _attach(self, lm: LanguageModel, seed: int = 0) -> Attached:
         return attach_method(self.make(), lm, Setting(TASKS, STEPS, seed))
+
+    def _read(self, lm: LanguageModel, folder: Path) -> None:
+        """Read what was saved as an adapter folder is read: for use, no more is known."""
+        try:
+            attach_method(self.make(), lm, Setting(TASKS, seed=9, trains=False)).load(folder)
+        except UserError as error:
+            expect(False, "saved", f"a base in {lm.model.dtype} does not take it: {error}")
 
     def _output(
         self, lm: LanguageModel, task: str = TASKS[0], given: Mapping[str, Tensor] | None = None

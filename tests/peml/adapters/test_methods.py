@@ -53,7 +53,13 @@ def result(lm: LanguageModel, kind: str, task: str) -> Tensor:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("multilora", "t5"), ("mtl-lora", "llama"), ("hydralora", "gpt2"), ("full", "bert")],
+    [
+        ("multilora", "t5"),
+        ("mtl-lora", "llama"),
+        ("hydralora", "gpt2"),
+        ("full", "bert"),
+        ("lorahub", "llama"),
+    ],
 )
 def test_what_is_loaded_computes_what_was_trained(name: str, kind: str, tmp_path: Path) -> None:
     lm, attached, folder = adapter(name, kind, tmp_path)
@@ -63,6 +69,21 @@ def test_what_is_loaded_computes_what_was_trained(name: str, kind: str, tmp_path
         found = result(loaded.lm, kind, task)
         torch.testing.assert_close(found, result(lm, kind, task), atol=1e-6, rtol=1e-6)
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("full", {}), ("hyperprompt", {"tune_base": True}), ("mpt", {"distill": 0.5})],
+)
+def test_what_trained_in_full_precision_is_used_in_half(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    lm, _, folder = adapter(name, "llama", tmp_path, **options)
+    loaded = peml.load(folder, dtype="float16").model
+    assert loaded.dtype is torch.float16
+    if name != "mpt":
+        for one, other in zip(lm.model.parameters(), loaded.parameters(), strict=True):
+            assert torch.equal(one.half(), other)
 
 
 def test_a_loaded_model_wants_to_know_its_task(tmp_path: Path) -> None:

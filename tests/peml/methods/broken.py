@@ -15,6 +15,7 @@ from peml.methods.linear import LinearTerms, ScaledMethod
 from peml.methods.method import Merges, Setting
 from peml.methods.term import Pass, Place, Term, by_task, empty, kaiming
 from peml.model.model import LanguageModel
+from prefixnas.base.errors import UserError
 
 
 class PlainTerm(Term):
@@ -123,6 +124,15 @@ class HalfSaved(LinearTerms):
         super().load(folder)
         with torch.no_grad():
             self.parameters()[0].mul_(0.5)
+
+
+class Scheduled(Plain):
+    """Asks for the number of steps, although nothing trains."""
+
+    def attach(self, lm: LanguageModel, setting: Setting) -> LinearTerms:
+        if not setting.total_steps:
+            raise UserError("needs the number of steps")
+        return super().attach(lm, setting)
 
 
 class Forgetful(LinearTerms):

@@ -307,6 +307,18 @@ def test_a_searched_prefix_stands_beside_what_leaves_keys_alone() -> None:
     )
 
 
+@pytest.mark.parametrize("variant", ["share", "separate"])
+def test_maps_start_as_linear_layers_do(variant: str) -> None:
+    method: Any = HyperPrompt(prompt_length=3, bottleneck=4, variant=variant)
+    _, made = promises.attached(method, "llama")
+    for name, weight in made.named().items():  # type: ignore[attr-defined]
+        if not any(own in name.split(".") for own in ("down", "up")):
+            continue
+        for matrix in weight:  # [in, out], of keys and of values
+            bound = len(matrix) ** -0.5
+            assert 0.9 * bound < float(matrix.detach().abs().max()) <= bound
+
+
 TUNED = HyperPrompt(prompt_length=3, bottleneck=4, variant="share", tune_base=True)
 
 

@@ -10,11 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from peml.answers.loss import answer_loss
+from peml.batches.batch import IGNORED, Batch
+from peml.batches.collate import Collator
+from peml.methods.method import Setting, attach_method
 from peml.methods.mpt import Mpt
 from prefixnas import Budget, Recipe, Run, load_space, search
 from prefixnas.base.errors import UserError
 from prefixnas.strategies.fixed import Fixed
-from tests.peml import zoo
+from tests.peml import tiny, zoo
 from tests.peml.methods import promises
 from tests.peml.objective.test_order import made as config_of
 
@@ -93,13 +97,56 @@ def test_the_term_is_the_formula(kind: str) -> None:
         term = made.batch_loss()
         with torch.no_grad():
             hidden, logs = seen(lm, kind)
-            made.part.teaching = True
+            made._repeating = True
             taught, wanted = seen(lm, kind)
     apart = ((hidden - taught) ** 2).mean(-1)
     if kind != "bert":
         apart = apart + (wanted.exp() * (wanted - logs)).sum(-1)
     assert term.item() == pytest.approx(0.9 * apart.mean().item(), rel=1e-5)
     assert term.item() > 0
+
+
+def test_of_a_decoder_the_answers_alone_are_compared_each_row_at_its_own() -> None:
+    lm = tiny.llama()
+    lm.model.double()
+    made: Any = attach_method(METHOD, lm, Setting(("x",), total_steps=2))
+    made.stepped(0)
+    rows = [("film plot a b c", "yes"), ("film", "not so very good , a bad plot")]
+    task = tiny.task_of("x", rows, kind="generation")
+    batch = Collator(lm).batch(task, task.splits["train"])
+    lm.model.training = True
+    with lm.on("x"):
+        answer_loss(lm, batch)
+        term = made.batch_loss()
+        with torch.no_grad():
+            hidden, logits = _outputs(lm, batch)
+            made._repeating = True
+            taught, wanted = _outputs(lm, batch)
+    apart = ((hidden - taught) ** 2).mean(-1) + (
+        wanted.softmax(-1) * (wanted.log_softmax(-1) - logits.log_softmax(-1))
+    ).sum(-1)
+    answers = [labels != IGNORED for labels in batch.labels]
+    assert answers[0].sum() < answers[1].sum()
+    means = [row[-len(here) :][here].mean() for row, here in zip(apart, answers, strict=True)]
+    assert term.item() == pytest.approx(0.9 * torch.stack(means).mean().item(), rel=1e-5)
+
+
+def _outputs(lm: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    found = lm.model(**batch.inputs, output_hidden_states=True)
+    length = found.logits.shape[1]
+    return found.hidden_states[-1][:, -length:], found.logits
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_evaluations_see_what_is_saved_while_teachers_learn(kind: str, tmp_path: Path) -> None:
+    lm, made = trained(kind, 1)
+    in_training = promises.result(lm, "y")
+    lm.model.eval()
+    made.save(tmp_path)
+    other, read = promises.attached(METHOD, kind, seed=9, trains=False)
+    read.load(tmp_path)
+    assert torch.equal(promises.result(lm, "y"), promises.result(other, "y"))
+    assert not torch.allclose(promises.result(lm, "y"), in_training)
 
 
 def test_the_teachers_outputs_have_no_gradient_and_draw_nothing() -> None:

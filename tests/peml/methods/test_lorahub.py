@@ -44,6 +44,23 @@ def test_loras_are_held_while_weights_are_tried_and_the_best_are_kept() -> None:
     assert torch.equal(hub._hub.tried, hub._hub.best)  # as which it is held, if more trains
 
 
+def test_every_task_tries_its_start_first_where_a_step_has_one_task() -> None:
+    lm = tiny_model("llama")
+    hub: Any = attach_method(LoraHub(lora_rank=2, evaluations=6), lm, Setting(TASKS, 12, 0))
+    for step in range(12):
+        place = step % 3
+        away = float((hub._hub.tried[place] - torch.eye(3)[place]).abs().sum())
+        hub.observed({TASKS[place]: 1 + 100 * away})  # nothing is as good as the start
+        hub.stepped(step)
+    assert torch.equal(hub._hub.best, torch.eye(3).double())
+    assert bool((hub._hub.scores < 1.1).all())
+
+
+def test_a_pass_takes_all_loras() -> None:
+    hub: Any = attach_method(LoraHub(lora_rank=2), tiny_model("llama"), Setting(TASKS, 10, 0))
+    assert hub.weights_in_use() == sum(weight.numel() for weight in hub.parameters())
+
+
 def test_a_task_trains_its_own_lora_alone() -> None:
     lm = tiny_model("llama")
     hub: Any = attach_method(LoraHub(lora_rank=2), lm, Setting(TASKS, 10, 0))
