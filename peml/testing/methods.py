@@ -188,7 +188,7 @@ class MethodCheck:
         lm, other, half = (self._model() for _ in range(3))
         attached = self._attach(lm)
         self._train(lm, attached, 3)
-        half.model.half()
+        half.model.to(torch.float16)
         with TemporaryDirectory() as folder:
             attached.save(Path(folder))
             for each in (other, half):
