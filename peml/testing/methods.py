@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from peml.methods.method import Attached, Method, Setting, attach_method
 from peml.model.model import LanguageModel
@@ -188,7 +188,7 @@ class MethodCheck:
         lm, other, half = (self._model() for _ in range(3))
         attached = self._attach(lm)
         self._train(lm, attached, 3)
-        half.model.to(torch.float16)
+        nn.Module.to(half.model, torch.float16)
         with TemporaryDirectory() as folder:
             attached.save(Path(folder))
             for each in (other, half):
