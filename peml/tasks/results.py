@@ -146,7 +146,13 @@ def _parquet(records: Records, columns: Columns, source: Path | None) -> bytes:
 
 
 def _column(values: Sequence[Any]) -> pyarrow.Array:
-    """Return results as a column: of texts, if they are of several types."""
+    """Return results as a column: of maps, or of texts if they are of several types.
+
+    A struct would have a field for each key of any of the rows.
+    """
+    there = [value for value in values if value is not None]
+    if there and all(isinstance(value, Mapping) for value in there):
+        return pyarrow.array(list(values), pyarrow.map_(pyarrow.string(), pyarrow.float64()))
     try:
         return pyarrow.array(list(values))
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
