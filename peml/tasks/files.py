@@ -346,7 +346,9 @@ def _plain(value: Any, kind: pyarrow.DataType) -> Any:
         return _plain(value, kind.value_type)
     if types.is_struct(kind):
         return {entry.name: _plain(value[entry.name], entry.type) for entry in kind}
-    if isinstance(value, list) and not types.is_map(kind):
+    if types.is_map(kind):
+        return {str(key): _plain(inner, kind.item_type) for key, inner in value}
+    if isinstance(value, list):
         return [_plain(inner, kind.value_type) for inner in value]
     return value if isinstance(value, str | bytes | list) else str(value)
 

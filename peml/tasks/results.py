@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -17,7 +16,7 @@ from pyarrow import parquet
 from peml.tasks.files import PARQUET, Record, Records, read_table
 from peml.tasks.values import NoText, Written, text_of
 from prefixnas.base.errors import UserError, first_line, unknown
-from prefixnas.base.files import write_bytes
+from prefixnas.base.files import csv_text, write_bytes
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -117,13 +116,15 @@ def _jsonl(records: Records, columns: Columns, source: Path | None) -> bytes:
 def _csv(records: Records, columns: Columns, source: Path | None) -> bytes:
     rows = _rows(records, columns)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    written = io.StringIO(newline="")
-    writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(names)
-    for index, row in enumerate(rows):
-        values = [_without_nan(row.get(name)) for name in names]
-        writer.writerow(["" if value is None else _text(records, index, value) for value in values])
-    return written.getvalue().encode()
+    texts = [
+        {
+            name: _text(records, index, plain)
+            for name, value in row.items()
+            if (plain := _without_nan(value)) is not None
+        }
+        for index, row in enumerate(rows)
+    ]
+    return csv_text(names, texts).encode()
 
 
 def _parquet(records: Records, columns: Columns, source: Path | None) -> bytes:
@@ -145,7 +146,13 @@ def _parquet(records: Records, columns: Columns, source: Path | None) -> bytes:
 
 
 def _column(values: Sequence[Any]) -> pyarrow.Array:
-    """Return results as a column: of texts, if they are of several types."""
+    """Return results as a column: of maps, or of texts if they are of several types.
+
+    A struct would have a field for each key of any of the rows.
+    """
+    there = [value for value in values if value is not None]
+    if there and all(isinstance(value, Mapping) for value in there):
+        return pyarrow.array(list(values), pyarrow.map_(pyarrow.string(), pyarrow.float64()))
     try:
         return pyarrow.array(list(values))
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import glob
-import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -189,8 +188,34 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
         UserError: The file cannot be written.
     """
     rows = list(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    write_text(path, csv_text(list(rows[0]) if rows else [], rows))
+
+
+def csv_text(names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Return a table as CSV with a header, whose lines end with a newline.
+
+    Args:
+        names: The columns.
+        rows: Values by column; an empty cell stands for None, and for a column that a row lacks.
+    """
+    lines = _Lines()
+    writer = csv.DictWriter(lines, names, lineterminator=_Lines.end)
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return "".join(lines.written)
+
+
+class _Lines:
+    """What a CSV writer writes to.
+
+    The writer quotes a carriage return only if its own lines end with one, and a bare one ends a
+    line to whoever reads it.
+    """
+
+    end = "\r\n"
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def write(self, line: str) -> None:
+        self.written.append(line.removesuffix(self.end) + "\n")

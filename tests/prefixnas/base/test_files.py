@@ -1,7 +1,8 @@
-"""What a kill leaves in a folder is taken away by whoever holds the folder next."""
+"""Tables are written as they are; what a kill leaves goes when the folder is held next."""
 
 from __future__ import annotations
 
+import csv
 import gc
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from peml.adapters.files import new_folder
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import refuse_used, sweep
+from prefixnas.base.files import refuse_used, sweep, write_csv
 from tests.workbench import digest
 
 
@@ -154,3 +155,15 @@ def test_what_goes_on_begins_where_nothing_was_begun(
     else:
         with pytest.raises(UserError, match=expected):
             refuse_used(folder, "config.yaml", "run", resume=resume)
+
+
+def test_a_table_is_read_again_as_it_was(tmp_path: Path) -> None:
+    rows = [{"a": "x\ry", "b": "1"}, {"a": "x\r\ny\n", "b": ""}, {"a": 'x "y", z', "b": "\r"}]
+    write_csv(tmp_path / "x.csv", rows)
+    with (tmp_path / "x.csv").open(newline="") as file:
+        assert [*csv.DictReader(file)] == rows
+
+
+def test_lines_of_a_table_end_with_a_newline(tmp_path: Path) -> None:
+    write_csv(tmp_path / "x.csv", [{"a": 0.5, "b": None}, {"b": "x y", "a": True}])
+    assert (tmp_path / "x.csv").read_bytes() == b"a,b\n0.5,\nTrue,x y\n"
