@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peml.methods.method import METHODS
+from peml.methods.method import METHODS, RATE
 from peml.tables.rates import scaled
+from prefixnas.base.errors import UserError
 from prefixnas.launch.plan import resolve_run
 
-FACTORS = st.floats(0.01, 100)
+FACTORS = st.floats(0.01, 100).filter(lambda factor: factor != 1)
 
 
 def values(**more: Any) -> dict[str, Any]:
@@ -40,3 +41,17 @@ def test_a_rate_that_is_left_open_is_the_methods_own(factor: float) -> None:
 def test_the_factor_one_leaves_a_configuration_as_it_is() -> None:
     before = values(method="dora")
     assert scaled(before, 1.0) == before
+
+
+OWN_RATES = [name for name in METHODS.names() if METHODS.get(name).rate != RATE]
+
+
+@pytest.mark.parametrize("method", OWN_RATES)
+def test_gates_that_would_follow_another_rate_are_refused(method: str) -> None:
+    before = values(method=method, space="default")
+    with pytest.raises(UserError, match="gate_learning_rate"):
+        scaled(before, 2)
+    assert scaled(before, 1) == before
+    for more in ({"gate_learning_rate": 1e-3}, {"learning_rate": 1e-3}, {"space": "none"}):
+        after = scaled(values(**{"method": method, "space": "default", **more}), 2)
+        assert after["learning_rate"] == 2 * (more.get("learning_rate") or METHODS.get(method).rate)
