@@ -118,6 +118,7 @@ class Darts(oneshot.RelaxedOptions, Strategy):
             if reason := best.epoch(recipe, "search", step) or settled:
                 run.emit(events.Stop(step, reason))
                 loop.stop()
+        # A run that goes on behind the loop does not enter it, and tunes at its last temperature.
         net.progress = run.once("progress of the search", lambda: net.progress)
         evidence.tell(run)
         run.once("probed at the end", probe.finish)

@@ -235,10 +235,12 @@ def _agreement(runs: Sequence[CellResult]) -> tuple[float | None, float | None]:
 def _searched(record: Record, choices: Mapping[str, str]) -> list[Decision]:
     """Return the decisions that a gradient searched; without one, those that trials drew."""
     space, moved = run_space(record), decisions(record)
-    settings = read_pairs(record.config.get("set") or (), "key 'set'", "DECISION=OPTION")
-    weights = WEIGHTS[record.config.get("weights", "train")]
-    by_trial = weights.open_space(space, settings).decisions
-    found = [d for d in (space.decisions if moved else by_trial) if not moved or d.name in moved]
+    if moved:
+        found = [d for d in space.decisions if d.name in moved and len(d.options) > 1]
+    else:
+        settings = read_pairs(record.config.get("set") or (), "key 'set'", "DECISION=OPTION")
+        weights = WEIGHTS.get(str(record.config.get("weights")), WEIGHTS["train"])
+        found = [*weights.open_space(space, settings).decisions]
     names = {decision.name for decision in found}
     return [
         decision

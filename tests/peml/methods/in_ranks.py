@@ -15,7 +15,7 @@ from torch import Tensor
 from peml.methods.method import METHODS
 from peml.objective.config import LanguageModelConfig
 from prefixnas.base.tensors import write_tensors
-from prefixnas.run.ranks import join
+from prefixnas.run.ranks import end_now, join, leave
 from tests.peml.methods.test_contract import make
 
 STEPS = 3
@@ -53,7 +53,7 @@ def splitting() -> list[str]:
     return [name for name in METHODS.names() if name not in ("frozen", "loramoe")]
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> None:
     """Write what `steps` returns for each method, from rank 0."""
     bench, out, *names = argv
     ranks = join()
@@ -62,8 +62,9 @@ def main(argv: Sequence[str]) -> int:
         found |= steps(Path(bench), name)
     if ranks.first:
         write_tensors(Path(out), found)
-    return 0
+    leave()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])
+    end_now()  # as runs end: a thread of gloo that is left aborts the process

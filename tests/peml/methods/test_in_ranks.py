@@ -24,7 +24,7 @@ def test_two_processes_equal_one(names: list[str], bench: Path, tmp_path: Path) 
     """With dropout, draws of a router, odd shares and empty ones."""
     arguments = [str(bench), str(tmp_path / "two"), *names]
     launch([sys.executable, "-m", "tests.peml.methods.in_ranks", *arguments], 2, lambda: None)
-    assert main([str(bench), str(tmp_path / "one"), *names]) == 0
+    main([str(bench), str(tmp_path / "one"), *names])
     one, two = (read_tensors(tmp_path / each) for each in ("one", "two"))
     assert one.keys() == two.keys() and {key.split("/")[0] for key in one} == set(names)
     apart = {key: float((one[key] - two[key]).abs().max()) for key in one}
