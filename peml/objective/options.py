@@ -56,6 +56,9 @@ class LanguageModelOptions(Options):
         above=0,
         at_most=10,
     )
+    rate_factor: float = option(
+        1.0, "all learning rates above, given or left open, times this", above=0, at_most=1000
+    )
     weight_decay: float = option(0.01, "AdamW's, on all trained weights", at_least=0, at_most=10)
     sampling: Literal["gamma", "round-robin", "temperature"] = option("gamma", "joint batches")
     gamma: float = option(

@@ -46,7 +46,10 @@ def parameter_groups(
     heads: nn.Module | None,
     encoder: PrefixEncoder | None,
 ) -> list[dict[str, Any]]:
-    """Return the method's groups, one for heads, for the prefix and for its head gates, if any."""
+    """Return the method's groups, one for heads, for the prefix and for its head gates, if any.
+
+    Every rate, also one that was left open, is times `rate_factor`.
+    """
     groups = [_group(config, method, group) for group in method.groups()]
     if heads is not None:
         groups.append({"params": list(heads.parameters()), "lr": config.head_learning_rate})
@@ -57,7 +60,8 @@ def parameter_groups(
         if encoder.head_gates is not None:
             gates = list(encoder.head_gates.parameters())
             groups.append({"params": gates, "lr": gate_rate(config, len(encoder.sites))})
-    return [{"weight_decay": config.weight_decay, **group} for group in groups]
+    factor, decay = config.rate_factor, config.weight_decay
+    return [{"weight_decay": decay, **group, "lr": factor * group["lr"]} for group in groups]
 
 
 def _group(config: LanguageModelOptions, method: Attached, group: Group) -> dict[str, Any]:

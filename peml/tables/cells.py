@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from peml.tables.file import folder_of
-from peml.tables.rates import scaled
 from peml.tables.record import RunRecord
 
 RECORD = "row.json"
@@ -51,7 +50,9 @@ class Cell:
     @property
     def values(self) -> dict[str, Any]:
         """The resolved configuration of the run."""
-        return {**scaled(self.row.values, self.factor), "seed": self.seed, "steps": self.steps}
+        factor = self.factor * self.row.values["rate_factor"]
+        own = {"rate_factor": factor, "seed": self.seed, "steps": self.steps}
+        return {**self.row.values, **own}
 
     def folder(self, out: Path) -> Path:
         """Return the run's folder."""

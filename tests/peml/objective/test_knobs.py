@@ -236,7 +236,7 @@ def test_a_kind_that_is_decided_is_the_kind_of_the_option(
     family: str, bench: Path, tmp_path: Path
 ) -> None:
     """Its start, learning rates, reading and manifest; whatever was decided in the trial before."""
-    options: Mapping[str, Any] = {"prefix_start": None, "learning_rate": 0.05}
+    options: Mapping[str, Any] = {"prefix_start": None, "learning_rate": 0.05, "rate_factor": 0.5}
     expected = {}
     for kind in ATTENTIONS:
         alone = JointObjective(config(bench, family, **options, prefix_attention=kind), 9, 0)

@@ -53,6 +53,26 @@ def test_groups_have_the_rates_of_method_router_and_configuration(bench: Path) -
     assert (matrices["lr"], vectors["lr"], vectors["weight_decay"]) == (1e-4, 1e-4, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "expected"),
+    [
+        ("lora", {}, {2e-3, 6e-3}),
+        ("poly", {}, {2e-3, 0.1, 6e-3}),
+        ("full", {}, {1e-4, 2e-3, 6e-3}),
+        ("lora", {"prefix_attention": "concat", "prefix_start": None}, {2e-3, 3e-4}),
+        ("lora", {"learning_rate": 0.01, "gate_learning_rate": 0.5}, {0.01, 0.5}),
+    ],
+)
+def test_one_factor_is_of_all_rates_given_or_left_open(
+    method: str, options: dict[str, Any], expected: set[float], bench: Path
+) -> None:
+    for factor in (1.0, 0.5, 3.0):
+        objective = build(bench, method, rate_factor=factor, **options)
+        objective.reset(build_child(SPACE, SPACE.first(), objective.width), 0)
+        rates = sorted({group["lr"] for group in objective.parameters()})
+        assert rates == pytest.approx([factor * rate for rate in sorted(expected)])
+
+
 def test_a_methods_term_is_of_the_same_precision_as_the_loss(
     bench: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ def refusal(path: Path) -> str:
         ({"paper": {"rows": {"LoRA": [1.0]}}}, "key 'paper': row 'LoRA' has 1 numbers for 0"),
         ({"paper": {"rows": {"PELM": []}}}, "key 'paper': unknown row 'PELM': did you mean 'PEML'"),
         ({"left_out": {"PEML": "no"}}, "key 'left_out': 'PEML' is a row of the table"),
-        ({"rates": [1, 9999]}, "row LoRA, rates x 9999, seed 100: key 'learning_rate': must be"),
+        ({"rates": [1, 9999]}, "row LoRA, rates x 9999, seed 100: key 'rate_factor': must be"),
         (
             {
                 "trial_steps": 2,
