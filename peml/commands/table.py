@@ -121,7 +121,7 @@ def _carry_out(table: Table, file: Path, out: Path, output: Output, *, run: bool
             record = cell.record(out)
             assert record is not None
             done = sum(cell.record(out) is not None for cell in table.cells(out))
-            output.note(f"[{done}/{every}] {cell.name}: {record.validation:.3f}")
+            output.note(f"[{done}/{every}] {cell.name}: {record.said}")
             write_soon(table, out)
 
         failed = work(table, out, told)

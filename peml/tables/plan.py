@@ -46,6 +46,10 @@ class Table:
         steps = self.file.trial_steps or row.values["steps"]
         return [Cell(row, factor, self.file.trial_seed, steps) for factor in self.file.rates]
 
+    def tries_rates(self, cell: Cell) -> bool:
+        """Return whether a run tries rates, and is not one that the table shows."""
+        return cell.seed == self.file.trial_seed
+
     def factor(self, row: Row, out: Path) -> float | None:
         """Return the factor with the best selection score; None while a trial is missing."""
         if len(self.file.rates) == 1:

@@ -20,8 +20,8 @@ class RunRecord:
 
     Attributes:
         selection: Average score on the split that the factor of the learning rates is chosen by.
-        validation: Average score on the split that is reported.
-        tasks: Validation score by task.
+        validation: Average score on the split that is reported; None: it only helped to choose.
+        tasks: Validation score by task; empty likewise.
         weights: Numbers that were trained.
         weights_in_use: Those of them that take part in a pass of one task, at most.
         saved_bytes: Most bytes that a training step keeps for its backward passes.
@@ -31,7 +31,7 @@ class RunRecord:
     """
 
     selection: float
-    validation: float
+    validation: float | None
     tasks: Mapping[str, float]
     weights: int
     weights_in_use: int | None = None
@@ -44,6 +44,13 @@ class RunRecord:
     def test(self) -> float | None:
         """The average of `tests`."""
         return fmean(self.tests.values()) if self.tests else None
+
+    @property
+    def said(self) -> str:
+        """Its score in a line of progress: on validation data, or what a factor is chosen by."""
+        if self.validation is None:
+            return f"{self.selection:.3f} on selection data"
+        return f"{self.validation:.3f}"
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -58,8 +65,9 @@ class RunRecord:
         """
         try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            scores = [data["selection"], data["validation"], *data["tasks"].values()]
+            scores = [data["selection"], *data["tasks"].values()]
             scores += (data.get("tests") or {}).values()
+            scores += [] if data["validation"] is None else [data["validation"]]
             if not all(isinstance(score, int | float) for score in scores):
                 raise TypeError
             return cls(**data)

@@ -38,7 +38,7 @@ class RowSummary:
     @property
     def averages(self) -> dict[int, float]:
         """The average over the tasks by seed."""
-        return {seed: record.validation for seed, record in self.records.items()}
+        return _averages(self.records)
 
     @property
     def average(self) -> tuple[float | None, float | None]:
@@ -66,10 +66,7 @@ def summarise(table: Table, out: Path) -> list[RowSummary]:
         UserError: A record is damaged or was scored otherwise.
     """
     found = {row.label: table.records(row, out) for row in table.rows}
-    averages = {
-        label: {seed: record.validation for seed, record in records.items()}
-        for label, records in found.items()
-    }
+    averages = {label: _averages(records) for label, records in found.items()}
     rates = sorted(table.file.rates)
     summaries = []
     for row in table.rows:
@@ -82,6 +79,10 @@ def summarise(table: Table, out: Path) -> list[RowSummary]:
         of_paper = _paper_average(table, label)
         summaries.append(RowSummary(label, factor, edge, found[label], over, of_paper))
     return summaries
+
+
+def _averages(records: Mapping[int, RunRecord]) -> dict[int, float]:
+    return {seed: r.validation for seed, r in records.items() if r.validation is not None}
 
 
 def _paper_average(table: Table, label: str) -> Measured:

@@ -101,7 +101,9 @@ def _take(table: Table, cell: Cell, out: Path, told: Callable[[Cell], None]) -> 
 
 
 def carry_out(table: Table, cell: Cell, folder: Path) -> None:
-    """Train, score on both splits, and keep what the table needs; a killed run goes on.
+    """Train, score, and keep what the table needs; a killed run goes on.
+
+    What only tries rates is scored on the split that they are chosen by, and nowhere else.
 
     Raises:
         UserError: The model or the method refuses the problem.
@@ -113,7 +115,7 @@ def carry_out(table: Table, cell: Cell, folder: Path) -> None:
     objective.tasks = measured(objective.tasks, table.file.metrics)
     write_text(folder / CONFIG, dump_config(cell.values))
     begun = (folder / "checkpoint" / STATE).is_file()
-    run = plan.open(folder, objective, resume=begun)
+    run = plan.open(folder, objective, resume=begun, blind=table.tries_rates(cell))
     result = search(run, plan.strategy, plan.run, baseline="none")
     measure(run, objective, result).write(folder / RECORD)
     for name in ("checkpoint", "adapter"):
@@ -123,13 +125,12 @@ def carry_out(table: Table, cell: Cell, folder: Path) -> None:
 def measure(run: Run, objective: JointObjective, result: SearchResult) -> RunRecord:
     """Return what a table keeps of a run that has just ended."""
     trained = result.columns[TRAINED]
-    assert trained is not None
     weights = sum(w.numel() for group in objective.parameters() for w in group["params"])
     unused = weights_not_in_use(objective)
     return RunRecord(
         result.selected.score,
-        trained.score,
-        dict(trained.task_scores),
+        None if trained is None else trained.score,
+        {} if trained is None else dict(trained.task_scores),
         weights,
         weights - unused,
         most_saved(objective, run.module, run.seed),

@@ -129,9 +129,9 @@ def run_rows(table: Table, out: Path) -> Iterator[dict[str, object]]:
             cells += table.runs(row, factor)
         for cell in cells:
             if (record := cell.record(out)) is not None:
-                trial = cell.seed == table.file.trial_seed
+                trial = table.tries_rates(cell)
                 named = {"row": row.label, "rates x": cell.factor, "seed": cell.seed}
-                scores = {column.name: record.tasks[column.name] for column in table.columns}
+                scores = {column.name: record.tasks.get(column.name) for column in table.columns}
                 rest = {k: v for k, v in vars(record).items() if k not in NESTED}
                 tests = {"on test": record.test} if has_tests(table) else {}
                 yield {**named, "trial": trial, "steps": cell.steps, **scores, **rest, **tests}

@@ -86,6 +86,7 @@ class RunPlan:
         on_event: Callable[[Event], None] | None = None,
         *,
         resume: bool = False,
+        blind: bool = False,
     ) -> Run:
         """Open the run in its folder; see `Run`."""
         return Run(
@@ -98,6 +99,7 @@ class RunPlan:
             checkpoint_every=self.run.checkpoint_every,
             on_event=on_event,
             resume=resume,
+            blind=blind,
         )
 
 

@@ -49,16 +49,16 @@ def warn_of_dropout(run: Run) -> None:
         run.emit(Warning(message + "them: the lowest rate tends to win"))
 
 
-def evaluate_mixture(run: Run, net: Supernet) -> Evaluation:
+def evaluate_mixture(run: Run, net: Supernet) -> Evaluation | None:
     """Score the mixture on the split "validation"; also weighted by its probabilities.
 
     A straight-through mixture is evaluated as its argmax child, so that its own gap is 0 by
     construction; the one that is weighted by the probabilities is the mixture to compare it with.
     """
-    found = run.evaluate(MIXTURE, "validation")
+    found = run.report(MIXTURE, "validation")
     sample = torch.tensor([0.25, 0.75])
     relaxation = net.relaxation
     if not torch.allclose(relaxation.expected(sample), relaxation.probabilities(sample)):
         with mixed_by_alpha(net):
-            run.evaluate(SOFT, "validation")
+            run.report(SOFT, "validation")
     return found

@@ -15,10 +15,10 @@ Baseline = Literal["none", "alone", "both"]
 
 
 class Scored(NamedTuple):
-    """A trained baseline: its name in tables and its scores; None without a split "test"."""
+    """A trained baseline: its name in tables and its scores; None: see `Run.report`."""
 
     label: str
-    validation: Evaluation
+    validation: Evaluation | None
     test: Evaluation | None
 
 
@@ -68,10 +68,10 @@ def _train(run: Run, recipe: Recipe, phase: str) -> Scored:
     run.reset(None)
     fit(run, phase, run.budget.whole, recipe)
     label = run.objective.without_label
-    validation = run.evaluate(label, "validation")
+    validation = run.report(label, "validation")
     return Scored(label, validation, score_on_test(run, label))
 
 
 def score_on_test(run: Run, name: str) -> Evaluation | None:
-    """Score a trained model on the split "test", once; None where there is no such split."""
-    return run.evaluate(name, "test") if run.objective.tested else None
+    """Score a trained model on the split "test", once; None: there is no such split."""
+    return run.report(name, "test") if run.objective.tested else None

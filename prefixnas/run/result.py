@@ -71,9 +71,14 @@ class SearchResult:
 
     @property
     def score(self) -> float:
-        """The trained child's average score."""
+        """The trained child's average score.
+
+        Raises:
+            UserError: The run was blind; `selected` has its score on the split "selection".
+        """
         trained = self.columns[TRAINED]
-        assert trained is not None
+        if trained is None:
+            raise UserError(f"{self.folder}: a blind run has no score on validation data")
         return trained.score
 
     @property

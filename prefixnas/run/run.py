@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -72,6 +72,7 @@ class Run:
         checkpoint_every: Steps between two checkpoints.
         on_event: Called with every event, after it was written.
         resume: Go on from the checkpoint in `folder`.
+        blind: Never score on the splits "validation" and "test": the run only helps to choose.
 
     Example:
         >>> from prefixnas import load_space
@@ -93,8 +94,9 @@ class Run:
         checkpoint_every: int = 50,
         on_event: Callable[[Event], None] | None = None,
         resume: bool = False,
+        blind: bool = False,
     ) -> None:
-        self.folder = folder
+        self.folder, self.blind = folder, blind
         self.space = fit_space(space, objective)
         self.objective = objective
         self.budget = budget
@@ -141,6 +143,10 @@ class Run:
 
         name = self._ledger.scoped(name)
         return Evaluation.from_json(self.once(f"evaluation {name} {split}", measure))
+
+    def report(self, name: str, split: Literal["validation", "test"]) -> Evaluation | None:
+        """Score what is only reported, and chooses nothing; None: the run is blind."""
+        return None if self.blind else self.evaluate(name, split)
 
     def epoch(self, phase: str, step: int | str) -> Evaluation:
         """Score on the split "selection" at the end of an epoch, and tell of it: event `epoch`.

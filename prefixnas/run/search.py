@@ -75,7 +75,7 @@ def search(
     warned = run.once("warned at the start", lambda: _warn(run, ()))
     if objective.optional:
         run.reset(None)
-        columns[UNTOUCHED] = run.evaluate(UNTOUCHED, "validation")
+        columns[UNTOUCHED] = run.report(UNTOUCHED, "validation")
 
     before_search(run, recipe)
     found = strategy.search(run, recipe)
@@ -84,11 +84,11 @@ def search(
         run.once("announced", lambda: run.emit(events.Architecture(found.architecture.choices)))
         columns[MIXTURE] = found.mixture
     if spent and run.space.size > 1:  # else nothing stands between the start and the result
-        columns[ARGMAX] = run.evaluate(ARGMAX, "validation")
+        columns[ARGMAX] = run.report(ARGMAX, "validation")
 
     fit(run, "train", run.budget.total - spent, recipe, before=spent, former=found.optimizer)
     after_training(run, recipe)
-    columns[TRAINED] = run.evaluate(TRAINED, "validation")
+    columns[TRAINED] = run.report(TRAINED, "validation")
     selected = run.evaluate(TRAINED, "selection")
     tested = score_on_test(run, TRAINED)
     parameters = run.once("trained parameters", lambda: _count(objective))
@@ -140,7 +140,7 @@ def _say_gap(run: Run, columns: Mapping[str, Evaluation | None]) -> None:
 
 
 def _ordered(
-    columns: Mapping[str, Evaluation | None], baselines: Mapping[str, Evaluation]
+    columns: Mapping[str, Evaluation | None], baselines: Mapping[str, Evaluation | None]
 ) -> dict[str, Evaluation | None]:
     """Return the columns of the table: what a result has to beat stands before it."""
     first = {label: column for label, column in columns.items() if label == UNTOUCHED}

@@ -48,6 +48,12 @@ def numbers(out: Path) -> list[list[dict[str, str]]]:
     return tables
 
 
+def shown_runs(out: Path, *, trial: bool = False) -> list[dict[str, str]]:
+    """Return the runs that stand in the table, or those that tried rates."""
+    with (out / "runs.csv").open() as stream:
+        return [row for row in csv.DictReader(stream) if row["trial"] == str(trial)]
+
+
 @pytest.fixture(scope="module")
 def file(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of two tasks, of which one has a test split."""
@@ -86,7 +92,7 @@ def test_a_table_that_was_killed_twice_goes_on(file: Path, whole: Path, tmp_path
 
 def test_scores_on_a_test_split_have_a_column(whole: Path) -> None:
     kept: dict[str, float] = {}
-    for path in whole.glob("*/x*/seed*/row.json"):
+    for path in whole.glob("*/x*/seed[01]/row.json"):
         tests = json.loads(path.read_text())["tests"]
         column = json.loads((path.parent / "result.json").read_text())["test"]["trained child"]
         assert tests == column["task_scores"] and [*tests] == ["mood"]
@@ -96,12 +102,23 @@ def test_scores_on_a_test_split_have_a_column(whole: Path) -> None:
             place = f"{row['row']}/x{float(row['rates x']):g}"
             tests = [kept[f"{place}/seed{seed}"] for seed in (0, 1)]
             assert float(row["on test"]) == pytest.approx(fmean(tests))
-    with (whole / "runs.csv").open() as stream:
-        for row in csv.DictReader(stream):
-            place = f"{row['row']}/x{float(row['rates x']):g}/seed{row['seed']}"
-            assert float(row["on test"]) == kept[place]
+    for row in shown_runs(whole):
+        place = f"{row['row']}/x{float(row['rates x']):g}/seed{row['seed']}"
+        assert float(row["on test"]) == kept[place]
+    assert len(kept) == len(shown_runs(whole)) == 4
     text = (whole / "table.md").read_text()
     assert "| on test |" in text.splitlines()[2] and text.count("nothing was chosen by it") == 1
+
+
+def test_what_tries_rates_is_scored_on_the_split_that_they_are_chosen_by_alone(whole: Path) -> None:
+    trials = shown_runs(whole, trial=True)
+    assert len(trials) == 4
+    for row in trials:
+        assert (row["mood"], row["validation"], row["on test"]) == ("", "", "")
+        assert 0 <= float(row["selection"]) <= 1
+    for path in whole.glob("*/x*/seed100/metrics.jsonl"):
+        splits = {event.get("split") for event in map(json.loads, path.open())}
+        assert splits == {None, "selection"}
 
 
 def test_columns_that_a_task_could_be_called_are_known(whole: Path) -> None:

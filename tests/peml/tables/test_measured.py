@@ -64,8 +64,8 @@ def test_heads_of_other_tasks_and_parts_of_other_tasks_are_not_in_use(
     st.builds(
         RunRecord,
         selection=SCORE,
-        validation=SCORE,
-        tasks=st.dictionaries(st.text(min_size=1), SCORE, min_size=1),
+        validation=st.none() | SCORE,
+        tasks=st.dictionaries(st.text(min_size=1), SCORE),
         weights=st.integers(0, 10**12),
         weights_in_use=st.none() | st.integers(0, 10**12),
         saved_bytes=st.none() | st.integers(0, 10**12),

@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+from rich.console import Console
+
+from prefixnas.base.errors import UserError
 from prefixnas.report.run_page import write_report
 from prefixnas.report.tables import fitting_score_table, show
 from prefixnas.run.evaluation import TRAINED, Evaluation, Split
@@ -42,6 +46,24 @@ class Tested(ToyObjective):
 def run(folder: Path, objective: Objective, **options: Any) -> SearchResult:
     made = Run(folder, load_space("default"), objective, Budget(4, 4), **options)
     return search(made, Darts())
+
+
+def test_a_blind_run_sees_neither_validation_nor_test_data_and_trains_the_same(
+    tmp_path: Path,
+) -> None:
+    seeing, blind = Tested(), Tested()
+    found = run(tmp_path / "seeing", seeing)
+    chose = run(tmp_path / "blind", blind, blind=True)
+    assert {"validation", "test"} <= set(seeing.seen) and set(blind.seen) == {"selection"}
+    assert (chose.selected, chose.architecture) == (found.selected, found.architecture)
+    assert {*chose.columns.values()} == {None} and chose.tested == {}
+    with pytest.raises(UserError, match="blind"):
+        chose.score  # noqa: B018
+    write_report(tmp_path / "blind")
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(show(tmp_path / "blind"))
+    assert "state      finished" in shown.get() and "Scores on" not in shown.get()
 
 
 def test_every_trained_model_is_tested_once_and_nothing_depends_on_it(tmp_path: Path) -> None:
