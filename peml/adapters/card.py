@@ -127,8 +127,8 @@ def _metadata(kind: str, manifest: Manifest, origin: Origin) -> ModelCardData:
     if origin.base is not None:
         known["base_model"] = origin.base
         known["base_model_relation"] = "adapter" if adapts else "finetune"
-    whole = kind != MERGED or not (manifest.sites or manifest.heads)
-    if origin.results and whole:  # what lacks its prefix has other scores
+    lacks = {MERGED: manifest.sites or manifest.heads, STOCK_LORA: manifest.heads}
+    if origin.results and not lacks.get(kind):  # what lacks its prefix or heads has other scores
         known["model_name"] = _name(manifest, origin)
         known["eval_results"] = list(origin.results)
         known["metrics"] = sorted({result.metric_type for result in origin.results})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from peml.adapters.load import Trained, manifest_of, opened
 from peml.adapters.manifest import Manifest
+from peml.adapters.tasks import asked_alike
 from peml.answers.evaluation import Seen, evaluate_tasks
 from peml.batches.collate import Collator
 from peml.tasks.load import load_task, load_tasks, named_apart
@@ -69,7 +71,7 @@ def evaluate(
         max_length: Longest input in tokens; None: as in training.
         warn: Called with a line for each task whose prompts were cut to that length, whose
             predictions are all the same, or that has no such split.
-        seen: Called with each task's examples and the answers that are scored.
+        seen: Called with each task's examples and the answers, as the model gave them.
         device: As for `load`, where `adapter` is a folder.
         dtype: As for `load`.
         model: As for `load`.
@@ -100,7 +102,7 @@ def evaluate(
     check_split(split)
     check_count("max_length", max_length)
     manifest = manifest_of(adapter)
-    asked = _asked(manifest, tasks, eval_limit, shots, num_beams)
+    asked = _asked(manifest, tasks, eval_limit, shots, num_beams, warn)
     having = _having(split, [as_trained(task, manifest) for task in asked], warn)
     adapted = opened(adapter, device, dtype, model)
     adapted.check_heads(task.name for task in having)
@@ -136,25 +138,38 @@ def _asked(
     eval_limit: int | None,
     shots: int | None,
     num_beams: int | None,
+    warn: Callable[[str], object],
 ) -> list[Task]:
     """Return what to evaluate on; see `evaluate`."""
     if tasks is None:
-        return trained_tasks(manifest, eval_limit=eval_limit, shots=shots, num_beams=num_beams)
+        return trained_tasks(
+            manifest, eval_limit=eval_limit, shots=shots, num_beams=num_beams, warn=warn
+        )
     tasks = each_source(tasks, Task)
     sources = [
         task if isinstance(task, Mapping) else fspath(task)
         for task in tasks
         if not isinstance(task, Task)
     ]
-    loaded = [task for task in tasks if isinstance(task, Task)]
+    asked = partial(asked_alike, manifest=manifest, warn=warn)
+    loaded = [
+        asked(task, shots=len(task.shots) or None, num_beams=_more_than_one(task.num_beams))
+        for task in tasks
+        if isinstance(task, Task)
+    ]
     if sources or not loaded:
-        loaded += load_tasks(
+        found = load_tasks(
             sources,
             eval_limit=eval_limit,
             shots=0 if shots is None else shots,
             num_beams=1 if num_beams is None else num_beams,
         )
+        loaded += [asked(task, shots=shots, num_beams=num_beams) for task in found]
     return named_apart(loaded)
+
+
+def _more_than_one(beams: int) -> int | None:
+    return beams if beams > 1 else None
 
 
 def trained_tasks(
@@ -163,6 +178,7 @@ def trained_tasks(
     eval_limit: int | None = None,
     shots: int | None = None,
     num_beams: int | None = None,
+    warn: Callable[[str], object] = warnings.warn,
 ) -> list[Task]:
     """Load the tasks that an adapter was trained on, to be scored as in training.
 
@@ -171,23 +187,29 @@ def trained_tasks(
         eval_limit: At most so many selection and validation examples.
         shots: As in `load_tasks`; None: as in training.
         num_beams: Likewise.
+        warn: Called with a line where an earlier version did not keep the shots.
 
     Raises:
         UserError: The manifest does not name them, or one can't be loaded.
     """
-    return [
+    found = (
         load_task(
             source,
             eval_limit=eval_limit,
             shots=known.get("shots", 0) if shots is None else shots,
-            num_beams=known.get("num_beams", 1) if num_beams is None else num_beams,
+            num_beams=1 if num_beams is None else num_beams,
         )
         for source, known in zip(manifest.sources, manifest.tasks, strict=True)
+    )
+    return [
+        asked_alike(task, manifest, shots=shots, num_beams=num_beams, warn=warn) for task in found
     ]
 
 
 def as_trained(task: Task, manifest: Manifest) -> Task:
-    """Return a task with its choices in their order in training, and its conversations read so."""
+    """Return a task with choices, conversations and the scale of labels as in training."""
+    if task.kind == "regression":
+        return replace(task, trained_scale=manifest.scale(task.name))
     choices = manifest.choices(task.name)
     if task.chat is not None:
         return replace(task, chat=manifest.chat(task.name))

@@ -18,12 +18,12 @@ from peml.adapters.adapted import Adapted
 from peml.adapters.base import load_base
 from peml.adapters.card import STOCK_LORA, write_card
 from peml.adapters.check import check_written, compare_outputs, trained_outputs
-from peml.adapters.evaluate import as_trained
+from peml.adapters.evaluate import as_trained, trained_tasks
 from peml.adapters.files import LORA, adapter_folder, new_folder, save_heads, save_prefix
-from peml.adapters.left_out import left_out
+from peml.adapters.left_out import WITHOUT_HEADS, left_out
 from peml.adapters.load import attach_trained, open_adapter
 from peml.adapters.manifest import Manifest
-from peml.adapters.origin import origin_of
+from peml.adapters.origin import Origin, origin_of
 from peml.adapters.peft import write_peft
 from peml.adapters.stock_lora import copy_lora, with_stock_lora, write_stock_lora
 from peml.answers.heads import TaskHeads
@@ -31,7 +31,6 @@ from peml.batches.collate import Collator
 from peml.methods.linear import LinearTerms
 from peml.model.device import pick_device
 from peml.model.model import LanguageModel
-from peml.tasks.load import load_tasks
 from prefixnas.base.errors import UserError, unknown
 from prefixnas.report.grid import in_markdown
 
@@ -102,7 +101,8 @@ def export(
         origin = origin_of(folder, manifest, warn).of(task)
         if format == "peft" and not manifest.sites:
             _stock_lora(new, folder, manifest, task, expected, device, dtype)
-            write_card(new, STOCK_LORA, manifest, origin)
+            note = "" if manifest.heads is None else WITHOUT_HEADS
+            _card(new, STOCK_LORA, manifest, origin, note, warn)
             return
         lm, blocks, heads = open_adapter(folder, manifest, device, dtype, task, whole=True)
         FORMATS[format](_Export(new, Path(out).resolve(), manifest, lm, blocks, heads))
@@ -110,9 +110,21 @@ def export(
         check_written(written, manifest, blocks, expected, device, dtype)
         trained = Adapted(lm, heads, None, manifest, folder)
         note = left_out(trained, blocks, task) if format == "merged" else ""
-        if note:
-            warn(note)
-        write_card(new, format, manifest, origin, note and f"> **Warning:** {in_markdown(note)}")
+        _card(new, format, manifest, origin, note, warn)
+
+
+def _card(
+    new: Path,
+    kind: str,
+    manifest: Manifest,
+    origin: Origin,
+    note: str,
+    warn: Callable[[str], object],
+) -> None:
+    """Write the card, and say there and to the user what was left out, if anything was."""
+    if note:
+        warn(note)
+    write_card(new, kind, manifest, origin, note and f"> **Warning:** {in_markdown(note)}")
 
 
 def check_task(manifest: Manifest, task: str | None) -> None:
@@ -222,16 +234,16 @@ PROMPTS = 2
 
 def _prompts(job: _Export) -> list[Tensor]:
     """Return prompts of the tasks that the adapter was trained on, where they are to be had."""
+    collator = Collator(job.lm, max_length=job.manifest.max_length)
     try:
-        tasks = load_tasks(job.manifest.sources, eval_limit=PROMPTS)
+        tasks = trained_tasks(job.manifest, eval_limit=PROMPTS, warn=lambda message: None)
+        return [
+            torch.tensor([collator.encode(task, example).prompt])
+            for task in (as_trained(task, job.manifest) for task in tasks)
+            for example in task.splits["validation"]
+        ]
     except UserError:
         return []
-    collator = Collator(job.lm, max_length=job.manifest.max_length)
-    return [
-        torch.tensor([collator.encode(task, example).prompt])
-        for task in (as_trained(task, job.manifest) for task in tasks)
-        for example in task.splits["validation"]
-    ]
 
 
 FORMATS: Mapping[str, Callable[[_Export], None]] = {

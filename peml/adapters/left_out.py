@@ -17,6 +17,7 @@ EXAMPLES = 50
 """So many validation examples a task are scored with the prefix and without it."""
 
 _INSTEAD = "the format 'peml' keeps all together"
+WITHOUT_HEADS = f"its task heads are left out: {_INSTEAD}"
 
 
 def left_out(adapted: Adapted, blocks: Tensor | None, task: str | None = None) -> str:
@@ -28,7 +29,7 @@ def left_out(adapted: Adapted, blocks: Tensor | None, task: str | None = None) -
         task: The only task that it was merged for.
     """
     if blocks is None:
-        return "" if adapted.heads is None else f"its task heads are left out: {_INSTEAD}"
+        return "" if adapted.heads is None else WITHOUT_HEADS
     scores = with_and_without(adapted, blocks, task)
     if scores is None:
         said = "without its prefix the model is worse than what was trained"

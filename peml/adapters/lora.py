@@ -110,6 +110,11 @@ def _check_config(path: Path, kind: str) -> None:
     for key, value in given.items():
         if key in usual and key not in _OURS and (value or usual[key]) and value != usual[key]:
             raise UserError(f"{path}: key {key!r}: must be {usual[key]!r}, not {brief(value)}")
+    modules = given.get("target_modules", [])
+    if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
+        raise UserError(
+            f"{path}: key 'target_modules': must be a list of names, not {brief(modules)}"
+        )
     scale = given.get("lora_alpha", 1)
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= _LARGEST:
         raise UserError(

@@ -15,6 +15,7 @@ An *adapter folder* is small and holds what was trained, the base model by name:
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -30,6 +31,7 @@ from peml.model.model import Family
 from peml.model.quantize import Quantize
 from peml.prefix.kinds import prefix_attention
 from peml.prefix.sites import Site, SiteKind
+from peml.tasks.chat import Turn
 from peml.tasks.spec import Chat, TaskKind
 from peml.tasks.templates import check_template
 from prefixnas.base.errors import UserError, brief, unknown
@@ -153,6 +155,11 @@ class Manifest(Options):
         """Return the choices that all examples of a task had in training; empty: own lists."""
         found = (known for known in self.tasks if known.get("name") == task)
         return tuple(next(found, {}).get("choices", ()))
+
+    def scale(self, task: str) -> tuple[float, float] | None:
+        """Return mean and deviation of a task's labels in training; None: they are not known."""
+        found = next((known for known in self.tasks if known.get("name") == task), {})
+        return tuple(found["scale"]) if "scale" in found else None
 
     @property
     def longest_answers(self) -> dict[str, int]:
@@ -281,13 +288,28 @@ class _Task(Options):
     shots: int = option(0, "", at_least=0)
     num_beams: int = option(1, "", at_least=1)
     chat: Chat | None = None
+    scale: list[float] = option([0.0, 1.0], "")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if len(self.scale) != 2 or not self.scale[1] > 0 or not all(map(math.isfinite, self.scale)):
+            raise UserError("key 'scale': must be a mean and a deviation above 0")
         try:
             check_template(self.template)
         except ValueError as error:
             raise UserError(f"key 'template': malformed template: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Shot(Options):
+    prompt: str
+    answer: str
+    turns: list[list[str]] = option([], "")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(len(turn) != len(Turn._fields) for turn in self.turns):
+            raise UserError("key 'turns': a turn is a role and a text")
 
 
 _WITH_TEMPLATE = ("kind", "longest_answer")
@@ -302,14 +324,14 @@ class _Example(Options):
 
 def _made(data: Mapping[str, Any], path: str) -> Manifest:
     """Check all keys of a manifest, those inside of others too."""
-    listed = {key: data.get(key, []) for key in ("sites", "tasks", "examples")}
-    for key, items in listed.items():
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise UserError(f"{path}: key {key!r}: must be a list of objects, not {brief(items)}")
+    keys = ("sites", "tasks", "examples")
+    listed = {key: _objects(data.get(key, []), key, path) for key in keys}
     sites = [_checked(_Site, site, f"{path}: key 'sites'") for site in listed["sites"]]
     for task in listed["tasks"]:
         used = {entry.name: task[entry.name] for entry in fields(_Task) if entry.name in task}
         _checked(_Task, used, f"{path}: key 'tasks'")
+        for shot in _objects(task.get("shown", []), "shown", f"{path}: key 'tasks'"):
+            _checked(_Shot, shot, f"{path}: key 'shown'")
         if "template" in task and (missing := [k for k in _WITH_TEMPLATE if k not in task]):
             raise UserError(f"{path}: key 'tasks': key {missing[0]!r} is missing")
     for example in listed["examples"]:
@@ -319,6 +341,12 @@ def _made(data: Mapping[str, Any], path: str) -> Manifest:
     known = {**data, "sites": tuple(Site(**vars(site)) for site in sites)}
     made: Manifest = _checked(Manifest, known, path)
     return made
+
+
+def _objects(items: Any, key: str, where: str) -> list[dict[str, Any]]:
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise UserError(f"{where}: key {key!r}: must be a list of objects, not {brief(items)}")
+    return items
 
 
 def _checked(cls: type[Any], data: Any, where: str) -> Any:

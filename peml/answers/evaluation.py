@@ -84,7 +84,7 @@ def evaluate_tasks(
         ranks: Several processes share the batches; all of them must call this, and get the same.
         autocast: Entered around the model's forward passes.
         warn: Called with a line for each task whose predictions are all the same.
-        seen: Called with each task's examples and the answers that are scored.
+        seen: Called with each task's examples and the answers, as the model gave them.
 
     Raises:
         UserError: Free generation asked of an encoder-only model.
@@ -105,8 +105,8 @@ def evaluate_tasks(
             ranks=ranks,
             autocast=autocast,
         )
-        answers = _with_numbers(task, answers)
         seen(task, examples, answers)
+        answers = _with_numbers(task, answers)
         predictions = _predictions(task, examples, answers)
         references = [task.target(example, example.label) for example in examples]
         found = measure(task.metrics, predictions, references)

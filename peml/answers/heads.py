@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from prefixnas.base.errors import unknown
+from prefixnas.base.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from peml.tasks.task import Task
@@ -97,6 +97,11 @@ class TaskHeads(nn.Module):
             UserError: The head was trained for other choices.
         """
         known = self.choices.get(task, ())
+        if not known and len(choices) > self.outputs[task]:
+            raise UserError(
+                f"task {task!r}: an example has {len(choices)} choices, and its head was trained "
+                f"for {self.outputs[task]} at most"
+            )
         if not known:
             return list(range(len(choices)))
         for choice in choices:

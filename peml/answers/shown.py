@@ -66,6 +66,8 @@ def shown_answers(task: Task, examples: Sequence[Example], answers: Sequence[Ans
 
 def _text(example: Example, answer: Answer) -> str:
     said = answer.prediction
+    if said is None:
+        return "(no number)"
     if example.choices and isinstance(said, int):
         return example.choices[said]
     return f"{said:.4g}" if isinstance(said, float) else str(said)

@@ -98,17 +98,28 @@ def _list(methods: dict[str, Any], lm: LanguageModel | None, tasks: int, output:
 
     columns: list[Any] = ["method", "task", "merges", "what it does"]
     columns += [Number("weights"), Number("in use")] if lm is not None else []
-    documents = [
-        {"method": name, **_document(cls, cls(), lm, tasks)} for name, cls in methods.items()
-    ]
+    documents = [{"method": name, **_listed(cls, lm, tasks)} for name, cls in methods.items()]
     rows = []
     for found in documents:
         row = [found["method"], "yes" if found["needs_task"] else "no", found["merges"]]
         row.append(found["summary"])
         if lm is not None:
-            row += [f"{found[count]:,}" for count in ("weights", "weights_in_use")]
+            counts = (found["weights"], found["weights_in_use"])
+            row += ["-" if count is None else f"{count:,}" for count in counts]
         rows.append(row)
-    output.result({"methods": documents}, Grid(columns, rows))
+    refused = [each["refused"] for each in documents if "refused" in each]
+    output.result({"methods": documents}, Grid(columns, rows), *refused)
+
+
+def _listed(cls: Any, lm: LanguageModel | None, tasks: int) -> dict[str, Any]:
+    """Return what is to be known of a method, also of one that the model can't have."""
+    from prefixnas.base.errors import UserError
+
+    try:
+        return _document(cls, cls(), lm, tasks)
+    except UserError as error:
+        none = {"tasks": tasks, "weights": None, "weights_in_use": None}
+        return {**_document(cls, cls(), None, tasks), **none, "refused": str(error)}
 
 
 def _facts(document: Mapping[str, Any], lm: LanguageModel | None, tasks: int) -> list[str]:

@@ -51,12 +51,20 @@ class Table:
         return cell.seed == self.file.trial_seed
 
     def factor(self, row: Row, out: Path) -> float | None:
-        """Return the factor with the best selection score; None while a trial is missing."""
+        """Return the factor with the best selection score; None while a trial is missing.
+
+        Raises:
+            UserError: A record is damaged, or was scored by other metrics.
+        """
         if len(self.file.rates) == 1:
             return self.file.rates[0]
-        found = {cell.factor: cell.record(out) for cell in self.trials(row)}
-        scores = {factor: record.selection for factor, record in found.items() if record}
-        return max(scores, key=lambda f: scores[f]) if len(scores) == len(found) else None
+        scores: dict[float, float] = {}
+        for cell in self.trials(row):
+            if (record := cell.record(out)) is None:
+                return None
+            self._check(record, cell.name)
+            scores[cell.factor] = record.selection
+        return max(scores, key=lambda factor: scores[factor])
 
     def runs(self, row: Row, factor: float) -> list[Cell]:
         """Return the runs of a row that the table shows."""
@@ -87,7 +95,7 @@ class Table:
     def _check(self, record: RunRecord, where: str) -> None:
         names = {column.name for column in self.columns}
         metrics = {column.name: list(column.metrics) for column in self.columns}
-        if set(record.tasks) != names or record.metrics not in (None, metrics):
+        if record.tasks.keys() not in (set(), names) or record.metrics not in (None, metrics):
             raise UserError(
                 f"{where}: the run was scored on other tasks, or by other metrics; take another "
                 "--out"

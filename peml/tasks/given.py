@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def write_task(task: Mapping[str, Any], folder: Path, *, anew: bool = True) -> P
         UserError: A key or a value that is not allowed, records that can't be written, or files of
             other content that are there.
     """
-    task = {key: list(value) if isinstance(value, tuple) else value for key, value in task.items()}
+    task = {key: value if key == "source" else _plain(value) for key, value in task.items()}
     if missing := [key for key in ("name", "source") if key not in task]:
         raise UserError(f"a task that is given by its keys needs the key {missing[0]!r}")
     name = str(make_spec({**task, "source": task["name"]}).name)
@@ -50,6 +51,24 @@ def write_task(task: Mapping[str, Any], folder: Path, *, anew: bool = True) -> P
             raise UserError(f"{path}: holds other data than task {name!r} is given with now")
         write_bytes(path, content)
     return folder / f"{name}.yaml"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a key as YAML knows it: NumPy has numbers and texts of its own."""
+    match value:
+        case bool():
+            return value
+        case str():
+            return str(value)
+        case Integral():
+            return int(value)
+        case Real():
+            return float(value)
+        case Mapping():
+            return {_plain(key): _plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+    return value
 
 
 def _source(source: Any, name: str, files: dict[str, bytes]) -> Any:

@@ -10,10 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peml.tasks.chat import conversation_of
 from peml.tasks.fields import MissingField, lookup
 from peml.tasks.files import Record, Records
 from peml.tasks.metrics import default_metrics
 from peml.tasks.spec import Reading, TaskKind, TaskSpec
+from peml.tasks.templates import render
 from peml.tasks.values import (
     NoText,
     looks_like_number,
@@ -33,6 +35,9 @@ _MOST_CHOICES = 1000
 _MOST_CLASSES, _EACH = 20, 5
 """Labels of one file are taken for classes where they are at most so many different texts, each
 with so many records on average."""
+
+_SECRET = "-1"
+"""What data sets of the hub have in the place of a label that they keep to themselves."""
 
 _DIGIT = re.compile(r"\s*[0-9]")
 _INDEX = re.compile(r"0|[1-9][0-9]*")
@@ -152,11 +157,41 @@ def label_at(spec: TaskSpec, records: Records, index: int) -> Any:
     return raw
 
 
-def is_labelled(spec: TaskSpec, records: Records) -> bool:
-    """Tell whether any record has an answer: those of a benchmark's test may be kept secret."""
-    names = (spec.label, spec.label.partition(".")[0], "fields", "messages", "completion", "output")
-    answers = (row.get(name) is not None for row in records.rows for name in names)
-    return spec.answer is not None or any(answers)
+def is_labelled(spec: TaskSpec, records: Records, *, talks: bool) -> bool:
+    """Tell whether any record has an answer: those of a benchmark's test may be kept secret.
+
+    Args:
+        spec: The task's specification.
+        records: The records of a split.
+        talks: Whether the task's records are conversations.
+    """
+    known = _has_answer if talks else _has_text if spec.answer is not None else _has_label
+    return any(known(spec, records, index) for index in range(len(records.rows)))
+
+
+def _has_answer(spec: TaskSpec, records: Records, index: int) -> bool:
+    try:
+        conversation_of(records.rows[index], records.where(index))
+    except UserError:
+        return False
+    return True
+
+
+def _has_text(spec: TaskSpec, records: Records, index: int) -> bool:
+    try:
+        return bool(render(spec.answer or "", records.rows[index]).strip())
+    except (MissingField, NoText):
+        return False
+
+
+def _has_label(spec: TaskSpec, records: Records, index: int) -> bool:
+    if final_of(spec, records.rows[index]) is not None:
+        return True
+    try:
+        text = text_of(lookup(records.rows[index], spec.label)).strip()
+    except (MissingField, NoText):
+        return False
+    return bool(text) and (text != _SECRET or text in (spec.label_map or {}))
 
 
 def final_of(spec: TaskSpec, row: Record) -> str | None:

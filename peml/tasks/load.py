@@ -134,7 +134,8 @@ def load_task(
     records = read_records(spec, seed=seed)
     one = is_one_file(spec)
     _check_splits(spec, records, one)
-    unlabelled = "test" in records and not is_labelled(spec, records["test"])
+    talks = are_conversations(spec, records["train"])
+    unlabelled = "test" in records and not is_labelled(spec, records["test"], talks=talks)
     if unlabelled:
         del records["test"]
     name = spec.name or _default_name(spec)

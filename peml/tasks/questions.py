@@ -90,5 +90,7 @@ def _choices(task: Task, records: Records, index: int) -> tuple[str, ...]:
             raise UserError(f"{records.where(index)}: the choices: {error}") from None
         return shared
     own = record_choices(TaskSpec(choices=None if path == LISTED else path), records, index)
+    if not own and not shared:
+        raise UserError(f"{records.where(index)}: {path!r} must be at least two different texts")
     known = [choice for choice in shared if choice in own]
     return tuple(known) if len(known) == len(own) else own

@@ -38,6 +38,8 @@ class Task:
             they are in none of the splits.
         num_beams: Generation only: beams of the search for the best answer; 1: greedy.
         chat: How its conversations are read, ``auto`` or ``off``; None: it has none.
+        trained_scale: `label_scale` of the examples that a model was trained on, where these are
+            others than the task's own.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Task:
     shots: tuple[Example, ...] = field(default=(), repr=False)
     num_beams: int = 1
     chat: Chat | None = None
+    trained_scale: tuple[float, float] | None = None
 
     def prompt(self, example: Example) -> str:
         """Return an example's prompt as it is scored: behind the shots."""
@@ -130,6 +133,8 @@ class Task:
         """Return mean and standard deviation of the training labels; (0, 1) if not numbers."""
         if self.kind != "regression":
             return 0.0, 1.0
+        if self.trained_scale is not None:
+            return self.trained_scale
         labels = [float(example.label) for example in self.splits["train"]]
         mean = sum(labels) / len(labels)
         deviation = (sum((label - mean) ** 2 for label in labels) / len(labels)) ** 0.5

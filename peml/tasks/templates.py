@@ -45,6 +45,8 @@ def check_template(template: str) -> None:
     for _, name, spec, _ in string.Formatter().parse(template):
         if name is not None and not _NAMED.match(name):
             raise ValueError(f"field {name!r} has no name")
+        if "{" in (spec or ""):
+            raise ValueError(f"field {name!r} takes its format from another field")
         if any(
             len(n) > len(str(WIDEST)) or int(n) > WIDEST for n in re.findall(r"\d+", spec or "")
         ):

@@ -106,6 +106,10 @@ def test_lists_are_documents(bench: Path, ask: Callable[..., Asked]) -> None:
     methods = {row["method"]: row for row in ask(PEML, "methods").document["methods"]}
     lora = ask(PEML, "methods", "lora").document
     assert methods["lora"].items() <= lora.items() and lora["merges"] == "always"
+    counted = ask(PEML, "methods", "--model", str(bench / "llama"))
+    refused = {m["method"]: m for m in counted.document["methods"] if m["weights"] is None}
+    assert [*refused] == ["unipelt"] and "encoder" in refused["unipelt"]["refused"]
+    assert [*methods] == [method["method"] for method in counted.document["methods"]]
     (task,) = ask(PEML, "tasks", str(bench / "mood"), "--show", "2").document["tasks"]
     assert task["choices"] == ["yes", "no"] and len(task["examples"]) == 2
     assert task["examples_by_split"]["validation"] == 6

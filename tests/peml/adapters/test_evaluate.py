@@ -107,7 +107,9 @@ def test_tasks_are_scored_with_the_shots_and_beams_of_their_training(
     objective.save(tmp_path)
     manifest = read_manifest(tmp_path)
     found = trained_tasks(manifest)
-    assert [task.shots for task in found] == [task.shots for task in objective.tasks]
+    example = objective.tasks[0].splits["validation"][0]
+    prompts = [[task.prompt(example) for task in tasks] for tasks in (found, objective.tasks)]
+    assert prompts[0] == prompts[1]
     assert [len(task.shots) for task in found] == [2, 2]
     assert [task.num_beams for task in found] == [task.num_beams for task in objective.tasks]
     other = trained_tasks(manifest, shots=0, num_beams=1)

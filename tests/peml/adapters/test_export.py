@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
+import peml
 from peml.adapters.export import FORMATS, export
 from peml.adapters.files import new_folder
 from peml.model.model import LanguageModel
 from peml.prefix.handle import attach
 from prefixnas.base.errors import UserError
+from prefixnas.network.supernet import build_child
 from tests.peml.adapters.trained import assert_same, load, trained
+from tests.peml.objective.built import SPACE
+from tests.workbench import write_lines
 
 
 def test_merged_is_a_plain_folder_with_the_prefix_beside_it(tmp_path: Path) -> None:
@@ -106,3 +111,33 @@ def test_folders_mean_what_they_mean_to_cp(
         assert (tmp_path / "work" / "link").is_symlink()
     with pytest.raises(UserError, match="exists and is not empty"), new_folder(given):
         pass
+
+
+def test_heads_that_stock_peft_has_no_place_for_are_told_of(bench: Path, tmp_path: Path) -> None:
+    config = peml.LanguageModelConfig(model=str(bench / "bert"), tasks=[str(bench / "mood")])
+    objective = config.build(total_steps=1, seed=0)
+    objective.reset(None, seed=0)
+    objective.save(tmp_path / "adapter")
+    for format in ("peft", "merged"):
+        told: list[str] = []
+        export(tmp_path / "adapter", tmp_path / format, format, warn=told.append)
+        assert any("its task heads are left out" in line for line in told)
+        assert "its task heads are left out" in (tmp_path / format / "README.md").read_text()
+    told.clear()
+    export(tmp_path / "adapter", tmp_path / "peml", "peml", warn=told.append)
+    assert not any("left out" in line for line in told)
+
+
+def test_an_export_does_not_need_the_data_as_it_was(bench: Path, tmp_path: Path) -> None:
+    shutil.copytree(bench / "mood", tmp_path / "mood")
+    config = peml.LanguageModelConfig(
+        model=str(bench / "llama"), tasks=[str(tmp_path / "mood")], prefix_length=3
+    )
+    objective = config.build(total_steps=1, seed=0)
+    objective.reset(build_child(SPACE, SPACE.first(), objective.width), seed=0)
+    objective.save(tmp_path / "adapter")
+    for split in ("train", "validation"):
+        rows = [{"input": "a", "choices": ["x", "y", "z"], "label": n % 3} for n in range(6)]
+        write_lines(tmp_path / "mood" / f"{split}.jsonl", rows)
+    export(tmp_path / "adapter", tmp_path / "out", "peft", warn=lambda line: None)
+    assert (tmp_path / "out" / "adapter_config.json").is_file()

@@ -61,3 +61,10 @@ def test_unknown_pooling() -> None:
     pooling: Any = "max"
     with pytest.raises(UserError, match="unknown pooling 'max'"):
         TaskHeads(8, {"a": 3}, pooling=pooling)
+
+
+def test_more_choices_than_outputs_are_refused() -> None:
+    heads = TaskHeads(8, {"own": 2})
+    assert heads.places("own", ("a", "b")) == [0, 1]
+    with pytest.raises(UserError, match=r"'own': an example has 3 choices.* trained for 2 at most"):
+        heads.places("own", ("a", "b", "c"))

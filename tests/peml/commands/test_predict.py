@@ -319,3 +319,24 @@ def test_what_is_no_list_of_records_is_said_before_a_model_is_loaded(
     monkeypatch.setattr("peml.adapters.predict.opened", None)
     with pytest.raises(UserError, match=r"^records: (expected a file or|number \d is no)"):
         peml.predict(kinds / "run", wrong, "echo")
+
+
+@pytest.mark.parametrize("listed", [[], ["a"], "a"])
+def test_a_record_with_too_few_choices_is_refused_by_its_line(kinds: Path, listed: Any) -> None:
+    with pytest.raises(UserError, match="the records, record 2: 'from' must be"):
+        records = [{"input": "a", "from": ["a", "b"]}, {"input": "b", "from": listed}]
+        peml.predict(kinds / "run", records, task="own")
+
+
+def test_an_answer_without_a_number_is_seen_as_none(kinds: Path) -> None:
+    said: list[float | None] = []
+    scores = peml.evaluate(
+        kinds / "run",
+        [kinds / "stars"],
+        seen=lambda task, examples, answers: said.extend(a.prediction for a in answers),
+        warn=lambda line: None,
+    )
+    asked = [{"text": f"film {word} a"} for word in ("bad", "good")] * 2
+    found = peml.predict(kinds / "run", asked, task="stars", warn=lambda line: None)
+    assert said == [answer.prediction for answer in found] and None in said
+    assert "stars" in scores

@@ -119,6 +119,12 @@ def test_records_of_other_tasks_or_metrics_are_refused(
     file.write_text(json.dumps({**data, "metrics": metrics}))
     with pytest.raises(UserError, match="LoRA, seed 0: the run was scored"):
         summarise(table, out)
+    file.write_text(json.dumps(data))
+    trial = out / "LoRA" / "x1" / "seed100" / "row.json"
+    blind = {**json.loads(trial.read_text()), "validation": None, "tasks": {}, "metrics": metrics}
+    trial.write_text(json.dumps(blind))
+    with pytest.raises(UserError, match="LoRA, rates x 1, seed 100: the run was scored"):
+        summarise(table, out)
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{}", '{"selection": 1}', '{"tasks": 3}'])

@@ -49,7 +49,9 @@ def test_a_key_with_a_dot_is_found_whole() -> None:
     assert lookup({"a.b": 1}, "a.b") == 1
 
 
-@pytest.mark.parametrize("template", ["{a", "a}", "{}", "{0}", "{a:>10001}", "{a:.99999999999}"])
+@pytest.mark.parametrize(
+    "template", ["{a", "a}", "{}", "{0}", "{a:>10001}", "{a:.99999999999}", "{a:{b}}"]
+)
 def test_malformed(template: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         check_template(template)

@@ -45,6 +45,33 @@ def test_a_test_file_is_a_split_of_its_own(tmp_path: Path) -> None:
     assert len(load_task({"source": keys, "name": "x"}, folder=tmp_path).splits["test"]) == 7
 
 
+@pytest.mark.parametrize(
+    ("spec", "known", "secret"),
+    [
+        ("", {"input": "a", "label": "yes"}, {"input": "a", "label": ""}),
+        ("choices: [b, c]\n", {"input": "a", "label": 1}, {"input": "a", "label": -1}),
+        ('answer: "{target}"\n', {"input": "a", "target": "b"}, {"input": "a"}),
+        (
+            "",
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+            {"messages": [{"role": "user", "content": "a"}]},
+        ),
+        ("", {"prompt": "a", "completion": "b"}, {"prompt": "a"}),
+    ],
+)
+def test_a_test_whose_answers_are_kept_secret_is_left_out(
+    spec: str, known: dict[str, Any], secret: dict[str, Any], tmp_path: Path
+) -> None:
+    for split in ("train", "validation"):
+        write_lines(tmp_path / "t" / f"{split}.jsonl", [known] * 4)
+    (tmp_path / "t" / "task.yaml").write_text(spec or "name: t\n")
+    for records, there in (([known] * 3, True), ([secret] * 3, False)):
+        write_lines(tmp_path / "t" / "test.jsonl", records)
+        task = load_task(tmp_path / "t")
+        assert ("test" in task.splits) == there
+        assert any("have no labels" in note for note in task.notes) != there
+
+
 def test_a_test_without_labels_is_left_out_and_that_is_said(tmp_path: Path) -> None:
     task = load_task(folder(tmp_path, rows(7, label=None)))
     assert "test" not in task.splits
