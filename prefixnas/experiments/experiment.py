@@ -133,6 +133,13 @@ class Experiment:
         """Return how many processes a trial takes."""
         return int(self.example()["processes"])
 
+    def spaces(self) -> dict[str, str]:
+        """Return a hash of every space that a trial may search, by its name or file."""
+        from prefixnas.space.loading import hash_of_space, load_space
+
+        found = {self.resolve(corner)["space"] for corner in corners(self.hyperparameters)}
+        return {name: hash_of_space(load_space(name)) for name in sorted(found)}
+
     def to_json(self) -> dict[str, Any]:
         """Return all keys of the file, as plain values."""
         return {entry.name: getattr(self.file, entry.name) for entry in fields(self.file)}

@@ -195,3 +195,15 @@ def test_samplers_propose_by_the_trials_number(tmp_path: Path) -> None:
     params = [claim.params for claim in first if claim]
     assert len({json.dumps(each) for each in params}) == 3
     assert params == [claim.params for claim in again if claim]
+
+
+def test_a_study_goes_on_with_the_spaces_that_it_began_with(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    text = "name: mine\nstack: {layers: 2, cell: [linear, {choice: {key: a, options: [tanh]}}]}\n"
+    file.write_text(text)
+    keys = {"space": {"choice": ["tabular", str(file)]}}
+    open_small(tmp_path, hyperparameters=keys, base__space=None)
+    open_small(tmp_path, hyperparameters=keys, base__space=None)
+    file.write_text(text.replace("tanh", "tanh, relu"))
+    with pytest.raises(UserError, match=r"cannot go on: the space '.*mine.yaml' is not what"):
+        open_small(tmp_path, hyperparameters=keys, base__space=None)
