@@ -77,14 +77,8 @@ def parser(prog: str) -> Parser:
 
 def _extent(experiment: Experiment) -> str:
     """Say, as a comment in YAML, how much there is to do at most."""
-    from prefixnas.experiments.hyperparameters import corners
-
-    searches = [experiment.resolve(corner) for corner in corners(experiment.hyperparameters)]
-    steps = max(values["steps"] for values in searches)
-    epochs = max(
-        values["steps"] // values["eval_every"] if values["eval_every"] else 0
-        for values in searches
-    )
+    steps = max(values["steps"] for values in experiment.searches)
+    epochs = experiment.epochs() or 0
     trials, workers = experiment.trials, experiment.file.workers
     return (
         f"# {trials:,} trials, {workers} side by side, of at most {steps:,} steps and {epochs:,} "
