@@ -22,7 +22,7 @@ from prefixnas import Run, SearchResult, search
 from prefixnas.base.errors import RunLost, UserError
 from prefixnas.base.files import make_folder, sweep, write_text
 from prefixnas.base.locks import LOCK, try_lock
-from prefixnas.launch.config import dump_config, read_config, refuse_change
+from prefixnas.launch.config import dump_config, refuse_other
 from prefixnas.launch.plan import plan_run
 from prefixnas.run.checkpoint import STATE
 from prefixnas.run.evaluation import TRAINED
@@ -36,21 +36,15 @@ PAUSE = 2.0
 
 
 def refuse_other_runs(table: Table, out: Path) -> None:
-    """Refuse runs in the folder that were begun under another configuration.
+    """Refuse runs in the folder that were begun under another configuration, or on another space.
 
     Raises:
-        UserError: Names the run and the first key that differs.
+        UserError: Names the run and the first key that differs, or the space.
     """
     for row in table.rows:
         every = [cell for factor in table.file.rates for cell in table.runs(row, factor)]
         for cell in [*table.trials(row), *every]:
-            _refuse_other(cell, out)
-
-
-def _refuse_other(cell: Cell, out: Path) -> None:
-    folder = cell.folder(out)
-    if (folder / CONFIG).is_file():
-        refuse_change(read_config(folder / CONFIG), cell.values, folder)
+            refuse_other(cell.folder(out), cell.values)
 
 
 def work(table: Table, out: Path, told: Callable[[Cell], None]) -> dict[str, str]:
@@ -93,7 +87,7 @@ def _take(table: Table, cell: Cell, out: Path, told: Callable[[Cell], None]) -> 
     with lock:
         if _open(cell, out):
             sweep(folder)
-            _refuse_other(cell, out)
+            refuse_other(folder, cell.values)
             carry_out(table, cell, folder)
             gc.collect()  # a model in a circle of references would stay beside the next
             told(cell)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import glob
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from prefixnas.base.errors import UserError, brief
 from prefixnas.base.locks import LOCK, try_lock
@@ -172,13 +174,43 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         UserError: The file cannot be written; its cause is the `OSError`.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    with writing(path):
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+    with writing(path), _temporary(path) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        Path(file.name).replace(path)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[BinaryIO]:
+    """Open the file that is to take a name, empty.
+
+    Its own name is always the same, so that the next writer takes away what a kill left, unless
+    another one is at it: then it is a name of its own.
+    """
+    usual = path.with_name(path.name + ".tmp")
+    with usual.open("ab") as file:
+        if _is_ours(file, usual):
+            file.truncate(0)
+            yield file
+            return
+    own = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with own.open("xb") as file:
+            yield file
+    finally:
+        own.unlink(missing_ok=True)
+
+
+def _is_ours(file: BinaryIO, path: Path) -> bool:
+    """Lock an open file; tell whether no other writer had it, or has given it its name since."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:  # a file system without locks
+        return True
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

@@ -104,8 +104,21 @@ def _run(arguments: argparse.Namespace) -> int:
         print("interrupted; nothing of it runs, `resume` goes on", file=sys.stderr)
         return 130
     engine.stop()
-    _show(engine.experiment, engine.folder, output, document)
-    return 0 if last == "DONE" else 1
+    return _finish(engine.experiment, engine.folder, output, document, last)
+
+
+def _finish(
+    experiment: Experiment, folder: Path, output: Output, document: Mapping[str, Any], last: str
+) -> int:
+    """Show an experiment that was waited for, and the trials that failed."""
+    from prefixnas.experiments.nni.table import open_study
+    from prefixnas.experiments.rows import failures
+
+    _show(experiment, folder, output, document)
+    lost = failures(open_study(experiment, folder).rows())
+    for line in lost:
+        output.failed(line)
+    return 1 if lost or last != "DONE" else 0
 
 
 def _announced(engine: Engine, manager: Manager) -> tuple[dict[str, Any], str]:
@@ -187,7 +200,7 @@ def _load(arguments: argparse.Namespace, **changes: object) -> tuple[Experiment,
 
 def _folder(arguments: argparse.Namespace, name: str) -> Path:
     folder: Path = arguments.out or Path("studies") / name
-    return folder.absolute()
+    return folder.resolve()  # its processes are found by this name
 
 
 def _name(file: Path) -> str:

@@ -77,14 +77,8 @@ def parser(prog: str) -> Parser:
 
 def _extent(experiment: Experiment) -> str:
     """Say, as a comment in YAML, how much there is to do at most."""
-    from prefixnas.experiments.hyperparameters import corners
-
-    searches = [experiment.resolve(corner) for corner in corners(experiment.hyperparameters)]
-    steps = max(values["steps"] for values in searches)
-    epochs = max(
-        values["steps"] // values["eval_every"] if values["eval_every"] else 0
-        for values in searches
-    )
+    steps = max(values["steps"] for values in experiment.searches)
+    epochs = experiment.epochs() or 0
     trials, workers = experiment.trials, experiment.file.workers
     return (
         f"# {trials:,} trials, {workers} side by side, of at most {steps:,} steps and {epochs:,} "
@@ -149,7 +143,7 @@ def _no_view(rows: Sequence[Row]) -> None:
 
 
 def _finish(study: Study, output: Output) -> int:
-    from prefixnas.experiments.rows import ERROR, FAIL
+    from prefixnas.experiments.rows import failures
     from prefixnas.experiments.view import describe, whole_table
 
     rows, best = study.rows(), study.best()
@@ -164,10 +158,7 @@ def _finish(study: Study, output: Output) -> int:
         parts.append(f"best: trial {best.number}, score {best.score:.4f} ({describe(best.params)})")
         parts.append(f"run directory: {study.trial_folder(best.number)}")
     output.result(document, *parts, wide=wide)
-    for row in rows:
-        if row.state == FAIL:
-            output.failed(f"trial {row.number}: {row.notes.get(ERROR)}")
-    if best is None:
-        output.failed("no trial is complete")
-        return 1
-    return 0
+    lost = [*failures(rows), *(["no trial is complete"] if best is None else [])]
+    for line in lost:
+        output.failed(line)
+    return 1 if lost else 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from prefixnas.launch.config import read_config, refuse_change
+from prefixnas.launch.config import read_config, refuse_other
 
 REFERENCES = "references"
 """The folder of the hand-made modules, which belong to no space that is searched."""
@@ -52,14 +52,13 @@ class Cell:
 
 
 def refuse_other_cells(cells: Sequence[Cell]) -> None:
-    """Refuse cells that were begun under another configuration.
+    """Refuse cells that were begun under another configuration, or on another space.
 
     Raises:
-        UserError: Names the run and the first key that differs.
+        UserError: Names the run and the first key that differs, or the space.
     """
     for cell in cells:
-        if stored := _begun(cell.folder):
-            refuse_change(stored, cell.values, cell.folder)
+        refuse_other(cell.folder, cell.values)
 
 
 def _begun(folder: Path) -> dict[str, Any]:

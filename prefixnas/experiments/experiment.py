@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from prefixnas.experiments.hyperparameters import (
     Range,
     corners,
     read_hyperparameters,
+    refuse_doubles,
 )
 from prefixnas.experiments.samplers import try_samplers
 from prefixnas.experiments.storage import without_password
@@ -120,18 +122,34 @@ class Experiment:
         plan_run(values)
         return values
 
+    @cached_property
+    def searches(self) -> Sequence[Mapping[str, Any]]:
+        """Complete configurations in which each bound and each option occurs."""
+        return [self.resolve(corner) for corner in corners(self.hyperparameters)]
+
     def example(self) -> dict[str, Any]:
         """Return the complete configuration of some trial."""
         return self.resolve(next(corners(self.hyperparameters)))
 
     def epochs(self) -> int | None:
         """Return how many epochs a trial has at most; None: nothing is looked at."""
-        values = self.example()
-        return int(values["steps"]) // int(values["eval_every"]) if values["eval_every"] else None
+        every = [
+            int(values["steps"]) // int(values["eval_every"])
+            for values in self.searches
+            if values["eval_every"]
+        ]
+        return max(every, default=None)
 
     def processes(self) -> int:
-        """Return how many processes a trial takes."""
-        return int(self.example()["processes"])
+        """Return how many processes a trial takes at most."""
+        return max(int(values["processes"]) for values in self.searches)
+
+    def spaces(self) -> dict[str, str]:
+        """Return a hash of every space that a trial may search, by its name or file."""
+        from prefixnas.space.loading import hash_of_space, load_space
+
+        found = {values["space"] for values in self.searches}
+        return {name: hash_of_space(load_space(name)) for name in sorted(found)}
 
     def to_json(self) -> dict[str, Any]:
         """Return all keys of the file, as plain values."""
@@ -152,7 +170,7 @@ class Experiment:
 
         The password of a database is left out.
         """
-        varied = {parameter.key for parameter in self.hyperparameters}
+        varied = {key for corner in corners(self.hyperparameters) for key in corner}
         varied |= {"patience"} if self.file.early_stopping else set()
         kept = {key: value for key, value in self.example().items() if key not in varied}
         return {**self.shown(), "base": kept, "objective": asdict(self.target)}
@@ -171,6 +189,9 @@ class Experiment:
         Raises:
             UserError: Names the first key that differs.
         """
+        former = stored.get("storage")
+        if isinstance(former, str):  # some versions kept a password that stands behind the "?"
+            stored = {**stored, "storage": without_password(former)}
         for key, value in json.loads(json.dumps(self.shown())).items():
             if key not in FREE and stored.get(key) != value:
                 path, was, is_ = _first_difference(stored.get(key), value)
@@ -243,9 +264,8 @@ def _check_patience(file: ExperimentFile, where: str) -> None:
 def _check_keys(experiment: Experiment) -> None:
     """Try every bound and every option in the search that it is for."""
     where, file = f"{experiment.where}: hyperparameters", experiment.file
-    for parameter in experiment.hyperparameters:
-        if parameter.key in file.base:
-            raise UserError(f"{where}: {parameter.key!r} stands in base, too")
+    taken = dict.fromkeys(file.base, "base") | dict.fromkeys(file.early_stopping, "early_stopping")
+    refuse_doubles(experiment.hyperparameters, taken, where)
     from prefixnas.launch.plan import find_options
 
     for assigned in corners(experiment.hyperparameters):

@@ -127,6 +127,46 @@ def corners(hyperparameters: Sequence[Hyperparameter]) -> Iterator[dict[str, Any
         yield {}
 
 
+def refuse_doubles(
+    hyperparameters: Sequence[Hyperparameter], taken: Mapping[str, str], where: str
+) -> None:
+    """Refuse a key that two places set in one trial, of which one would win in silence.
+
+    Options of one choice may set the same key.
+
+    Args:
+        hyperparameters: The hyper-parameters of an experiment.
+        taken: Keys that are set besides, each with where it stands.
+        where: The file, for messages.
+
+    Raises:
+        UserError: Names the key and both places.
+    """
+    _add_keys(hyperparameters, taken, where)
+
+
+def _add_keys(
+    hyperparameters: Sequence[Hyperparameter], taken: Mapping[str, str], where: str
+) -> dict[str, str]:
+    """Return the keys that are taken and those that the hyper-parameters may set, with places."""
+    found = dict(taken)
+    for parameter in hyperparameters:
+        _add(found, parameter.key, parameter.name, where)
+        before = dict(found)
+        for option in parameter.options if isinstance(parameter, Alternatives) else ():
+            inside = dict(before)
+            for key in option.fixed or {}:
+                _add(inside, key, f"{parameter.name}={option.label}/{key}", where)
+            found |= _add_keys(option.within, inside, where)
+    return found
+
+
+def _add(found: dict[str, str], key: str, name: str, where: str) -> None:
+    if key in found:
+        raise UserError(f"{where}: {name!r} stands in {found[key]}, too")
+    found[key] = repr(name)
+
+
 def by_name(answers: Mapping[str, Any]) -> Ask:
     """Return what answers from a mapping of names in the study."""
     return lambda parameter: answers[parameter.name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,11 @@ def row_of(trial: optuna.trial.FrozenTrial) -> Row:
         dict(trial.user_attrs),
         (ended - began).total_seconds() if began and ended else None,
     )
+
+
+def failures(rows: Iterable[Row]) -> list[str]:
+    """Return a line for each trial that failed."""
+    return [f"trial {row.number}: {row.notes.get(ERROR)}" for row in rows if row.state == FAIL]
 
 
 @contextmanager

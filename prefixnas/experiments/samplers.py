@@ -187,7 +187,7 @@ def _short(name: str, kind: str) -> str:
 def _split(named: Named, kind: str, where: str) -> tuple[str, Mapping[str, Any]]:
     if isinstance(named, str):
         return named, {}
-    if len(named) == 1:
+    if isinstance(named, Mapping) and len(named) == 1:
         ((name, options),) = named.items()
         if options is None:
             return str(name), {}

@@ -35,7 +35,8 @@ def storage_name(given: str | None, folder: Path) -> str:
 
 def without_password(name: str) -> str:
     """Return the name of a storage as it may be shown and kept."""
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", name)
+    shown = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", name)
+    return re.sub(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", r"\1***", shown)
 
 
 def has_study(given: str | None, folder: Path, study: str) -> bool:

@@ -40,7 +40,7 @@ from prefixnas.experiments.trial import is_free, trial_folder
 if TYPE_CHECKING:
     import optuna
 
-EXPERIMENT = "experiment"
+EXPERIMENT, SPACES = "experiment", "spaces"
 
 
 class Study:
@@ -75,7 +75,8 @@ class Study:
             folder: Where run directories, locks and, by default, the storage lie.
 
         Raises:
-            UserError: The storage cannot be reached, or the study there is of another experiment.
+            UserError: The storage cannot be reached, or the study there is of another experiment,
+                or a space of it was edited.
         """
         make_folder(folder)
         with wait_for_lock(folder / LOCK):
@@ -85,6 +86,7 @@ class Study:
                 experiment.refuse_change(_stored(stored, folder), str(folder))
             if stored != (text := json.dumps(experiment.shown())):
                 study.optuna.set_user_attr(EXPERIMENT, text)
+            study._refuse_edited_spaces()
             study._fill_up()
         return study
 
@@ -191,6 +193,18 @@ class Study:
         with quiet():
             trial = optuna.Trial(self.optuna, trial_id)
             return Claim(self.experiment, trial, self.row(row.number).epochs, folder, lock)
+
+    def _refuse_edited_spaces(self) -> None:
+        """Refuse to go on on edited spaces; a study of an earlier version has no note of them."""
+        now = self.experiment.spaces()
+        began = self.optuna.user_attrs.get(SPACES)
+        if not isinstance(began, Mapping):
+            self.optuna.set_user_attr(SPACES, now)
+        elif edited := next((name for name in now if began.get(name) != now[name]), None):
+            raise UserError(
+                f"{self.folder}: cannot go on: the space {edited!r} is not what the study began "
+                "with; put it back, or begin a new study"
+            )
 
     def _fill_up(self) -> None:
         """Write the trials that are still missing, as waiting ones."""

@@ -20,6 +20,7 @@ from prefixnas.base.options import option, read_pairs
 from prefixnas.base.yaml import read_yaml
 from prefixnas.run.objective import ObjectiveConfig
 from prefixnas.run.recipe import Recipe
+from prefixnas.space.loading import load_space
 
 
 @dataclass(frozen=True)
@@ -151,4 +152,26 @@ def refuse_change(stored: Mapping[str, Any], values: Mapping[str, Any], path: Pa
             raise UserError(
                 f"{path}: cannot resume with another configuration: "
                 f"{name!r} was {brief(stored[name])} and is now {brief(value)}"
+            )
+
+
+def refuse_other(folder: Path, values: Mapping[str, Any]) -> None:
+    """Refuse a run in a folder that was begun as another than the one that is to be there.
+
+    Args:
+        folder: The run directory; where none was begun, nothing is refused.
+        values: Every key's value.
+
+    Raises:
+        UserError: Names the first key that differs, or the space whose file was edited.
+    """
+    path, kept = folder / "config.yaml", folder / "space.yaml"
+    if path.is_file():
+        refuse_change(read_config(path), values, folder)
+    if path.is_file() and kept.is_file():
+        began, now = load_space(str(kept)), load_space(str(values["space"]))
+        if began != now.with_sizes(began.sizes):  # those of the objective
+            raise UserError(
+                f"{folder}: cannot go on: the space {values['space']!r} is not what the run began "
+                "with; put it back, or take another --out"
             )

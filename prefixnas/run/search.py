@@ -25,7 +25,7 @@ from prefixnas.run.run import Run
 from prefixnas.run.strategy import STRATEGIES, Strategy, check_module
 from prefixnas.run.training import fit
 from prefixnas.run.turns import APART, after_training, before_search, check_turns
-from prefixnas.space.loading import space_to_yaml
+from prefixnas.space.loading import hash_of_space, space_to_yaml
 
 
 def search(
@@ -49,7 +49,7 @@ def search(
 
     Raises:
         UserError: The strategy refuses the space, the budget or the objective, or the run began
-            with other data.
+            with other data, or on another space.
 
     Example:
         >>> from pathlib import Path
@@ -128,6 +128,7 @@ def _check(run: Run, strategy: Strategy, recipe: Recipe) -> None:
     strategy.check(run.space, run.settings, run.budget)
     strategy.check_objective(run.objective)
     strategy.check_recipe(recipe)
+    _check_space(run)
     _check_data(run)
 
 
@@ -145,6 +146,16 @@ def _ordered(
     """Return the columns of the table: what a result has to beat stands before it."""
     first = {label: column for label, column in columns.items() if label == UNTOUCHED}
     return {**first, **baselines, **columns}
+
+
+def _check_space(run: Run) -> None:
+    """Refuse to go on on another space; a run of an earlier version has no note of its own."""
+    now = hash_of_space(run.space)
+    if run.once("space", lambda: now) != now:
+        raise UserError(
+            f"{run.folder}: cannot go on: the space {run.space.name!r} is not what the run began "
+            "with; put it back, or begin a new run"
+        )
 
 
 def _check_data(run: Run) -> None:

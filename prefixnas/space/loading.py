@@ -15,6 +15,7 @@ the objective carries out, `sizes` are numbers of layers by name.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -56,6 +57,11 @@ def space_to_yaml(space: SearchSpace) -> str:
     if space.declared_knobs:
         head["knobs"] = [_dump(knob, plain=True) for knob in space.declared_knobs]
     return yaml.safe_dump({**head, **body}, sort_keys=False)
+
+
+def hash_of_space(space: SearchSpace) -> str:
+    """Return a hash of all that a space says: its file may have changed since it was read."""
+    return hashlib.sha256(space_to_yaml(space).encode()).hexdigest()
 
 
 SPACES: Registry[SearchSpace | str] = Registry("space", "prefixnas.spaces")

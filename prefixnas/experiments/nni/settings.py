@@ -103,7 +103,8 @@ def read_settings(experiment: Experiment, changes: Mapping[str, Any] | None = No
 
 
 def _check_tuner(settings: NniSettings, experiment: Experiment, where: str) -> None:
-    if not isinstance(settings.tuner, str) and len(settings.tuner) != 1:
+    options = [{}] if isinstance(settings.tuner, str) else [*settings.tuner.values()]
+    if len(options) != 1 or not isinstance(options[0], Mapping | None):
         raise UserError(f"{where}: tuner: expected a name, or NAME: {{OPTION: VALUE}}")
     inner = settings.inner_tuner()
     if inner is None:

@@ -25,6 +25,9 @@ from prefixnas.experiments.trial import RESULT, Pruned, TrialResult, is_free, re
 RECOVERED = "recovered.json"
 """Numbers of the trials that NNI starts again by itself, as the manager was told to go on."""
 
+CHOICES = "choices"
+"""The architecture in a trial's message, as JSON; beside it stands a text for NNI's page."""
+
 
 def note_error(folder: Path, error: BaseException) -> None:
     """Write down why a trial failed, beside its run directory."""
@@ -188,19 +191,27 @@ class StudyServer:
         the last epoch, so that result and end are waited for.
         """
         value = self._values.pop(number)
-        pairs = (pair.partition("=") for pair in value["architecture"].split(", ") if pair)
         result = TrialResult(
             value["default"],
             value["validation"],
             self._study.row(number).scores,
             value["steps"],
             value["parameters"],
-            {name: option for name, _, option in pairs},
+            _architecture(value),
         )
         self._claims.pop(number).finish(result)
 
 
 _NO_MORE = {"reason": "the study has all its trials"}
+
+
+def _architecture(value: Mapping[str, Any]) -> dict[str, str]:
+    """Return the architecture of a trial's message; versions before sent the text alone."""
+    if CHOICES in value:
+        choices: dict[str, str] = json.loads(value[CHOICES])
+        return choices
+    pairs = (pair.partition("=") for pair in value["architecture"].split(", ") if pair)
+    return {name: option for name, _, option in pairs}
 
 
 def _read_error(folder: Path) -> str:

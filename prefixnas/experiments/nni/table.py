@@ -17,6 +17,9 @@ from prefixnas.experiments.trial import RESULT
 CUT_OFF, FINISHED = "cut off", "finished"
 """What has become of trials that nobody holds: `resume` goes on with them, or tells the study."""
 
+RUN = "run directory"
+"""The column of it."""
+
 
 def read_rows(study: Study) -> list[Row]:
     """Return the trials, each with what has become of it."""
@@ -61,7 +64,9 @@ def _state(study: Study, row: Row) -> str:
 def _record(row: Row) -> dict[str, Any]:
     known = row.document()
     params, run = known.pop("hyperparameters"), known.pop("run")
-    return {**known, **params, "run directory": run}
+    columns = {*known, RUN}
+    named = {f"hyperparameter {key}" if key in columns else key: params[key] for key in params}
+    return {**known, **named, RUN: run}
 
 
 def _cell(value: Any) -> Any:

@@ -20,7 +20,7 @@ from prefixnas.experiments.experiment import read_order
 from prefixnas.experiments.hyperparameters import assign, by_name
 from prefixnas.experiments.nni.client import Channel
 from prefixnas.experiments.nni.space import unpack
-from prefixnas.experiments.nni.study_server import note_error
+from prefixnas.experiments.nni.study_server import CHOICES, note_error
 from prefixnas.experiments.trial import Busy, TrialResult, trial_folder
 
 
@@ -45,6 +45,7 @@ def run(settings: Mapping[str, Any], channel: Channel) -> None:
             "trial": number,
             "parameters": result.parameters,
             "architecture": ", ".join(f"{key}={it}" for key, it in result.architecture.items()),
+            CHOICES: json.dumps(dict(result.architecture)),
             "run directory": str(folder),
             "validation": result.validation,
             "steps": result.steps,

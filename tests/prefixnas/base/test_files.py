@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from peml.adapters.files import new_folder
 from prefixnas.base.errors import UserError
-from prefixnas.base.files import refuse_used, sweep, write_csv
+from prefixnas.base.files import refuse_used, sweep, write_csv, write_text
 from tests.workbench import digest
 
 
@@ -117,6 +118,21 @@ def test_what_another_process_is_filling_stays(tmp_path: Path) -> None:
             out.mkdir()
             (out / "mine").touch()
     assert [path.name for path in out.iterdir()] == ["mine"]
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path, texts = tmp_path / "status.json", ["a" * 5000, "b" * 90_000]
+    path.with_name("status.json.tmp").write_text("what a kill left, longer than nothing")
+
+    def write(text: str) -> None:
+        for _ in range(100):
+            write_text(path, text)
+            assert path.read_text() in texts
+
+    with ThreadPoolExecutor(2) as pool:
+        for written in [pool.submit(write, text) for text in texts]:
+            written.result()
+    assert [each.name for each in tmp_path.iterdir()] == ["status.json"]
 
 
 def test_what_is_the_users_stays(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from prefixnas.base.errors import UserError
 from prefixnas.base.processes import share_of_threads
 from prefixnas.compare.cells import Cell, refuse_other_cells
 from prefixnas.compare.runner import beside, unfinished
+from prefixnas.space.loading import load_space, space_to_yaml
 from tests.prefixnas.compare.planned import plan
 
 pytestmark = pytest.mark.usefixtures("rendered", "toy")
@@ -156,6 +157,21 @@ def test_cells_of_another_configuration_are_refused(tmp_path: Path) -> None:
     refuse_other_cells(cells)
     begin(cells[5], clip=3.0)
     with pytest.raises(Exception, match="'clip' was 3"):
+        refuse_other_cells(cells)
+
+
+def test_cells_of_an_edited_space_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    text = "name: mine\nsizes: {layers: 2}\nstack: {layers: layers, cell: [linear, tanh]}\n"
+    file.write_text(text)
+    cells = plan(strategies=["fixed"], space=[str(file)]).cells(tmp_path / "out")
+    begun = next(cell for cell in cells if cell.label == "fixed")
+    begin(begun)
+    kept = load_space(str(file)).with_sizes({"layers": 5})  # as its objective had it
+    (begun.folder / "space.yaml").write_text(space_to_yaml(kept))
+    refuse_other_cells(cells)
+    file.write_text(text.replace("tanh", "relu"))
+    with pytest.raises(UserError, match=r"seed0: cannot go on: the space '.*mine.yaml' is not"):
         refuse_other_cells(cells)
 
 

@@ -15,6 +15,12 @@ from prefixnas.experiments.study_report import _tidy, write_study_report
 from prefixnas.experiments.worker import work
 from tests.prefixnas.experiments.small import open_small, small
 
+
+def twice(**opened: object) -> dict[str, object]:
+    """Return hyper-parameters of which one opens keys of its own, `clip` beside it."""
+    return {"warmup": {"choice": [1, {2: opened}]}, "clip": {"choice": [0.5, 1.0]}}
+
+
 BAD: list[tuple[dict[str, object], list[str]]] = [
     ({"sampler": "tpee"}, ["unknown sampler 'tpee'", "'tpe'"]),
     ({"sampler": {"tpe": {"n_startup": 3}}}, ["'n_startup'", "'n_startup_trials'"]),
@@ -39,6 +45,21 @@ BAD: list[tuple[dict[str, object], list[str]]] = [
     ({"hyperparameters": {"weights": {"int": [0, 3]}}}, ["'weights'", "no numbers"]),
     ({"hyperparameters": {"steps": {"int": [9, 30]}}}, ["'steps'", "base"]),
     ({"hyperparameters": {"warmup": {"choice": [1, {2: {"deca": 0.5}}]}}}, ["'deca'", "'decay'"]),
+    (
+        {"hyperparameters": twice(clip={"uniform": [0.1, 1.0]})},
+        ["'clip' stands in 'warmup=2/clip', too"],
+    ),
+    ({"hyperparameters": twice(clip=0.5)}, ["'clip' stands in 'warmup=2/clip', too"]),
+    ({"hyperparameters": twice(steps=30)}, ["'warmup=2/steps' stands in base, too"]),
+    ({"hyperparameters": twice(warmup=1)}, ["'warmup=2/warmup' stands in 'warmup', too"]),
+    (
+        {"hyperparameters": {**twice(decay=0.5), "trials": {"choice": [{2: {"decay": 0.4}}]}}},
+        ["'trials=2/decay'", "too"],
+    ),
+    (
+        {"hyperparameters": twice(patience=3), "early_stopping": {"patience": 2}},
+        ["'warmup=2/patience'", "early_stopping, too"],
+    ),
     ({"objective": {"metric": "avrage"}}, ["metric 'avrage'", "'average'"]),
     ({"objective": {"direction": "up"}}, ["'up'", "maximize"]),
     ({"hyperparameters": {}}, ["without hyperparameters", "6 trials"]),
@@ -48,12 +69,27 @@ BAD: list[tuple[dict[str, object], list[str]]] = [
     ({"trials": 0}, ["'trials'", "at least 1"]),
     ({"workers": 0}, ["'workers'", "at least 1"]),
     ({"nni": {"portt": 1}}, ["'portt'", "'port'"]),
+    ({"nni": {"tuner": {"TPE": 3}}}, ["nni: tuner", "NAME: {OPTION: VALUE}"]),
+    (
+        {"sampler": {"partial-fixed": {"base_sampler": 5, "fixed_params": {}}}},
+        ["sampler: expected a name", "NAME: {OPTION: VALUE}"],
+    ),
+    (
+        {"sampler": {"partial-fixed": {"base_sampler": "random", "fixed_params": 5}}},
+        ["sampler 'partial-fixed'"],
+    ),
+    (
+        {"pruner": {"patient": {"wrapped_pruner": 5, "patience": 3}}},
+        ["pruner 'patient': pruner: expected a name"],
+    ),
     ({"nni": {"tuner": "TPEE"}}, ["tuner 'TPEE'", "'TPE'"]),
     ({"trails": 3}, ["'trails'", "'trials'"]),
     ({"base__strategy": "tpee"}, ["strategy 'tpee'", "'tpe'"]),
     ({"base__stesp": 3}, ["'stesp'", "'steps'"]),
     ({"name": "a/b"}, ["'name'", "'a/b'"]),
     ({"storage": "postgresql://u:secret@127.0.0.1:1/x"}, ["storage", "postgresql"]),
+    ({"storage": "postgresql://127.0.0.1:1/x?user=u&password=a;secret"}, ["user=u&password=***"]),
+    ({"storage": "mysql+nosuch://127.0.0.1:1/x?PASSWD=secret&a=b"}, ["PASSWD=***&a=b"]),
     ({"storage": "postgresql://u:the@secret@127.0.0.1:1/x"}, ["storage", "postgresql"]),
     ({"storage": "oracle://u:secret@127.0.0.1:1/x"}, ["package is missing: ", "oracle"]),
     ({"storage": "nonsense://x"}, ["storage nonsense://x", "no such kind", "'nonsense'"]),
@@ -110,6 +146,22 @@ def test_a_password_is_neither_printed_nor_written(
     assert "me:***@127.0.0.1" in said and "report" in "".join(map(str, study.folder.iterdir()))
     assert not any("secret" in text for text in [said, *texts])
     open_small(tmp_path, storage=url.replace("secret", "changed"))
+
+
+def test_a_password_that_an_earlier_version_kept_does_not_end_its_study(tmp_path: Path) -> None:
+    url = "postgresql://127.0.0.1/studies?user=me&password=secret"
+    experiment = load_experiment(small(tmp_path / "small.yaml", storage=url))
+    assert "secret" not in json.dumps(experiment.shown())
+    kept = {**json.loads(json.dumps(experiment.shown())), "storage": url}
+    experiment.refuse_change(kept, "studies/small")
+
+
+def test_a_trial_is_as_long_as_the_longest(tmp_path: Path) -> None:
+    keys = {"steps": {"int": [20, 1000]}, "processes": {"choice": [1, 2]}}
+    changes = {"base__steps": None, "base__eval_every": 10, "pruner": "hyperband"}
+    study = open_small(tmp_path, hyperparameters=keys, **changes)
+    assert study.experiment.epochs() == 100 and study.experiment.processes() == 2
+    assert study.optuna.pruner._max_resource == 100
 
 
 def test_a_study_goes_on_with_its_own_file_alone(

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
+import prefixnas.__main__
 from prefixnas.base.errors import RunLost, UserError
 from prefixnas.base.locks import Lock, try_lock
 from prefixnas.experiments import claim as claims
@@ -23,7 +24,9 @@ from prefixnas.experiments.worker import work
 from tests.prefixnas.experiments.small import open_small
 
 
-def test_a_failed_trial_is_kept_and_stops_nothing(tmp_path: Path) -> None:
+def test_a_failed_trial_is_kept_and_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     keys = {"tabular_steps": {"choice": [0, 7]}}
     study = open_small(
         tmp_path, hyperparameters=keys, sampler="brute-force", trials=2, base__steps=20
@@ -33,6 +36,9 @@ def test_a_failed_trial_is_kept_and_stops_nothing(tmp_path: Path) -> None:
     states = {row.params["tabular_steps"]: row.state for row in rows}
     assert states == {0: COMPLETE, 7: FAIL}, rows
     assert all("not 7" in row.notes[ERROR] for row in rows if row.state == FAIL)
+    file, out = str(tmp_path / "small.yaml"), str(study.folder)
+    assert prefixnas.__main__.main(["tune", file, "--out", out, "--resume"]) == 1
+    assert capsys.readouterr().err.count("failed: trial ") == 1
 
 
 def test_a_trial_that_is_let_go_is_taken_up_again_with_its_parameters(tmp_path: Path) -> None:
@@ -195,3 +201,15 @@ def test_samplers_propose_by_the_trials_number(tmp_path: Path) -> None:
     params = [claim.params for claim in first if claim]
     assert len({json.dumps(each) for each in params}) == 3
     assert params == [claim.params for claim in again if claim]
+
+
+def test_a_study_goes_on_with_the_spaces_that_it_began_with(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    text = "name: mine\nstack: {layers: 2, cell: [linear, {choice: {key: a, options: [tanh]}}]}\n"
+    file.write_text(text)
+    keys = {"space": {"choice": ["tabular", str(file)]}}
+    open_small(tmp_path, hyperparameters=keys, base__space=None)
+    open_small(tmp_path, hyperparameters=keys, base__space=None)
+    file.write_text(text.replace("tanh", "tanh, relu"))
+    with pytest.raises(UserError, match=r"cannot go on: the space '.*mine.yaml' is not what"):
+        open_small(tmp_path, hyperparameters=keys, base__space=None)

@@ -207,6 +207,19 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(tmp_path: Path) -> None:
             again(**changed)
 
 
+def test_a_run_goes_on_with_the_space_that_it_began_with(tmp_path: Path) -> None:
+    def again(options: list[str]) -> SearchResult:
+        space = SearchSpace("edited", Stack(2, Seq("linear", Choice("act", list(options)))))
+        resume = (tmp_path / "checkpoint").exists()
+        run = Run(tmp_path, space, ToyObjective(), BUDGET, resume=resume)
+        return search(run, Fixed(), Recipe(), baseline="none")
+
+    first = again(["tanh", "relu"])
+    assert again(["tanh", "relu"]).columns == first.columns
+    with pytest.raises(UserError, match="cannot go on: the space 'edited' is not what the run"):
+        again(["relu", "tanh"])
+
+
 # the space without a module
 
 

@@ -11,12 +11,13 @@ import pytest
 import yaml
 
 from prefixnas.experiments.experiment import load_experiment
-from prefixnas.experiments.nni import waiting
+from prefixnas.experiments.nni import trial_process, waiting
 from prefixnas.experiments.nni.jobs import read_jobs
 from prefixnas.experiments.nni.manager import inside
 from prefixnas.experiments.nni.settings import LAUNCH
 from prefixnas.experiments.nni.study_server import StudyServer, note_error
 from prefixnas.experiments.study import Study
+from prefixnas.experiments.trial import TrialResult
 from tests.prefixnas.experiments.nni.study import EXPERIMENT, carry_out
 
 pytestmark = pytest.mark.usefixtures("no_workers")
@@ -80,6 +81,28 @@ def test_a_trial_of_another_machine_is_told_by_its_message(study: Study) -> None
     assert (row.state, row.score, row.notes["steps"]) == ("complete", 0.7, 9)
     assert dict(row.epochs) == {1: 0.3, 2: 0.7}
     assert row.notes["architecture"] == {"layer0/a": "x", "layer1/a": "f(0.1)"}
+
+
+CHOICES = {"layer1/kind=mlp/activation": "dropout(0.1, inplace=True)", "layer0/a": "x"}
+
+
+def measured(*_: Any, **__: Any) -> TrialResult:
+    return TrialResult(0.7, 0.6, [], 9, 5, CHOICES)
+
+
+def test_an_architecture_from_another_machine_arrives_as_it_was(
+    study: Study, tmp_path: Path
+) -> None:
+    server = StudyServer(study)
+    values = server.answer({"do": "next", "own": True})["values"]
+    sent: list[Any] = []
+    channel = SimpleNamespace(parameters=lambda: values, final=sent.append)
+    settings = {**study.experiment.order(), "folder": str(tmp_path / "there"), "gpus": None}
+    trial_process.run({**settings, "run": f"{__name__}:measured"}, channel)  # type: ignore[arg-type]
+    server.answer({"do": "tell", "trial": 0, "value": json.loads(json.dumps(sent[0]))})
+    server.answer({"do": "end", "trial": 0, "success": True})
+    assert study.row(0).notes["architecture"] == CHOICES
+    assert "layer0/a=x" in sent[0]["architecture"]
 
 
 @pytest.mark.parametrize("ending", ["end first", "closed"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,12 @@ import pytest
 import yaml
 
 import prefixnas.__main__
+from prefixnas.commands.experiment import _finish
+from prefixnas.commands.output import Output
+from prefixnas.experiments.nni.processes import MARK
 from prefixnas.experiments.nni.study_server import StudyServer
+from prefixnas.experiments.nni.table import _record
+from prefixnas.experiments.rows import COMPLETE, Row
 from prefixnas.experiments.study import Study
 from tests.prefixnas.experiments.nni.study import EXPERIMENT, carry_out
 
@@ -122,3 +129,37 @@ def test_status_and_export_come_from_the_study(
     assert prefixnas.__main__.main([*arguments, str(tmp_path / "trials.csv")]) == 0
     assert (tmp_path / "trials.csv").read_text().startswith("trial,state,score,validation,")
     assert prefixnas.__main__.main([*arguments, str(tmp_path / "trials.txt")]) == 2
+
+
+def test_a_hyperparameter_does_not_take_the_place_of_a_column() -> None:
+    params = {"epochs": 3, "learning_rate": 0.5}
+    record = _record(Row(0, COMPLETE, 0.7, {1: 0.4, 2: 0.7}, params, {}, 1.0))
+    assert (record["epochs"], record["hyperparameter epochs"]) == ([0.4, 0.7], 3)
+    assert record["learning_rate"] == 0.5
+
+
+def test_processes_are_found_however_the_folder_is_written(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(study.folder)
+    file = str(tmp_path / "experiment.yaml")
+    for out in (link, study.folder.parent / "link" / ".." / study.folder.name):
+        variables = {**os.environ, MARK: str(study.folder.resolve())}
+        started = subprocess.Popen(["sleep", "60"], env=variables)
+        assert prefixnas.__main__.main(["experiment", "stop", file, "--out", str(out)]) == 0
+        assert capsys.readouterr().out == "processes ended: 1\n"
+        assert started.wait(10) < 0
+
+
+def test_an_experiment_with_a_failed_trial_has_failed(
+    study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, given = StudyServer(study), (study.experiment, study.folder, Output(), {}, "DONE")
+    carry_out(study, server.answer({"do": "next", "own": True})["values"], lambda *_: None)
+    server.answer({"do": "end", "trial": 0, "success": True})
+    assert _finish(*given) == 0
+    server.answer({"do": "next", "own": True})
+    server.answer({"do": "end", "trial": 1, "success": False})
+    assert _finish(*given) == 1
+    assert "failed: trial 1: its process was ended" in capsys.readouterr().err
