@@ -44,8 +44,10 @@ def main(argv: Sequence[str], prog: str) -> int:
     named = [*next(iter(layers["groups"].values())), flags]
     parts = parse_parts(argv, find_options(named)[0]["objective"])
     options, _ = find_options([*named, (FLAG, parts)])
-    given = {k: v for k, v in vars(_parser(prog, options, help=True).parse_args(argv)).items()
-             if v is not None and k not in OWN}  # fmt: skip
+    typed = _parser(prog, options, help=True).parse_args(argv)
+    given = {k: v for k, v in vars(typed).items() if v is not None and k not in OWN}
+    if begun:
+        _refuse_change(typed, layers, given)
     transfer = _transfer(first, layers, given)
     cells, output = transfer.cells(), Output.of(first)
     if first.dry_run:
@@ -76,9 +78,9 @@ def _own_parser(prog: str, *, help: bool) -> Parser:
     parser.add_argument("--out", type=Path, metavar="OUT", help="folder for all runs and the table")
     parser.add_argument("--resume", action="store_true", help="go on with --out, if it had begun")
     parser.add_argument("--dry-run", action="store_true", help="list the runs, stop")
-    parser.add_argument("--seeds", default="0", metavar="N,N", help="seeds (default: 0)")
+    parser.add_argument("--seeds", metavar="N,N", help="seeds (default: 0)")
     parser.add_argument("--jobs", type=positive, default=1, help="runs side by side (default: 1)")
-    parser.add_argument("--control", action=argparse.BooleanOptionalAction, default=True,
+    parser.add_argument("--control", action=argparse.BooleanOptionalAction, default=None,
                         help="also train the space's first options (default: yes)")  # fmt: skip
     add_output(parser)
     return parser
@@ -138,18 +140,50 @@ def _transfer(
     from prefixnas.compare.transfer import Transfer
     from prefixnas.launch.plan import check_space
 
-    try:
-        seeds = [int(seed) for seed in layers.get("seeds", first.seeds.split(","))]
-    except ValueError as error:
-        raise UserError(
-            f"--seeds: expected numbers like 0,1,2, not {brief(first.seeds)}"
-        ) from error
+    seeds = layers.get("seeds", _seeds(first))
+    control = layers.get("control", first.control is not False)
     if len(set(seeds)) < len(seeds):
         raise UserError("--seeds: one is named twice")
     groups = {name: [*group, (FLAG, flags)] for name, group in layers["groups"].items()}
     for group in groups.values():
         check_space(group)
-    return Transfer(groups, seeds, bool(layers.get("control", first.control)), first.out)
+    return Transfer(groups, seeds, control, first.out)
+
+
+def _seeds(first: argparse.Namespace) -> list[int]:
+    """Return the seeds that are typed, 0 if none is."""
+    try:
+        return [int(seed) for seed in (first.seeds or "0").split(",")]
+    except ValueError as error:
+        raise UserError(
+            f"--seeds: expected numbers like 0,1,2, not {brief(first.seeds)}"
+        ) from error
+
+
+def _refuse_change(
+    typed: argparse.Namespace, stored: Mapping[str, Any], flags: Mapping[str, Any]
+) -> None:
+    """Refuse to go on with a transfer as another one.
+
+    Raises:
+        UserError: Names the first thing that is typed and differs from what was begun.
+    """
+    from prefixnas.base.options import FLAG
+    from prefixnas.launch.config import refuse_change
+    from prefixnas.launch.plan import resolve_run
+
+    path = typed.out / FILE
+    if typed.config is not None and not typed.group:
+        raise UserError("--config: name the groups, too, or leave it out to go on as it began")
+    given = _read(typed.group, typed.config)["groups"] if typed.group else {}
+    now: dict[str, Any] = {"groups": sorted(given)} if typed.group else {}
+    now |= {"seeds": _seeds(typed)} if typed.seeds is not None else {}
+    now |= {"control": typed.control} if typed.control is not None else {}
+    began = {**stored, "groups": sorted(stored["groups"])}
+    refuse_change({key: began.get(key, now[key]) for key in now}, now, path)
+    for name, layers in stored["groups"].items():
+        again = [*layers, *given.get(name, ()), (FLAG, flags)]
+        refuse_change(resolve_run(layers), resolve_run(again), path)
 
 
 def _kept(transfer: Transfer) -> dict[str, Any]:

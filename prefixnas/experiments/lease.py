@@ -7,6 +7,7 @@ twice, and none stays taken.
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import subprocess
@@ -194,9 +195,26 @@ def _take(locks: ExitStack, folder: Path, index: Gpu, share: int) -> bool:
         if whole is None:
             return False
         own.enter_context(whole)
-        if share > 1 and not any(_take_share(own, folder, index, part) for part in range(share)):
+        if share > 1 and not (
+            _take_size(own, folder, index, share)
+            and any(_take_share(own, folder, index, part) for part in range(share))
+        ):
             return False
         locks.push(own.pop_all())
+    return True
+
+
+def _take_size(locks: ExitStack, folder: Path, index: Gpu, share: int) -> bool:
+    """Lock a GPU against those whose shares of it are of another size: they do not add up."""
+    path = folder / f"gpu{index}-shares{share}.lock"
+    for other in folder.glob(f"gpu{glob.escape(str(index))}-shares*.lock"):
+        if other != path:
+            if (lock := try_lock(other)) is None:
+                return False
+            lock.release()
+    if (lock := try_lock(path, shared=True, inherited=True)) is None:
+        return False
+    locks.enter_context(lock)
     return True
 
 

@@ -142,6 +142,32 @@ def test_mistakes_are_one_line(
     assert not (place / "out").exists() and not (place / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--seeds", "0,1"], "'seeds' was [0] and is now [0, 1]"),
+        (["--no-control"], "'control' was True and is now False"),
+        (["--steps", "9"], "'steps' was 6 and is now 9"),
+        (["slow.yaml", "wide.yaml"], "'groups' was ['fast', 'slow'] and is now ['slow', 'wide']"),
+        ([*ARGV[1:3], "--config", "other.yaml"], "'relaxation' was 'ste' and is now 'gumbel'"),
+        (["--config", "other.yaml"], "--config: name the groups, too"),
+    ],
+)
+def test_what_differs_from_what_was_begun_is_refused(
+    argv: list[str], said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "fast.yaml").write_text((place / "fast.yaml").read_text() + "clip: 2.0\n")
+    assert prefixnas.__main__.main([*ARGV, "--steps", "6"]) == 0
+    (place / "other.yaml").write_text("relaxation: gumbel\n")
+    (place / "ran").unlink()
+    capsys.readouterr()
+    assert prefixnas.__main__.main(["transfer", *argv, "--out", "out", "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert prefixnas.__main__.main([*ARGV, "--steps", "6", "--seeds", "0", "--resume"]) == 0
+    assert not (place / "ran").exists()
+
+
 def test_a_key_of_the_table_in_a_group_is_refused(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

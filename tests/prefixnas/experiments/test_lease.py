@@ -43,6 +43,14 @@ def test_a_whole_gpu_and_a_share_of_it_exclude_each_other(tmp_path: Path) -> Non
     assert leased(other, Demand(1, share=2), 1) is None
 
 
+def test_shares_of_different_sizes_exclude_each_other(tmp_path: Path) -> None:
+    for share, others in ((2, (3, 4)), (3, (2, 4))):
+        folder = tmp_path / str(share)
+        assert leased(folder, Demand(1, share=share), 2) == (0,)
+        assert [leased(folder, Demand(1, share=other), 2) for other in others] == [(1,), None]
+        assert leased(folder, Demand(1, share=share), 2) == (0,)
+
+
 def test_a_demand_that_can_never_be_met_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
