@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,8 +104,13 @@ def test_written_numbers_are_parsed_and_missing_ones_told(
     monkeypatch.setattr("peml.answers.evaluation.generate_answers", Speaker(answers))
     lm, seen = tiny.llama(), list[Answer]()
     with caplog.at_level(logging.WARNING):
-        evaluate_tasks(lm, [RATING], seen=lambda task, examples, answers: seen.extend(answers))
-    assert [answer.prediction for answer in seen] == [0.5, 1.0, 2.5, 3.0, 4.0, 5.0]
+        found = evaluate_tasks(
+            lm, [RATING], seen=lambda task, examples, answers: seen.extend(answers)
+        )
+    assert [answer.prediction for answer in seen] == [0.5, 1.0, None, 3.0, 4.0, 5.0]
+    right = [float(example.label) for example in RATING.splits["validation"]]
+    counted = np.corrcoef([0.5, 1.0, 2.5, 3.0, 4.0, 5.0], right)[0, 1]
+    assert found.scores["r"]["pearson"] == pytest.approx(counted)
     assert "r: 1 of 6 answers hold no number and count as the training mean 2.50" in caplog.text
 
 
