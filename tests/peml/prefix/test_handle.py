@@ -367,4 +367,4 @@ def test_padding_on_the_left_takes_no_positions_of_its_own(
     if attention == "parallel" and kind == "gemma2":
         assert padded[:1].isnan().all()  # as without a prefix: padding attends to nothing
         return
-    torch.testing.assert_close(padded[:1], alone)
+    torch.testing.assert_close(padded[:1], alone, atol=1e-5, rtol=1e-5)  # norms are in float32
