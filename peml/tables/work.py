@@ -61,6 +61,9 @@ def work(table: Table, out: Path, told: Callable[[Cell], None]) -> dict[str, str
         Why a row failed, by its label.
     """
     failed: dict[str, str] = {}
+    for cell in table.cells(out):
+        if not _open(cell, out):  # a kill may have come between its record and the end
+            _tidy(cell.folder(out))
     while due := [c for c in table.cells(out) if c.row.label not in failed and _open(c, out)]:
         for cell in due:
             try:
@@ -112,6 +115,11 @@ def carry_out(table: Table, cell: Cell, folder: Path) -> None:
     run = plan.open(folder, objective, resume=begun, blind=table.tries_rates(cell))
     result = search(run, plan.strategy, plan.run, baseline="none")
     measure(run, objective, result).write(folder / RECORD)
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Take away what a finished run does not need."""
     for name in ("checkpoint", "adapter"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
