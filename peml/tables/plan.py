@@ -89,7 +89,10 @@ class Table:
         found = {} if factor is None else {c.seed: c.record(out) for c in self.runs(row, factor)}
         there = {seed: record for seed, record in found.items() if record is not None}
         for seed, record in there.items():
-            self._check(record, f"{row.label}, seed {seed}")
+            where = f"{row.label}, seed {seed}"
+            self._check(record, where)
+            if record.validation is None:  # the trial's seed was another one then
+                raise UserError(f"{where}: the run only tried rates, without validation scores")
         return there
 
     def _check(self, record: RunRecord, where: str) -> None:

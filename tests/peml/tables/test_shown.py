@@ -119,6 +119,9 @@ def test_records_of_other_tasks_or_metrics_are_refused(
     file.write_text(json.dumps({**data, "metrics": metrics}))
     with pytest.raises(UserError, match="LoRA, seed 0: the run was scored"):
         summarise(table, out)
+    file.write_text(json.dumps({**data, "validation": None, "tasks": {}}))
+    with pytest.raises(UserError, match="LoRA, seed 0: the run only tried rates"):
+        summarise(table, out)
     file.write_text(json.dumps(data))
     trial = out / "LoRA" / "x1" / "seed100" / "row.json"
     blind = {**json.loads(trial.read_text()), "validation": None, "tasks": {}, "metrics": metrics}
